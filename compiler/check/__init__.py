@@ -1,0 +1,1 @@
+"""The proof: the package against the model, backend by backend."""

@@ -1,0 +1,1 @@
+"""The pipeline, the package on disk, the report."""

@@ -1,0 +1,1 @@
+"""From a Program of the keras level to the source files of a package."""

@@ -1,0 +1,1 @@
+"""The grammars of the IR text form and of the rule language."""

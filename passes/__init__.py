@@ -1,0 +1,1 @@
+"""The passes, level by level."""

@@ -1,0 +1,1 @@
+"""Passes from the aten level to the ops level."""

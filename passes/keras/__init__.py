@@ -1,0 +1,1 @@
+"""Passes from idioms to Keras layers."""
