@@ -1,0 +1,133 @@
+"""What the user asked to convert: a config, a model class and, where there are any, files with weights."""
+
+import copy
+import difflib
+import keyword
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hf2khc.capture.checkpoint_files import PICKLES, pickle_weights, read_checkpoint
+from hf2khc.capture.configs import default_config, read_config
+from hf2khc.capture.hub import fetch, not_found, weight_files
+from hf2khc.capture.model_classes import resolve_class
+from hf2khc.diagnostics import ConversionError, fail
+from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model to convert.
+
+    Args:
+        name: Python identifier in snake case that names the package.
+        model: what the user typed.
+        config: config of the whole model.
+        model_class: class that is converted.
+        directory: directory with `config.json` and safetensors; None where there are no weights yet.
+        trust_remote_code: whether the user trusts code that comes with the model.
+        live: the model itself, where the user gave one instead of a name.
+    """
+
+    name: str
+    model: str
+    config: PreTrainedConfig
+    model_class: type[PreTrainedModel]
+    directory: Path | None = None
+    trust_remote_code: bool = False
+    live: PreTrainedModel | None = None
+
+
+def open_source(
+    model: str | PreTrainedModel,
+    *,
+    random_init: bool = False,
+    task: str | None = None,
+    overrides: dict[str, Any] | None = None,
+    trust_remote_code: bool = False,
+) -> Source:
+    """Finds the model that the user named and reads its config.
+
+    Args:
+        model: a Hub id, a local directory, a model type (with `random_init`) or a model.
+        random_init: take the config alone; the weights are to be random.
+        task: family of Auto classes that chooses the class; the config's first architecture by default.
+        overrides: values by dotted config field; with `random_init` only.
+        trust_remote_code: run code that comes with the model.
+
+    Raises:
+        ConversionError: one diagnostic per kind of bad input.
+    """
+    if overrides and not random_init:
+        raise fail("override-without-random-init", "config fields can be changed for random weights only",
+                   location="--set " + next(iter(overrides)), hint="add --random-init")
+    if isinstance(model, PreTrainedModel):
+        return _from_model(model, task)
+    directory = _directory(model, random_init=random_init, trust_remote_code=trust_remote_code)
+    if directory is None:
+        config = default_config(model, overrides or {})
+    else:
+        config = read_config(directory, overrides or {}, trust_remote_code=trust_remote_code)
+    model_class = resolve_class(config, task, code=directory if trust_remote_code else None)
+    if directory is not None and not random_init:
+        read_checkpoint(directory)
+    return Source(package_name(model), model, config, model_class, None if random_init else directory,
+                  trust_remote_code)
+
+
+def package_name(model: str) -> str:
+    """The Python identifier, in snake case, for a Hub id, a path or a model type."""
+    path = Path(model)
+    snapshot = [part for part in path.parts if part.startswith("models--")]
+    last = snapshot[-1].split("--")[-1] if snapshot else (path.resolve().name if path.exists() else path.name)
+    words = re.sub(r"[^0-9a-z]+", "_", last.lower()).strip("_")
+    if not words or words[0].isdigit():
+        words = f"model_{words}".rstrip("_")
+    return f"{words}_model" if keyword.iskeyword(words) else words
+
+
+def _from_model(model: PreTrainedModel, task: str | None) -> Source:
+    if task is not None:
+        raise fail("task-of-a-model", "a task chooses the class of a named model, and this is a model already",
+                   location=f"task={task!r}", hint="leave the task out")
+    name = model.config.name_or_path or model.config.model_type or type(model).__name__
+    return Source(package_name(name), name, copy.deepcopy(model.config), type(model), live=model)
+
+
+def _directory(model: str, *, random_init: bool, trust_remote_code: bool) -> Path | None:
+    """The directory to read; None for a bare model type."""
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise fail("model-not-found", "MODEL is a file", location=model, hint="give the directory that holds it")
+    if random_init and model in CONFIG_MAPPING:
+        return None
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model) or model.startswith("."):
+        raise not_found(model)
+    return _from_hub(model, random_init=random_init, trust_remote_code=trust_remote_code)
+
+
+def _from_hub(model: str, *, random_init: bool, trust_remote_code: bool) -> Path:
+    try:
+        directory = fetch(model, weights=not random_init, code=trust_remote_code)
+    except ConversionError as error:
+        raise (error if "/" in model else _bare_name(model, random_init)) from error
+    if not random_init and not list(directory.glob("*.safetensors")):
+        pickles = [name for name in weight_files(model) if any(Path(name).match(pattern) for pattern in PICKLES)]
+        if pickles:
+            raise pickle_weights(model, pickles)
+    return directory
+
+
+def _bare_name(model: str, random_init: bool) -> ConversionError:
+    """The diagnostic for a name without a slash that the Hub did not give: a model type was probably meant."""
+    if model in CONFIG_MAPPING:
+        return fail("model-not-found", f"{model!r} is a model type, and no Hub repository of that name was found",
+                    location=model, hint="to convert the type's default config with random weights, add --random-init")
+    if random_init:
+        near = difflib.get_close_matches(model, list(CONFIG_MAPPING), n=5, cutoff=0.5)
+        return fail("unknown-model-type", f"this transformers does not know the model type {model!r}", location=model,
+                    hint="nearest: " + ", ".join(near) if near else "update transformers")
+    return not_found(model)
