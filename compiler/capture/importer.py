@@ -1,0 +1,271 @@
+"""From an exported torch.fx program to a Program[aten]: one Graph per module call, sizes as expressions."""
+
+import operator
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch.utils import _pytree
+
+from hf2khc.capture.schema import flatten_call
+from hf2khc.capture.symbols import Symbols
+from hf2khc.diagnostics import ConversionError, fail
+from hf2khc.ir.graph import Graph, Loc, Node, Program, join
+from hf2khc.ir.types import Tensor, Type
+
+# Identities in an inference trace: they alias their argument. Left in, an aliased residual leaks out of a norm as a
+# second result once the module hierarchy is recovered.
+_ALIASES = {"aten.alias.default", "aten.contiguous.default", "aten.detach.default", "aten.detach_.default",
+            "aten.lift_fresh_copy.default", "aten.lift_fresh.default", "aten.clone.default"}  # fmt: skip
+_CASTS = {"aten.to.dtype", "aten.to.device", "aten.to.dtype_layout", "aten.to.other", "aten._to_copy.default",
+          "aten.type_as.default"}  # fmt: skip
+_CHECKS = {"aten._assert_tensor_metadata.default", "aten._assert_scalar.default", "aten._assert_async.msg",
+           "aten.sym_constrain_range_for_size.default", "aten.sym_constrain_range.default"}  # fmt: skip
+
+
+def import_program(exported: torch.export.ExportedProgram, model: torch.nn.Module, names: Mapping[str, str],
+                   titles: Mapping[tuple[str, int], str] | None = None) -> Program:  # fmt: skip
+    """The program of an export.
+
+    Args:
+        exported: what torch.export gave for `model`.
+        model: the traced model, for buffers and tied parameters.
+        names: torch's size symbols to ours.
+        titles: variable name by (file, line) of the modeling source, for readable names.
+
+    Raises:
+        ConversionError: a size that depends on data, or an op outside the known namespaces.
+    """
+    if _writes(exported.graph):
+        exported = exported.run_decompositions({})
+    _drop_aliases(exported.graph)
+    _forget_weights(exported)
+    unflattened = torch.export.unflatten(exported)
+    importer = _Importer(exported, model, Symbols(names), titles or {})
+    entry = importer.graph(unflattened, "")
+    outputs = tuple(_output_paths(exported))
+    program = Program(importer.graphs, entry, outputs, importer.constants)
+    return _without_unused_outputs(program)
+
+
+def _writes(graph: torch.fx.Graph) -> bool:
+    """Whether some op mutates an argument."""
+    return any(
+        isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+        for node in graph.nodes
+        if node.op == "call_function" and str(node.target) not in _ALIASES
+    )
+
+
+def _drop_aliases(graph: torch.fx.Graph) -> None:
+    for node in list(graph.nodes):
+        if node.op != "call_function":
+            continue
+        target = str(node.target)
+        if target in _CHECKS:
+            graph.erase_node(node)
+        elif target in _ALIASES or (target in _CASTS and _same_dtype(node)):
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
+    graph.eliminate_dead_code()
+
+
+def _same_dtype(node: torch.fx.Node) -> bool:
+    return node.args[0].meta["val"].dtype == node.meta["val"].dtype
+
+
+def _forget_weights(exported: torch.export.ExportedProgram) -> None:
+    """Put shape-only tensors in place of the weights: recovering the hierarchy would copy each of them."""
+    shapes: dict[int, torch.Tensor] = {}
+    for name, tensor in exported.state_dict.items():
+        if id(tensor) not in shapes:
+            empty = torch.empty_like(tensor, device="meta")
+            shapes[id(tensor)] = torch.nn.Parameter(empty, False) if isinstance(tensor, torch.nn.Parameter) else empty
+        exported.state_dict[name] = shapes[id(tensor)]
+
+
+def _output_paths(exported: torch.export.ExportedProgram) -> Iterable[str]:
+    spec = exported.call_spec.out_spec
+    leaves = _pytree.tree_unflatten(list(range(spec.num_leaves)), spec)
+    keyed, _ = _pytree.tree_flatten_with_path(leaves)
+    return [".".join(_key(part) for part in path) or "output" for path, _ in keyed]
+
+
+def _key(part) -> str:
+    for attribute in ("key", "name", "idx"):
+        if hasattr(part, attribute):
+            return str(getattr(part, attribute))
+    return str(part)
+
+
+class _Importer:
+    """Walks the recovered module hierarchy; one Graph per module call, merged later."""
+
+    def __init__(self, exported, model, symbols: Symbols, titles: Mapping[tuple[str, int], str]):
+        self.symbols, self.titles = symbols, titles
+        self.graphs: dict[str, Graph] = {}
+        self.constants: dict[str, np.ndarray] = {}
+        self.persistent = set(exported.graph_signature.parameters) | {
+            b for b in exported.graph_signature.buffers if b not in exported.graph_signature.non_persistent_buffers
+        }
+        self.values = {**exported.constants, **dict(model.named_buffers(remove_duplicate=False))}
+        self.shapes = exported.state_dict
+
+    def graph(self, module, path: str) -> str:
+        """Import one module call; returns the name of its graph."""
+        type_name = (module.type_name() or "Model").rsplit(".", 1)[-1]
+        scope = _Scope(self, module, re.sub(r"@\d+", "", path), type_name)
+        for node in module.graph.nodes:
+            scope.add(node)
+        name = _unique(type_name, self.graphs)
+        self.graphs[name] = Graph(name, scope.nodes.values(), scope.outputs, cls=type_name)
+        return name
+
+    def type(self, value) -> Type:
+        """The IR type of a traced value."""
+        if isinstance(value, tuple | list):
+            return tuple(t for t in (self.type(v) for v in value if isinstance(v, torch.Tensor)))
+        dtype = str(value.dtype).removeprefix("torch.")
+        return Tensor(dtype, tuple(self.symbols.dim(size) for size in value.shape))
+
+    def leaf(self, path: str, absolute: str) -> Node:
+        """A parameter or constant as a node."""
+        name, origin = f"@{path}", frozenset({f"@{absolute}"})
+        if absolute in self.persistent:
+            return Node(name, "param", type=self.type(self.shapes[absolute]), origin=origin)
+        tensor = self.values[absolute]
+        self.constants[absolute] = tensor.detach().cpu().numpy()
+        return Node(name, "const", type=self.type(tensor), origin=origin)
+
+
+class _Scope:
+    """One graph under construction: fx nodes to operands of ours."""
+
+    def __init__(self, importer: _Importer, module, path: str, cls: str):
+        self.importer, self.module, self.path, self.cls = importer, module, path, cls
+        self.nodes: dict[str, Node] = {}
+        self.outputs: tuple[str, ...] = ()
+        # What an fx node stands for: the name of one of our nodes, a size or number, or a list of either.
+        self.values: dict[torch.fx.Node, object] = {}
+
+    def add(self, node: torch.fx.Node) -> None:
+        getattr(self, f"_{node.op}")(node)
+
+    def _placeholder(self, node: torch.fx.Node) -> None:
+        value = node.meta["val"]
+        if not isinstance(value, torch.Tensor):
+            self.values[node] = self.importer.symbols.scalar(value)
+            return
+        self._put(node, Node(self._name(node, node.name), "input", type=self.importer.type(value), origin=_origin(node)))
+
+    def _get_attr(self, node: torch.fx.Node) -> None:
+        leaf = self.importer.leaf(node.target, join(self.path, node.target))
+        self.nodes.setdefault(leaf.name, leaf)
+        self.values[node] = leaf.name
+
+    def _call_module(self, node: torch.fx.Node) -> None:
+        child = self.module
+        for part in node.target.split("."):
+            child = getattr(child, part)
+        graph = self.importer.graph(child, join(self.path, node.target))
+        callee = self.importer.graphs[graph]
+        operands = tuple(self._operand(a) for a in node.args if isinstance(self._operand(a), str))
+        types = tuple(callee[name].tensor if name else None for name in callee.outputs)
+        attrs = {"graph": graph, "path": re.sub(r"@\d+", "", node.target)}
+        name = self._name(node, node.target.rsplit(".", 1)[-1])
+        self._put(node, Node(name, "call", operands, attrs, types if len(types) > 1 else types[0], None, _origin(node)))
+
+    def _call_function(self, node: torch.fx.Node) -> None:
+        value = node.meta.get("val")
+        if node.target is operator.getitem:
+            self._item(node)
+        elif isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool | int | float | bool):
+            self.values[node] = self._located(node, self.importer.symbols.scalar, value)
+        elif isinstance(node.target, torch._ops.OpOverload):
+            self._op(node, value)
+        else:
+            raise fail("unsupported-op", f"{node.target} is not an operator of torch", location=self._place(node))
+
+    def _item(self, node: torch.fx.Node) -> None:
+        source, index = node.args
+        held = self._operand(source)
+        if isinstance(held, tuple | list):
+            self.values[node] = held[index]
+            return
+        type_ = self.nodes[held].type
+        if isinstance(type_, Tensor):  # a call of several traced results of which one is a tensor
+            self.values[node] = held
+            return
+        self._put(node, Node(self._name(node, f"{held}_{index}"), "item", (held,), {"index": index}, type_[index],
+                             self._loc(node), _origin(node)))  # fmt: skip
+
+    def _op(self, node: torch.fx.Node, value) -> None:
+        arguments = torch.fx.node.map_arg((node.args, node.kwargs), self._reference)
+        operands, attrs = flatten_call(node.target, *arguments)
+        operands = tuple(o.name if isinstance(o, _Reference) else o for o in operands)
+        type_ = self._located(node, self.importer.type, value)
+        name = str(node.target).rsplit(".", 1)[0]
+        self._put(node, Node(self._name(node, node.name), name, operands, attrs, type_, self._loc(node), _origin(node)))
+
+    def _output(self, node: torch.fx.Node) -> None:
+        results = node.args[0] if isinstance(node.args[0], tuple | list) else (node.args[0],)
+        values = [self._operand(result) for result in results]
+        self.outputs = tuple(v for v in values if isinstance(v, str))
+
+    def _put(self, node: torch.fx.Node, made: Node) -> None:
+        self.nodes[made.name] = made
+        self.values[node] = made.name
+
+    def _operand(self, argument):
+        if isinstance(argument, torch.fx.Node):
+            return self.values[argument]
+        return argument
+
+    def _reference(self, node: torch.fx.Node):
+        held = self.values[node]
+        return _Reference(held) if isinstance(held, str) else held
+
+    def _located(self, node: torch.fx.Node, function, value):
+        try:
+            return function(value)
+        except ConversionError as error:
+            raise ConversionError(*(replace(d, location=self._place(node)) for d in error.diagnostics)) from None
+
+    def _name(self, node: torch.fx.Node, default: str) -> str:
+        loc = self._loc(node)
+        title = self.importer.titles.get((loc.file, loc.line)) if loc else None
+        return _unique(title if title and node.op == "call_function" else default, self.nodes)
+
+    def _loc(self, node: torch.fx.Node) -> Loc | None:
+        frames = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
+        return Loc(frames[-1][0], int(frames[-1][1]), self.cls, self.path) if frames else None
+
+    def _place(self, node: torch.fx.Node) -> str:
+        loc = self._loc(node)
+        return f"{loc.file}:{loc.line}  ({self.cls}, {self.path})" if loc else f"({self.cls}, {self.path})"
+
+
+class _Reference:
+    """An operand inside the arguments of an op, told apart from plain strings."""
+
+    def __init__(self, name: str):
+        self.name = name
+
+
+def _origin(node: torch.fx.Node) -> frozenset[str]:
+    return frozenset({node.name})
+
+
+def _unique(base: str, taken: Iterable[str]) -> str:
+    name, n = base, 0
+    while name in taken:
+        n += 1
+        name = f"{base}_{n}"
+    return name
+
+
+def _without_unused_outputs(program: Program) -> Program:
+    """Drop dead nodes; unflattening keeps results nobody reads."""
+    return program.map(Graph.pruned)

@@ -1,0 +1,78 @@
+"""Sizes as torch traced them, in the IR's own expressions."""
+
+from collections.abc import Mapping
+
+import sympy
+import torch
+
+from hf2khc.diagnostics import fail
+from hf2khc.ir.expr import Expr, simplify
+
+
+class Symbols:
+    """Translates SymInts to ints and `Expr`s over named symbols.
+
+    Args:
+        names: torch's symbol (`s43`) to ours (`batch`).
+    """
+
+    def __init__(self, names: Mapping[str, str]):
+        self.names = dict(names)
+
+    def dim(self, value) -> int | Expr:
+        """A size: an int, a SymInt, or a node's SymInt value.
+
+        Raises:
+            ConversionError: the size depends on data or is no arithmetic of input sizes.
+        """
+        if isinstance(value, torch.SymInt):
+            return simplify(self._text(value.node.expr))
+        return int(value)
+
+    def scalar(self, value):
+        """A Python or symbolic number."""
+        if isinstance(value, torch.SymFloat | torch.SymBool):
+            return simplify(self._text(value.node.expr))
+        return self.dim(value) if isinstance(value, torch.SymInt) else value
+
+    def _text(self, expr: sympy.Basic) -> str:
+        if isinstance(expr, sympy.Symbol):
+            if expr.name not in self.names:
+                raise fail("data-dependent-size", f"a size depends on the values of a tensor ({expr.name})")
+            return self.names[expr.name]
+        if isinstance(expr, sympy.Integer | sympy.Float) or expr.is_number:
+            return _number(expr)
+        args = [f"({self._text(arg)})" for arg in expr.args]
+        template = _TEMPLATES.get(type(expr).__name__)
+        if template is None:
+            raise fail("size-expression", f"a size is computed by {type(expr).__name__}: {expr}")
+        return template(args)
+
+
+def _number(expr: sympy.Basic) -> str:
+    if isinstance(expr, sympy.Rational) and not isinstance(expr, sympy.Integer):
+        return f"({expr.p} / {expr.q})"
+    return str(int(expr)) if expr.is_integer else repr(float(expr))
+
+
+_TEMPLATES = {
+    "Add": " + ".join,
+    "Mul": " * ".join,
+    "Pow": " ** ".join,
+    "FloorDiv": " // ".join,
+    "CleanDiv": " // ".join,
+    "IntTrueDiv": " / ".join,
+    "FloatTrueDiv": " / ".join,
+    "Mod": " % ".join,
+    "PythonMod": " % ".join,
+    "Max": lambda args: f"max({', '.join(args)})",
+    "Min": lambda args: f"min({', '.join(args)})",
+    "ModularIndexing": lambda args: f"({args[0]} // {args[1]}) % {args[2]}",
+    "CeilToInt": lambda args: f"ceil({args[0]})",
+    "CeilDiv": lambda args: f"-(-{args[0]} // {args[1]})",
+    "TruncToInt": lambda args: f"int({args[0]})",
+    "FloorToInt": lambda args: f"({args[0]} // 1)",
+    "ToFloat": lambda args: args[0],
+    "OpaqueUnaryFn_sqrt": lambda args: f"sqrt({args[0]})",
+    "PowByNatural": " ** ".join,
+}

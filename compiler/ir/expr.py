@@ -1,0 +1,159 @@
+"""Arithmetic expressions over shape symbols, config fields and graph parameters."""
+
+import ast
+import functools
+import math
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+_BINARY = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+    ast.Pow: operator.pow,
+}
+_FUNCTIONS = {"max": max, "min": min, "ceil": math.ceil, "int": int, "sqrt": math.sqrt, "abs": abs, "round": round}
+
+# Two bindings of every symbol; expressions that agree at both are taken as equal.
+_PRIMES = (10007, 10009, 10037, 10039, 10061, 10067, 10069, 10079, 10091, 10093, 10099, 10103)
+
+
+@functools.lru_cache(maxsize=100_000)
+def _parsed(text: str) -> ast.expr:
+    return ast.parse(text, mode="eval").body
+
+
+@dataclass(frozen=True)
+class Expr:
+    """An expression in Python syntax, such as `config.hidden_size // config.num_attention_heads`.
+
+    Operators `+ - * / // % **`, functions `max min ceil int sqrt abs round`, and dotted names.
+    """
+
+    text: str
+
+    @staticmethod
+    def of(text: str) -> "Expr":
+        """The expression in canonical spelling."""
+        return Expr(ast.unparse(_parsed(text)))
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The dotted names that occur."""
+        return frozenset(_names(_parsed(self.text)))
+
+    def evaluate(self, env: Mapping[str, object]):
+        """The value where names are bound by `env`.
+
+        Raises:
+            KeyError: a name is not bound.
+        """
+        return _evaluate(_parsed(self.text), env)
+
+    def substitute(self, mapping: Mapping[str, "int | float | str | Expr"]):
+        """The expression with names replaced; a number where none is left."""
+        tree = _Substitute({k: _parsed(str(v)) for k, v in mapping.items()}).visit(ast.parse(self.text, mode="eval"))
+        return simplify(ast.unparse(tree.body))
+
+
+def simplify(text: str):
+    """`text` as a number where it has no names, else as an `Expr`."""
+    if _names(_parsed(text)):
+        return Expr.of(text)
+    return _evaluate(_parsed(text), {})
+
+
+def same(a, b) -> bool:
+    """Whether two dimensions or attribute values are equal; expressions by value at two bindings of their names."""
+    if not isinstance(a, Expr) and not isinstance(b, Expr):
+        return type(a) is type(b) and a == b
+    names = sorted(names_of(a) | names_of(b))
+    for shift in (0, 5):
+        env = {name: _PRIMES[(i + shift) % len(_PRIMES)] for i, name in enumerate(names)}
+        if evaluate(a, env) != evaluate(b, env):
+            return False
+    return True
+
+
+def names_of(value) -> frozenset[str]:
+    """The names in a value: a number, an `Expr`, or a tuple of them."""
+    if isinstance(value, Expr):
+        return value.names
+    if isinstance(value, tuple):
+        return frozenset().union(*map(names_of, value))
+    return frozenset()
+
+
+def evaluate(value, env: Mapping[str, object]):
+    """`value` with every `Expr` in it (tuples included) evaluated."""
+    if isinstance(value, Expr):
+        return value.evaluate(env)
+    if isinstance(value, tuple):
+        return tuple(evaluate(v, env) for v in value)
+    return value
+
+
+def substitute(value, mapping: Mapping[str, object]):
+    """`value` with names replaced in every `Expr` in it; a bare name may be replaced by any value."""
+    if isinstance(value, Expr):
+        if value.text in mapping:
+            return mapping[value.text]
+        return value.substitute(mapping) if value.names & mapping.keys() else value
+    if isinstance(value, tuple):
+        return tuple(substitute(v, mapping) for v in value)
+    return value
+
+
+def _names(tree: ast.expr) -> set[str]:
+    dotted = _dotted(tree)
+    if dotted is not None:
+        return {dotted}
+    if isinstance(tree, ast.Call):
+        return set().union(*map(_names, tree.args))
+    return set().union(*(_names(child) for child in ast.iter_child_nodes(tree) if isinstance(child, ast.expr)))
+
+
+def _dotted(tree: ast.expr) -> str | None:
+    if isinstance(tree, ast.Name):
+        return tree.id
+    if isinstance(tree, ast.Attribute):
+        head = _dotted(tree.value)
+        return None if head is None else f"{head}.{tree.attr}"
+    return None
+
+
+def _evaluate(tree: ast.expr, env: Mapping[str, object]):
+    dotted = _dotted(tree)
+    if dotted is not None:
+        return env[dotted]
+    if isinstance(tree, ast.Constant):
+        return tree.value
+    if isinstance(tree, ast.UnaryOp) and isinstance(tree.op, ast.USub):
+        return -_evaluate(tree.operand, env)
+    if isinstance(tree, ast.BinOp):
+        return _BINARY[type(tree.op)](_evaluate(tree.left, env), _evaluate(tree.right, env))
+    if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name):
+        return _FUNCTIONS[tree.func.id](*(_evaluate(arg, env) for arg in tree.args))
+    raise ValueError(f"not an arithmetic expression: {ast.unparse(tree)}")
+
+
+class _Substitute(ast.NodeTransformer):
+    def __init__(self, mapping: dict[str, ast.expr]):
+        self.mapping = mapping
+
+    def visit_Name(self, node):
+        return self.mapping.get(node.id, node)
+
+    def visit_Attribute(self, node):
+        return self.mapping.get(_dotted(node) or "", node)
+
+    def visit_Call(self, node):
+        node.args = [self.visit(arg) for arg in node.args]
+        return node

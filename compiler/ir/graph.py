@@ -1,0 +1,269 @@
+"""Node, Graph and Program: the data every stage works on."""
+
+import functools
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+import networkx as nx
+import numpy as np
+
+from hf2khc.ir.expr import Expr, substitute
+from hf2khc.ir.types import Tensor, Type
+
+LEAVES = ("input", "param", "const")
+
+
+@dataclass(frozen=True)
+class Loc:
+    """A place in the model's own source.
+
+    Args:
+        file: path of the modeling file.
+        line: 1-based.
+        cls: class of the module that ran it.
+        path: path of the module instance, such as `layers.0.mlp`.
+    """
+
+    file: str
+    line: int
+    cls: str = ""
+    path: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.file.rsplit('/', 1)[-1]}:{self.line}"
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operation. `operands` name nodes of the same graph; `None` stands for an absent optional one."""
+
+    name: str
+    op: str
+    operands: tuple[str | None, ...] = ()
+    attrs: Mapping[str, object] = field(default_factory=dict)
+    type: Type = ()
+    loc: Loc | None = None
+    origin: frozenset[str] = frozenset()
+
+    def __post_init__(self):
+        object.__setattr__(self, "attrs", MappingProxyType(dict(self.attrs)))
+        object.__setattr__(self, "operands", tuple(self.operands))
+
+    def __hash__(self):
+        return hash((self.name, self.op, self.operands))
+
+    @property
+    def level(self) -> str:
+        """The prefix of the op: `aten`, `ops`, `hub`, `layers`; empty for structural ops."""
+        return self.op.rpartition(".")[0].partition(".")[0]
+
+    @property
+    def tensor(self) -> Tensor:
+        """The type of a node with one result."""
+        assert isinstance(self.type, Tensor), f"%{self.name} has {len(self.type)} results"
+        return self.type
+
+    @property
+    def used(self) -> tuple[str, ...]:
+        """The operands that are there."""
+        return tuple(o for o in self.operands if o is not None)
+
+    def with_attrs(self, **changes: object) -> "Node":
+        return replace(self, attrs={**self.attrs, **changes})
+
+
+class Graph:
+    """A module computation: nodes in topological order over a `networkx.MultiDiGraph` (edge key = operand index).
+
+    Args:
+        name: unique in the program.
+        nodes: every node, leaves included; sorted on construction, dead ones are kept (see `pruned`).
+        outputs: names of the returned values.
+        parameters: names of graph parameters, bound by each call.
+        cls: class of the module, for names only.
+    """
+
+    def __init__(self, name: str, nodes: Iterable[Node], outputs: Iterable[str], parameters=(), cls: str = ""):
+        self.name = name
+        self.outputs = tuple(outputs)
+        self.parameters = tuple(parameters)
+        self.cls = cls or name
+        self.nodes: dict[str, Node] = _sorted({node.name: node for node in nodes})
+
+    @functools.cached_property
+    def nx(self) -> nx.MultiDiGraph:
+        """The dataflow graph; `nx.nodes[name]["node"]` is the `Node`."""
+        return _networkx(self.nodes)
+
+    def __getitem__(self, name: str) -> Node:
+        return self.nodes[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.nodes
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self.nodes.values())
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    def of(self, *ops: str) -> list[Node]:
+        """The nodes whose op is one of `ops`."""
+        return [node for node in self if node.op in ops]
+
+    @functools.cached_property
+    def inputs(self) -> tuple[Node, ...]:
+        return tuple(self.of("input"))
+
+    def users(self, name: str) -> list[Node]:
+        """The nodes that use `name`, each once."""
+        return [self.nodes[user] for user in dict.fromkeys(self.nx.successors(name))]
+
+    def uses(self, name: str) -> int:
+        """How often `name` is used, the outputs counted."""
+        return self.nx.out_degree(name) + self.outputs.count(name)
+
+    def fresh(self, base: str, taken: Iterable[str] = ()) -> str:
+        """`base`, or `base_1`, `base_2` ... where that is taken."""
+        taken, name, n = {*self.nodes, *taken}, base, 0
+        while name in taken:
+            n += 1
+            name = f"{base}_{n}"
+        return name
+
+    def replaced(self, nodes: Iterable[Node] | None = None, **changes) -> "Graph":
+        """A copy with other nodes, name, outputs or parameters."""
+        fields = {"name": self.name, "outputs": self.outputs, "parameters": self.parameters, "cls": self.cls}
+        return Graph(nodes=self if nodes is None else nodes, **{**fields, **changes})
+
+    def rewired(self, new: Iterable[Node] = (), redirect: Mapping[str, str] = MappingProxyType({})) -> "Graph":
+        """A copy with `new` nodes added (or put in place of those of the same name), uses redirected, dead nodes gone."""
+        merged = {**self.nodes, **{node.name: node for node in new}}
+        target = functools.partial(_follow, redirect)
+        nodes = [
+            replace(node, operands=tuple(o if o is None else target(o) for o in node.operands)) if node.operands else node
+            for node in merged.values()
+        ]
+        return self.replaced(nodes, outputs=tuple(map(target, self.outputs))).pruned()
+
+    def pruned(self) -> "Graph":
+        """A copy without the nodes no output depends on; inputs stay."""
+        alive = set(self.outputs)
+        for node in reversed(self.nodes.values()):
+            if node.name in alive:
+                alive.update(node.used)
+        if len(alive) == len(self.nodes):
+            return self
+        return self.replaced([node for node in self if node.name in alive or node.op == "input"])
+
+    def substituted(self, mapping: Mapping[str, object]) -> "Graph":
+        """A copy with names replaced in every attribute and shape."""
+        return self.replaced([substitute_node(node, mapping) for node in self])
+
+
+def substitute_node(node: Node, mapping: Mapping[str, object]) -> Node:
+    """`node` with names replaced in its attributes and shapes."""
+    return replace(
+        node, attrs={k: substitute(v, mapping) for k, v in node.attrs.items()}, type=_substitute_type(node.type, mapping)
+    )
+
+
+@dataclass(frozen=True)
+class Program:
+    """A whole model.
+
+    Args:
+        graphs: by name.
+        entry: name of the graph that is the model.
+        outputs: dotted paths of the ModelOutput, one per output of the entry graph.
+        constants: arrays of the `const` nodes by absolute path.
+    """
+
+    graphs: Mapping[str, Graph]
+    entry: str
+    outputs: tuple[str, ...] = ()
+    constants: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def main(self) -> Graph:
+        return self.graphs[self.entry]
+
+    def map(self, transform) -> "Program":
+        """The program with `transform(graph)` in place of every graph."""
+        return replace(self, graphs={name: transform(graph) for name, graph in self.graphs.items()})
+
+    def with_graphs(self, graphs: Iterable[Graph]) -> "Program":
+        """The program with these graphs and no others; those the entry cannot reach are dropped."""
+        by_name = {graph.name: graph for graph in graphs}
+        return replace(self, graphs={name: by_name[name] for name in callees_first(by_name, self.entry)})
+
+    def callees_first(self) -> list[Graph]:
+        """The graphs reachable from the entry, callees before callers."""
+        return [self.graphs[name] for name in callees_first(self.graphs, self.entry)]
+
+
+def callees_first(graphs: Mapping[str, Graph], entry: str) -> list[str]:
+    """Names of the graphs reachable from `entry`, callees before callers."""
+    order: dict[str, None] = {}
+
+    def visit(name: str):
+        if name not in order:
+            for node in graphs[name].of("call", "loop"):
+                visit(str(node.attrs["graph"]))
+            order[name] = None
+
+    visit(entry)
+    return list(order)
+
+
+def join(prefix: str, path: str) -> str:
+    """A relative module or parameter path under `prefix`; `/path` is absolute already."""
+    if path.startswith("/"):
+        return path[1:]
+    return f"{prefix}.{path}" if prefix and path else prefix or path
+
+
+def _follow(redirect: Mapping[str, str], name: str) -> str:
+    while name in redirect:
+        name = redirect[name]
+    return name
+
+
+def _substitute_type(type_: Type, mapping: Mapping[str, object]) -> Type:
+    if isinstance(type_, tuple):
+        return tuple(_substitute_type(t, mapping) for t in type_)
+    if not type_.symbols & mapping.keys():
+        return type_
+    return Tensor(type_.dtype, tuple(substitute(dim, mapping) for dim in type_.shape))
+
+
+def _networkx(nodes: Mapping[str, Node]) -> nx.MultiDiGraph:
+    graph = nx.MultiDiGraph()
+    graph.add_nodes_from((name, {"node": node}) for name, node in nodes.items())
+    for node in nodes.values():
+        for index, operand in enumerate(node.operands):
+            if operand is not None:
+                graph.add_edge(operand, node.name, key=index)
+    return graph
+
+
+def _sorted(nodes: dict[str, Node]) -> dict[str, Node]:
+    """Topological order that keeps the given order wherever it can."""
+    if _is_sorted(nodes):
+        return nodes
+    rank = {name: i for i, name in enumerate(nodes)}
+    order = nx.lexicographical_topological_sort(nx.DiGraph(_networkx(nodes)), key=rank.__getitem__)
+    return {name: nodes[name] for name in order}
+
+
+def _is_sorted(nodes: Mapping[str, Node]) -> bool:
+    seen: set[str] = set()
+    for node in nodes.values():
+        if any(operand not in seen for operand in node.used):
+            return False
+        seen.add(node.name)
+    return True
+
+
+__all__ = ["LEAVES", "Expr", "Graph", "Loc", "Node", "Program", "callees_first", "join", "substitute_node"]
