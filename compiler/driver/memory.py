@@ -1,0 +1,76 @@
+"""Peak memory of a stretch of time: this process and the processes it starts, together.
+
+Stages of the pipeline run in processes of their own, so the peak of this process alone would not be the truth. On Linux
+the memory of the whole tree is sampled, and the kernel's own high-water mark catches what falls between two samples;
+elsewhere only the high-water mark since the start of the process is known.
+"""
+
+import resource
+import sys
+import threading
+from pathlib import Path
+
+_PROC = Path("/proc/self")
+_INTERVAL = 0.1
+
+
+def _status_bytes(process: Path, field: str) -> int:
+    for line in (process / "status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def _tree_bytes(process: Path) -> int:
+    """Resident bytes of a process and its descendants; a process that ends meanwhile counts nothing."""
+    try:
+        total = _status_bytes(process, "VmRSS")
+        children = [pid for task in (process / "task").iterdir() for pid in (task / "children").read_text().split()]
+    except (OSError, ValueError):
+        return 0
+    return total + sum(_tree_bytes(Path("/proc") / pid) for pid in children)
+
+
+def _since_start() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+class PeakMemory:
+    """Watches the memory from its creation on; `take` returns the peak in bytes and begins anew."""
+
+    def __init__(self) -> None:
+        self._sampled = 0
+        self._can_reset = self._reset_mark()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        if self._can_reset:
+            self._thread = threading.Thread(target=self._watch, name="hf2khc-memory", daemon=True)
+            self._thread.start()
+
+    def take(self) -> int:
+        """The peak in bytes since the last call."""
+        if not self._can_reset:
+            return _since_start()
+        peak = max(self._sampled, _status_bytes(_PROC, "VmHWM"), _tree_bytes(_PROC))
+        self._sampled = 0
+        self._reset_mark()
+        return peak
+
+    def close(self) -> None:
+        """Ends the watch."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(_INTERVAL):
+            self._sampled = max(self._sampled, _tree_bytes(_PROC))
+
+    @staticmethod
+    def _reset_mark() -> bool:
+        try:
+            (_PROC / "clear_refs").write_text("5")  # Sets VmHWM back to the present size, and nothing else.
+        except OSError:
+            return False
+        return True

@@ -1,0 +1,165 @@
+"""The report of a conversion: plain data, written as report.json for programs and REPORT.md for people."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hf2khc.driver.package import REPORT_FILE
+from hf2khc.driver.stages import StageRecord
+
+FORMAT = 1
+READABLE_FILE = "REPORT.md"
+
+
+@dataclass(frozen=True)
+class ErrorRow:
+    """How far one output is from the float64 reference on one backend, in one case of inputs.
+
+    Args:
+        backend: Keras backend.
+        output: dotted path of the output in transformers.
+        case: the inputs: sizes and padding.
+        error: largest error of the Keras model, relative to the largest magnitude of the reference.
+        reference_error: the same of transformers' own float32 model.
+        bound: what `error` must not exceed.
+        holds: whether it does.
+    """
+
+    backend: str
+    output: str
+    case: str
+    error: float
+    reference_error: float
+    bound: float
+    holds: bool
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was converted, into what, how well, and at what cost.
+
+    Args:
+        source: the transformers model: name, class, config class, where its weights come from.
+        sizes: scalar fields of the config.
+        parameters: number of parameters of both models.
+        idioms: recognised idioms and their count, per layer class of the package.
+        residue: operations that no idiom took up, written as plain ops, with their count.
+        config_generalises: whether the package at another config equals the transformers model at that config.
+        reasons: why it does not, one sentence each.
+        errors: the proof, one row per backend, output and case; empty when it was skipped.
+        proved: True or False as the proof says, None when it was skipped.
+        stages: seconds and peak memory per stage.
+        weights: what was transferred: variables, bytes, seconds.
+        versions: of the packages that took part.
+    """
+
+    source: Mapping[str, Any]
+    sizes: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, int] = field(default_factory=dict)
+    idioms: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    residue: Mapping[str, int] = field(default_factory=dict)
+    config_generalises: bool = False
+    reasons: Sequence[str] = ()
+    errors: Sequence[ErrorRow] = ()
+    proved: bool | None = None
+    stages: Sequence[StageRecord] = ()
+    weights: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+def to_json(report: Report) -> dict[str, Any]:
+    """The report as JSON-able data."""
+    return {"format": FORMAT, **asdict(report)}
+
+
+def write_report(report: Report, directory: Path) -> None:
+    """Writes `report.json` and `REPORT.md` into `directory`."""
+    text = json.dumps(to_json(report), indent=2, ensure_ascii=False, allow_nan=True)
+    (directory / REPORT_FILE).write_text(text + "\n", encoding="utf-8")
+    (directory / READABLE_FILE).write_text(to_markdown(report), encoding="utf-8")
+
+
+def worst(errors: Iterable[ErrorRow]) -> list[ErrorRow]:
+    """Of each backend and output the case that comes closest to its bound, or exceeds it most."""
+    found: dict[tuple[str, str], ErrorRow] = {}
+    for row in errors:
+        before = found.get((row.backend, row.output))
+        if before is None or _nearness(row) > _nearness(before):
+            found[row.backend, row.output] = row
+    return list(found.values())
+
+
+def _nearness(row: ErrorRow) -> tuple[bool, float]:
+    return (not row.holds, row.error / row.bound if row.bound else row.error)
+
+
+def to_markdown(report: Report) -> str:
+    """The report as a person reads it."""
+    parts = [
+        f"# {report.source.get('model', '')} as a KerasHub package",
+        _summary(report),
+        _fields("Source model", report.source),
+        _fields("Config", report.sizes),
+        _fields("Parameters", {name: f"{count:,}" for name, count in report.parameters.items()}),
+        _errors(report),
+        _idioms(report),
+        _fields("Residue: operations outside every idiom", report.residue),
+        _stages(report.stages),
+        _fields("Weights", report.weights),
+        _fields("Versions", report.versions),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _summary(report: Report) -> str:
+    verdict = {
+        True: "The proof holds: on every backend below both models compute the same function.",
+        False: "**The proof does not hold.** See the rows marked `differs`.",
+        None: "The proof was skipped; nothing is claimed about the numbers.",
+    }[report.proved]
+    if report.config_generalises:
+        return verdict + "\nThe classes are right at other configs too, not only at this one."
+    return "\n".join([verdict, "The classes are held to this config:", *(f"- {reason}" for reason in report.reasons)])
+
+
+def _fields(title: str, values: Mapping[str, Any]) -> str:
+    if not values:
+        return ""
+    return f"## {title}\n\n" + table(("", ""), [(name, str(value)) for name, value in values.items()])
+
+
+def _errors(report: Report) -> str:
+    if not report.errors:
+        return ""
+    note = (
+        "Largest error against the float64 reference, relative to its largest magnitude; of each output the case nearest "
+        "to its bound. All cases are in report.json."
+    )
+    return f"## Proof\n\n{note}\n\n" + table(ERROR_COLUMNS, [error_cells(row) for row in worst(report.errors)])
+
+
+ERROR_COLUMNS = ("backend", "output", "case", "error", "transformers' own", "bound", "verdict")
+
+
+def error_cells(row: ErrorRow) -> tuple[str, ...]:
+    """A row of the error table, as text."""
+    numbers = tuple(f"{value:.1e}" for value in (row.error, row.reference_error, row.bound))
+    return (row.backend, row.output, row.case, *numbers, "holds" if row.holds else "differs")
+
+
+def _idioms(report: Report) -> str:
+    rows = [(layer, name, str(count)) for layer, found in report.idioms.items() for name, count in found.items()]
+    return "## Idioms recognised\n\n" + table(("layer", "idiom", "count"), rows) if rows else ""
+
+
+def _stages(stages: Sequence[StageRecord]) -> str:
+    rows = [(stage.name, f"{stage.seconds:.2f}", f"{stage.peak_bytes / 2**20:,.0f}") for stage in stages]
+    return "## Stages\n\n" + table(("stage", "seconds", "peak MiB"), rows) if rows else ""
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
