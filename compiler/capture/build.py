@@ -83,9 +83,18 @@ def materialise(model: PreTrainedModel) -> PreTrainedModel:
     first = _initialised_buffers(model, 0)
     second = _initialised_buffers(model, 1)
     unset = [name for name, value in second.items() if not torch.equal(_bits(first[name]), _bits(value))]
-    if unset:
-        _rebuild_buffers(model, unset)
+    plain = list(_meta_attributes(model))
+    if unset or plain:
+        _take_from_real(model, unset, plain)
     return model
+
+
+def _meta_attributes(model: nn.Module) -> Iterator[tuple[str, str]]:
+    """Tensors that are neither parameters nor buffers: (module path, attribute)."""
+    for path, module in model.named_modules():
+        for name, value in vars(module).items():
+            if isinstance(value, torch.Tensor) and value.device.type == "meta":
+                yield path, name
 
 
 def _bits(value: torch.Tensor) -> torch.Tensor:
@@ -120,16 +129,18 @@ def _initialised_buffers(model: PreTrainedModel, fill: int) -> dict[str, torch.T
     return {name: buffer.clone() for name, buffer in model.named_non_persistent_buffers()}
 
 
-def _rebuild_buffers(model: PreTrainedModel, names: list[str]) -> None:
-    """Takes buffers that transformers' initialisation leaves out from a model constructed on the CPU."""
+def _take_from_real(model: PreTrainedModel, buffers: list[str], attributes: list[tuple[str, str]]) -> None:
+    """Takes what transformers' initialisation leaves out from a model constructed on the CPU, weights unset."""
     with quiet(), init.no_init_weights():
         real = _construct(model.config, type(model), model.config._attn_implementation)
-    values = dict(real.named_buffers())
-    for name in names:
-        owner, _, leaf = name.rpartition(".")
-        if name not in values:
-            raise fail("unknown-buffer", f"nothing gives the buffer {name} its value", location=type(model).__name__)
-        model.get_submodule(owner)._buffers[leaf] = values[name].clone()
+    places = [(*name.rpartition(".")[::2], "_buffers") for name in buffers]
+    for path, name, store in [*places, *((path, name, "__dict__") for path, name in attributes)]:
+        try:
+            value = getattr(real.get_submodule(path), name)
+        except AttributeError as error:
+            raise fail("unknown-buffer", f"nothing gives {path}.{name} its value", location=type(model).__name__
+                       ) from error
+        getattr(model.get_submodule(path), store)[name] = value.clone()
 
 
 @contextmanager

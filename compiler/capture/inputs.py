@@ -1,0 +1,215 @@
+"""What a model takes: names, types and symbolic shapes of its inputs, and samples of them."""
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from hf2khc.capture.build import configs
+from hf2khc.diagnostics import fail
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+DEFAULT_IMAGE_SIZE = 224  # for models that take images of any size
+TYPICAL_SAMPLES = 4096  # samples of a waveform: enough for one frame of any strided feature extractor
+
+
+@dataclass(frozen=True)
+class Input:
+    """One tensor argument of a model's forward.
+
+    Args:
+        name: the argument's name.
+        dtype: `int64` or `float32`.
+        shape: sizes, and names of symbols where the size is free.
+        fill: how a sample is drawn: `("randint", low, high)`, `("ones",)` or `("normal",)`.
+        role: `data`, or `mask` where 0 marks padding.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+    fill: tuple[Any, ...]
+    role: str = "data"
+
+
+def input_spec(model: PreTrainedModel) -> tuple[Input, ...]:
+    """The inputs with which a model is captured, from its main input, its forward's arguments and its config.
+
+    Raises:
+        ConversionError: `inputs-unknown` when the forward needs an argument that nothing describes.
+    """
+    accepted = inspect.signature(model.forward).parameters
+    spec = tuple(_inputs(model, accepted))
+    described = {entry.name for entry in spec}
+    needed = [name for name, argument in accepted.items() if _required(argument) and name not in described]
+    if needed or not spec:
+        main = model.main_input_name
+        raise fail("inputs-unknown", f"no way to make the inputs of {type(model).__name__}: "
+                   + ", ".join(needed or [str(main)]), location=f"{type(model).__name__}.forward",
+                   excerpt="forward(" + ", ".join(accepted) + ")",
+                   hint="convert another class of the model with --task")
+    return spec
+
+
+def _required(argument: inspect.Parameter) -> bool:
+    return argument.default is argument.empty and argument.kind is argument.POSITIONAL_OR_KEYWORD
+
+
+def _inputs(model: PreTrainedModel, accepted: Any) -> Iterator[Input]:
+    config = model.config
+    main = model.main_input_name
+    if main == "input_ids" or "input_ids" in accepted and main == "pixel_values":
+        yield from _text_inputs(model, accepted, "", "seq")
+    if main == "pixel_values" or "pixel_values" in accepted and _has_separate_vision(config):
+        yield _image_input(config)
+    elif main in ("input_values", "input_features"):
+        yield _audio_input(config, main)
+    if config.is_encoder_decoder and "decoder_input_ids" in accepted:
+        yield from _text_inputs(model, accepted, "decoder_", "decoder_seq")
+
+
+def _has_separate_vision(config: PreTrainedConfig) -> bool:
+    # A model that marks the places of an image in its text by a token also runs on text alone.
+    marks = ("image_token_id", "image_token_index", "media_placeholder_token_id")
+    return hasattr(config, "vision_config") and not any(getattr(config, mark, None) is not None for mark in marks)
+
+
+def _text_inputs(model: PreTrainedModel, accepted: Any, prefix: str, seq: str) -> Iterator[Input]:
+    shape = ("batch", seq)
+    yield Input(f"{prefix}input_ids", "int64", shape, ("randint", *_free_ids(model, prefix)))
+    if f"{prefix}attention_mask" in accepted:
+        yield Input(f"{prefix}attention_mask", "int64", shape, ("ones",), "mask")
+    kinds = getattr(model.config.get_text_config(), "type_vocab_size", None)
+    # Without a table of its own the argument means something else (other inputs' places, words of a second kind).
+    if f"{prefix}token_type_ids" in accepted and kinds:
+        yield Input(f"{prefix}token_type_ids", "int64", shape, ("randint", 0, kinds))
+
+
+def _free_ids(model: PreTrainedModel, prefix: str) -> tuple[int, int]:
+    """The longest range of token ids (from, below) without a special token."""
+    text = model.config.get_text_config(decoder=True) if prefix else model.config.get_text_config()
+    size = getattr(text, "vocab_size", None)
+    try:
+        embedding = None if prefix else model.get_input_embeddings()
+    except NotImplementedError:
+        embedding = None
+    if isinstance(embedding, nn.Embedding):
+        size = min(size or embedding.num_embeddings, embedding.num_embeddings)
+    if not size:
+        raise fail("inputs-unknown", "the config gives no size of the vocabulary", location="config.vocab_size")
+    edges = [-1, *sorted(token for token in set(_special_ids(model.config)) if 0 <= token < size), size]
+    low, high = max(zip(edges, edges[1:], strict=False), key=lambda edge: edge[1] - edge[0])
+    return low + 1, high
+
+
+def _special_ids(config: PreTrainedConfig) -> Iterator[int]:
+    for part in configs(config):
+        for name, value in part.to_dict().items():
+            if name.endswith(("_token_id", "_token_index", "_token_ids")):
+                yield from (token for token in np.ravel(value if value is not None else []) if isinstance(token, np.integer))
+
+
+def _image_input(config: PreTrainedConfig) -> Input:
+    vision = _part_with(config, "vision_config", "encoder", "backbone_config")
+    size = _first(vision, "image_size", "input_size") or _first(config, "image_size") or DEFAULT_IMAGE_SIZE
+    if isinstance(size, dict):
+        size = (size.get("height"), size.get("width"))
+    height, width = (size, size) if isinstance(size, int) else tuple(size)[-2:]
+    channels = _first(vision, "num_channels", "in_channels", "in_chans") or 3
+    return Input("pixel_values", "float32", ("batch", channels, height, width), ("normal",))
+
+
+def _audio_input(config: PreTrainedConfig, name: str) -> Input:
+    audio = _part_with(config, "audio_config", "encoder_config", "encoder")
+    bins = _first(audio, "num_mel_bins", "input_feat_per_channel", "feature_size", "input_dim")
+    if name == "input_features":
+        frames = _first(audio, "max_source_positions")
+        if bins and frames and hasattr(audio, "num_mel_bins") and not hasattr(audio, "input_feat_per_channel"):
+            # Two frames per position: the first convolutions halve the rate.
+            return Input(name, "float32", ("batch", bins, 2 * frames), ("normal",))
+        if bins:
+            return Input(name, "float32", ("batch", "frames", bins), ("normal",))
+        raise fail("inputs-unknown", "the config gives no number of audio features", location="config.num_mel_bins")
+    frames = _first(audio, "max_length")
+    if bins and frames and hasattr(audio, "patch_size"):
+        return Input(name, "float32", ("batch", frames, bins), ("normal",))
+    return Input(name, "float32", ("batch", "samples"), ("normal",))
+
+
+def _part_with(config: PreTrainedConfig, *names: str) -> PreTrainedConfig:
+    found = (getattr(config, name, None) for name in names)
+    return next((part for part in found if isinstance(part, PreTrainedConfig)), config)
+
+
+def _first(config: PreTrainedConfig, *names: str) -> Any:
+    return next((getattr(config, name) for name in names if getattr(config, name, None)), None)
+
+
+def symbols(spec: tuple[Input, ...]) -> tuple[str, ...]:
+    """The names of the free sizes in a spec, in order of appearance."""
+    return tuple(dict.fromkeys(size for entry in spec for size in entry.shape if isinstance(size, str)))
+
+
+def trace_sizes(model: PreTrainedModel, spec: tuple[Input, ...]) -> dict[str, int]:
+    """Sizes for the free symbols: at least 2, distinct, and equal to no dimension of the model, so that they show."""
+    taken = {size for tensor in (*model.parameters(), *model.buffers()) for size in tensor.shape}
+    taken |= {value for part in configs(model.config) for value in vars(part).values() if isinstance(value, int)}
+    taken |= {size for entry in spec for size in entry.shape if isinstance(size, int)}
+    sizes: dict[str, int] = {}
+    for symbol in symbols(spec):
+        start = {"batch": 2, "samples": TYPICAL_SAMPLES, "frames": 61}.get(symbol, 11)
+        sizes[symbol] = next(size for size in _primes(start) if size not in taken | set(sizes.values()))
+    return sizes
+
+
+def _primes(start: int) -> Iterator[int]:
+    number = start
+    while True:
+        if all(number % divisor for divisor in range(2, int(number**0.5) + 1)):
+            yield number
+        number += 1
+
+
+def sample_inputs(
+    spec: tuple[Input, ...], sizes: dict[str, int], seed: int = 0, padding: str = "none"
+) -> dict[str, np.ndarray]:
+    """Samples of all inputs.
+
+    Args:
+        spec: the inputs.
+        sizes: a size for each symbol.
+        seed: seed of the random numbers; equal seeds give equal samples.
+        padding: `none`, `right` or `left`: the side on which masks are 0. Rows get different lengths, the first row
+            is full; only masks change.
+
+    Returns:
+        Arrays of int64 or float32 by input name.
+    """
+    if padding not in ("none", "right", "left"):
+        raise ValueError(f"padding is none, right or left, not {padding!r}")
+    samples = {}
+    for index, entry in enumerate(spec):
+        shape = tuple(sizes[size] if isinstance(size, str) else size for size in entry.shape)
+        samples[entry.name] = _sample(entry, shape, np.random.default_rng((seed, index)))
+        if entry.role == "mask" and padding != "none":
+            _pad(samples[entry.name], padding)
+    return samples
+
+
+def _sample(entry: Input, shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
+    kind, *bounds = entry.fill
+    if kind == "randint":
+        return random.integers(*bounds, size=shape).astype(entry.dtype)
+    if kind == "normal":
+        return random.standard_normal(shape).astype(entry.dtype)
+    return np.ones(shape, entry.dtype)
+
+
+def _pad(mask: np.ndarray, side: str) -> None:
+    """Zeroes one side of the rows after the first, in place; every row keeps at least one place."""
+    length = mask.shape[-1]
+    for row in range(1, mask.shape[0]):
+        cut = min(1 + (row - 1) % max(length - 1, 1), length - 1)
+        mask[row, ..., length - cut if side == "right" else 0 : length if side == "right" else cut] = 0
