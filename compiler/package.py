@@ -1,0 +1,42 @@
+"""A converted package on disk: its folder, its modules."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from hf2khc.diagnostics import fail
+
+
+def package_folder(directory: Path) -> Path:
+    """The one folder of a converted package that has an `__init__.py`.
+
+    Raises:
+        ConversionError: `package`, when there is none or more than one.
+    """
+    found = sorted(path.parent for path in directory.glob("*/__init__.py"))
+    if len(found) != 1:
+        names = ", ".join(path.name for path in found) or "none"
+        raise fail("package", f"expected one importable folder, found {names}", location=str(directory))
+    return found[0]
+
+
+def import_package(directory: Path) -> ModuleType:
+    """Import the package's folder under its own name, without touching `sys.path`; its classes register with Keras.
+
+    Raises:
+        ConversionError: `package`, when there is no such folder or its import fails.
+    """
+    folder = package_folder(directory)
+    spec = importlib.util.spec_from_file_location(
+        folder.name, folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
+    if spec is None or spec.loader is None:
+        raise fail("package", "cannot be imported", location=str(folder))
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[folder.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # generated code may fail in any way
+        raise fail("package", f"import fails: {error!r}", location=str(folder)) from error
+    return module

@@ -1,0 +1,76 @@
+"""Work that needs a process of its own, because a Keras backend is fixed when keras is imported.
+
+The parent writes a JSON job; the child (`python -m MODULE JOB.json`) answers in `JOB.json.result`, with its result or with
+the diagnostics of the error that ended it.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hf2khc.diagnostics import ConversionError, Diagnostic, fail
+
+_QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1"}
+_TAIL = 15
+
+
+def run_job(module: str, job: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Run `module` in a new process on a job and return its result.
+
+    Args:
+        module: importable name of a module that calls `serve`.
+        job: JSON-able.
+        environment: variables set on top of this process's.
+
+    Raises:
+        ConversionError: what the child raised; `child-process` when it ended without an answer.
+    """
+    with tempfile.TemporaryDirectory(prefix="hf2khc-") as directory:
+        path, log = Path(directory, "job.json"), Path(directory, "log")
+        path.write_text(json.dumps(job), encoding="utf-8")
+        with log.open("wb") as stream:
+            command = [sys.executable, "-P", "-m", module, str(path)]
+            code = subprocess.run(
+                command, env={**os.environ, **_QUIET, **(environment or {})}, stdout=stream, stderr=stream, check=False
+            ).returncode
+        answer = Path(f"{path}.result")
+        if not answer.exists():
+            tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL:])
+            raise fail("child-process", f"the process {module} {_ending(code)}", excerpt=tail)
+        result: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
+    if "diagnostics" in result:
+        raise ConversionError(*(Diagnostic(**d) for d in result["diagnostics"]))
+    return result
+
+
+def _ending(code: int) -> str:
+    if code < 0:
+        return f"was killed by signal {-code}" + (" (out of memory?)" if code == -9 else "")
+    return f"ended with exit code {code}"
+
+
+def serve(work: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """The child's side: run `work` on the job named on the command line and write its answer."""
+    path = Path(sys.argv[1])
+    try:
+        result = work(json.loads(path.read_text(encoding="utf-8")))
+    except ConversionError as error:
+        result = {"diagnostics": [asdict(d) for d in error.diagnostics]}
+    Path(f"{path}.result").write_text(json.dumps(result), encoding="utf-8")
+
+
+def peak_memory() -> int:
+    """The largest resident size of this process so far, in bytes.
+
+    `VmHWM` belongs to the running program; `ru_maxrss` would include the parent this process was forked from.
+    """
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise fail("platform", "the kernel does not report VmHWM")

@@ -1,0 +1,211 @@
+"""What must hold of every weight map before a byte is moved. Each law reports everything that breaks it."""
+
+import ast
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hf2khc.diagnostics import ConversionError, Diagnostic
+from hf2khc.weights.checkpoint import Checkpoint
+from hf2khc.weights.rows import Row, WeightMap
+from hf2khc.weights.transform import call_name, output_shape, parse, trace_indices
+from hf2khc.weights.transform_ops import INDEX_TRACE
+
+_BLOCK = 1 << 24
+_BINARY_OPS = frozenset(("add", "subtract", "multiply", "divide"))
+_SOURCE = re.compile(r"x\d*")
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A variable of the Keras model: `path`, shape, dtype name."""
+
+    path: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+def check_laws(
+    weights: WeightMap,
+    layout: Sequence[Variable],
+    checkpoint: Checkpoint | None,
+    constants: Mapping[str, np.ndarray] | None = None,
+) -> None:
+    """All laws of a weight map.
+
+    Args:
+        weights: the map; its rows are bound to the checkpoint.
+        layout: the variables of the Keras model.
+        checkpoint: None when there is none (`--no-weights` on a bare config): then only shapes and coverage are checked.
+        constants: the arrays that rows name with `constant`.
+
+    Raises:
+        ConversionError: one diagnostic per broken law, naming everything that breaks it.
+    """
+    laws: list[tuple[str, str, list[str]]] = [
+        ("weight-assignment", "every Keras variable must be assigned exactly once", _assignment(weights.rows, layout)),
+        ("weight-shape", "a weight does not fit its variable", _shapes(weights.rows, layout, constants or {})),
+    ]
+    if checkpoint is not None:
+        laws += [
+            ("weight-consumption", "every tensor of the checkpoint must be accounted for once", _tensors(weights, checkpoint)),
+            ("weight-alias", "an alias must repeat its tensor", _aliases(weights, checkpoint)),
+        ]
+    broken = [(code, message, lines) for code, message, lines in laws if lines]
+    if not broken:  # elements can only be followed through transforms that fit
+        lines = element_problems(weights.rows)
+        broken = [("weight-count", "every element of a tensor must be used exactly once", lines)] if lines else []
+    if broken:
+        raise ConversionError(*(Diagnostic(code, message, excerpt="\n".join(lines)) for code, message, lines in broken))
+
+
+def _assignment(rows: Sequence[Row], layout: Sequence[Variable]) -> list[str]:
+    assigned = Counter(row.keras for row in rows)
+    paths = Counter(variable.path for variable in layout)
+    lines = [f"{path}: two variables have this path" for path, count in paths.items() if count > 1]
+    lines += [f"{path}: not assigned" for path in paths if path not in assigned]
+    lines += [f"{path}: assigned {count} times" for path, count in assigned.items() if count > 1]
+    lines += [f"{path}: the model has no such variable" for path in assigned if path not in paths]
+    return lines
+
+
+def _shapes(rows: Iterable[Row], layout: Sequence[Variable], constants: Mapping[str, np.ndarray]) -> list[str]:
+    variables = {variable.path: variable for variable in layout}
+    lines = []
+    for row in rows:
+        variable = variables.get(row.keras)
+        if variable and (row.keras_shape, row.keras_dtype) != (variable.shape, variable.dtype):
+            lines.append(f"{row.keras}: {variable.dtype}{variable.shape}, the row says {row.keras_dtype}{row.keras_shape}")
+        if any(_kind(dtype) != _kind(row.keras_dtype) for dtype in row.hf_dtypes):
+            lines.append(f"{row.keras}: {row.keras_dtype} cannot hold {', '.join(row.hf_dtypes)}")
+        if row.constant and row.constant not in constants:
+            lines.append(f"{row.keras}: no constant named {row.constant}")
+            continue
+        shapes = [np.shape(constants[row.constant])] if row.constant else list(row.hf_shapes)
+        try:
+            shape = output_shape(row.transform, shapes)
+        except ConversionError as error:
+            lines.append(f"{row.keras}: {error.diagnostics[0].message}")
+            continue
+        if shape != row.keras_shape:
+            lines.append(f"{row.keras}: {row.transform} of {', '.join(map(str, shapes))} gives {shape}, not {row.keras_shape}")
+    return lines
+
+
+def _kind(dtype: str) -> str:
+    """The family of a dtype: values may be rounded on the way, never turned into another kind of number."""
+    return "float" if "float" in dtype else "bool" if dtype == "bool" else "int"
+
+
+def _tensors(weights: WeightMap, checkpoint: Checkpoint) -> list[str]:
+    roles: dict[str, set[str]] = defaultdict(set)
+    for row in weights.rows:
+        for name in row.hf:
+            roles[name].add("consumed")
+    for alias in weights.aliases:
+        roles[alias.hf].add("an alias")
+    for item in weights.not_consumed:
+        roles[item.hf].add("not consumed")
+    lines = [f"{name}: neither consumed, nor an alias, nor listed with a reason" for name in checkpoint if name not in roles]
+    lines += [f"{name}: not in the checkpoint" for name in roles if name not in checkpoint]
+    lines += [f"{name}: {' and '.join(sorted(role))}" for name, role in roles.items() if len(role) > 1]
+    lines += [f"{item.hf}: listed without a reason" for item in weights.not_consumed if not item.reason]
+    for row in weights.rows:
+        for name, shape, dtype in zip(row.hf, row.hf_shapes, row.hf_dtypes, strict=True):
+            if name in checkpoint and (checkpoint.shape(name), checkpoint.dtype(name)) != (shape, dtype):
+                found = f"{checkpoint.dtype(name)}{checkpoint.shape(name)}"
+                lines.append(f"{name}: {found} in the checkpoint, the row says {dtype}{shape}")
+    return lines
+
+
+def _aliases(weights: WeightMap, checkpoint: Checkpoint) -> list[str]:
+    consumed = {name for row in weights.rows for name in row.hf}
+    lines = []
+    for alias in weights.aliases:
+        if alias.of not in consumed:
+            lines.append(f"{alias.hf}: repeats {alias.of}, which is not consumed")
+        elif alias.hf in checkpoint and alias.of in checkpoint and not _equal(checkpoint, alias.hf, alias.of):
+            lines.append(f"{alias.hf}: differs from {alias.of}")
+    return lines
+
+
+def _equal(checkpoint: Checkpoint, first: str, second: str) -> bool:
+    """Whether two tensors hold the same values, compared a block at a time."""
+    shape = checkpoint.shape(first)
+    if shape != checkpoint.shape(second):
+        return False
+    rows = max(1, _BLOCK // max(1, math.prod(shape[1:])))
+    return all(
+        np.array_equal(checkpoint.read(first, i, i + rows), checkpoint.read(second, i, i + rows))
+        for i in range(0, shape[0] if shape else 1, rows)
+    )
+
+
+def element_problems(rows: Sequence[Row]) -> list[str]:
+    """Tensors of which some element lands in no variable, or in more than one.
+
+    Rows that compute (a reduction, arithmetic between tensors) are taken to use all of their tensors.
+    """
+    uses: dict[str, list[tuple[Row, int]]] = defaultdict(list)
+    shapes: dict[str, tuple[int, ...]] = {}
+    for row in rows:
+        for i, name in enumerate(row.hf):
+            uses[name].append((row, i))
+            shapes[name] = row.hf_shapes[i]
+    return [problem for name in uses for problem in _tensor_problems(name, shapes[name], uses[name])]
+
+
+def _tensor_problems(name: str, shape: tuple[int, ...], uses: Sequence[tuple[Row, int]]) -> list[str]:
+    where = ", ".join(row.keras for row, _ in uses)
+    if any(_computes(row) for row, _ in uses):
+        return [] if len(uses) == 1 else [f"{name}: used by several rows, one of which computes: {where}"]
+    if len(uses) == 1 and _keeps_all(uses[0][0]):
+        return []
+    counts = np.zeros(math.prod(shape), np.uint8)
+    for row, position in uses:
+        np.add.at(counts, _landed(row, position), 1)
+    unused, repeated = int((counts == 0).sum()), int((counts > 1).sum())
+    if not unused and not repeated:
+        return []
+    return [f"{name}: {unused} of {counts.size} elements unused, {repeated} used more than once: {where}"]
+
+
+def _computes(row: Row) -> bool:
+    """Whether elements lose their identity: a reduction, or arithmetic between two arrays."""
+    for node in ast.walk(parse(row.transform)):
+        if isinstance(node, ast.Call) and call_name(node) not in INDEX_TRACE:
+            return True
+        if isinstance(node, ast.BinOp) and _has_source(node.left) and _has_source(node.right):
+            return True
+        if isinstance(node, ast.Call) and call_name(node) in _BINARY_OPS and all(map(_has_source, node.args[:2])):
+            return True
+    return False
+
+
+def _has_source(node: ast.expr) -> bool:
+    return any(isinstance(n, ast.Name) and _SOURCE.fullmatch(n.id) for n in ast.walk(node))
+
+
+def _keeps_all(row: Row) -> bool:
+    """Whether a row's transform cannot drop or repeat an element: the common case, told without following elements."""
+    tree: Any = parse(row.transform)
+    calls = {call_name(node) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    names = [n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and _SOURCE.fullmatch(n.id)]
+    picks = any(isinstance(node, ast.Subscript) for node in ast.walk(tree))
+    return not picks and not calls & {"slice", "split", "take", "repeat", "broadcast_to"} and len(names) == len(set(names))
+
+
+def _landed(row: Row, position: int) -> np.ndarray:
+    """Numbers of the elements of one tensor that land in a row's variable (flat, repeated where they repeat)."""
+    kind = np.int32 if math.prod(row.hf_shapes[position]) < 2**31 else np.int64
+    arrays = [
+        np.arange(math.prod(shape), dtype=kind).reshape(shape) if i == position else np.broadcast_to(kind(-1), shape)
+        for i, shape in enumerate(row.hf_shapes)
+    ]
+    numbers = trace_indices(row.transform, arrays).reshape(-1)
+    return numbers[numbers >= 0]

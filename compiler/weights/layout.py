@@ -1,0 +1,134 @@
+"""The Keras model without memory: its variables, and where each of them lies in the weights file.
+
+Imported only in processes that run keras on the torch backend, whose `meta` device holds shapes and no data.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras.src.saving import saving_lib
+from keras_hub.src.utils import preset_utils
+
+from hf2khc.diagnostics import fail
+from hf2khc.weights.laws import Variable
+from hf2khc.package import import_package
+from hf2khc.weights.transform_ops import as_dtype
+
+SHARD_GIGABYTES = 10
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where a variable lies: its path, the file, and the name of the dataset in it."""
+
+    variable: str
+    file: Path
+    dataset: str
+
+
+def build(directory: Path, dtype: str | None = None) -> Any:
+    """The package's Backbone as `preset/config.json` describes it, on the meta device.
+
+    Args:
+        directory: the converted package.
+        dtype: dtype policy name; None keeps the config's.
+
+    Raises:
+        ConversionError: `package`, when the package or its config cannot be loaded.
+    """
+    import_package(directory)
+    try:
+        with keras.device("meta"):
+            loader = preset_utils.get_preset_loader(str(directory / "preset"))
+            return loader.load_backbone(loader.check_backbone_class(), load_weights=False, dtype=dtype)
+    except Exception as error:  # the constructor is generated code
+        raise fail("package", f"the Backbone cannot be built: {error!r}", location=str(directory)) from error
+
+
+def variables(backbone: Any) -> list[Variable]:
+    """Path, shape and dtype of every weight of a model."""
+    return [Variable(v.path, tuple(int(d) for d in v.shape), keras.backend.standardize_dtype(v.dtype)) for v in backbone.weights]
+
+
+def layout(directory: Path, dtype: str | None = None) -> list[Variable]:
+    """Path, shape and dtype of every weight of a package, in this process."""
+    return variables(build(directory, dtype))
+
+
+def save_config(backbone: Any, preset: Path) -> None:
+    """Write `config.json` and `metadata.json` as `save_to_preset` does."""
+    saver = preset_utils.get_preset_saver(str(preset))
+    saver._save_serialized_object(backbone, config_file=preset_utils.CONFIG_FILE)
+    saver._save_metadata(backbone)
+
+
+def create_files(backbone: Any, preset: Path, shard_gigabytes: float | None = SHARD_GIGABYTES) -> list[Slot]:
+    """Create the weights file or files with all datasets, still empty, and say where each variable lies.
+
+    Keras itself walks the model and names the groups; only the write of the values is left out.
+
+    Raises:
+        ConversionError: `weights-file`, when a layer saves what is no weight, or a weight is not saved.
+    """
+    size = preset_utils.get_preset_saver(str(preset))._get_variables_size_in_bytes(backbone.variables)
+    if shard_gigabytes is not None and size > shard_gigabytes * 1024**3:
+        path = preset / preset_utils.SHARDED_MODEL_WEIGHTS_CONFIG_FILE
+        store: _Shells = _ShardedShells(backbone, path, shard_gigabytes)
+    else:
+        store = _Shells(backbone, preset / preset_utils.MODEL_WEIGHTS_FILE, mode="w")
+    try:
+        saving_lib._save_state(store.backbone, store, assets_store=None, inner_path="", visited_saveables=set())
+    finally:
+        store.close()
+    lacking = {v.path for v in backbone.weights} - {slot.variable for slot in store.slots}
+    if lacking:
+        raise fail("weights-file", f"weights that Keras does not save: {', '.join(sorted(lacking))}")
+    return store.slots
+
+
+class _Shells(saving_lib.H5IOStore):
+    """Keras's own store, which creates datasets without data and remembers them."""
+
+    def __init__(self, backbone: Any, *args: Any, **kwargs: Any):
+        self.backbone = backbone
+        self.slots: list[Slot] = []
+        self.owners = {id(v): v for v in backbone.weights} | {id(v._value): v for v in backbone.weights}
+        super().__init__(*args, **kwargs)
+
+    def shell(self, key: str, value: Any) -> tuple[Any, np.ndarray]:
+        """The variable behind a value, and an array of its shape and dtype that occupies one element."""
+        variable = self.owners.get(id(value))
+        if variable is None:
+            raise fail("weights-file", f"a layer saves {self._h5_entry_path}/{key}, which is no weight of the model")
+        dtype = as_dtype(keras.backend.standardize_dtype(variable.dtype))
+        return variable, np.broadcast_to(np.zeros((), dtype), tuple(variable.shape))
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.create(key, *self.shell(key, value))
+
+    def create(self, key: str, variable: Any, shell: np.ndarray) -> None:
+        if not self._h5_entry_initialized:
+            self._create_h5_group(self._h5_entry_path)
+        dataset = self._h5_entry_group.create_dataset(key, shape=shell.shape, dtype=shell.dtype)
+        if shell.dtype == as_dtype("bfloat16"):
+            dataset.attrs["dtype"] = "bfloat16"
+        self.slots.append(Slot(variable.path, Path(self.h5_file.filename), dataset.name))
+
+
+class _ShardedShells(saving_lib.ShardedH5IOStore, _Shells):
+    """The same over shards: Keras decides where a new file begins, from the shells' sizes."""
+
+    def __init__(self, backbone: Any, path: Path, shard_gigabytes: float):
+        self.backbone, self.slots, self.variable = backbone, [], None
+        self.owners = {id(v): v for v in backbone.weights} | {id(v._value): v for v in backbone.weights}
+        saving_lib.ShardedH5IOStore.__init__(self, path, max_shard_size=shard_gigabytes, mode="w")
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        if isinstance(value, np.ndarray):  # Keras has accounted for the shell and now stores it
+            self.create(key, self.variable, value)
+            return
+        self.variable, shell = self.shell(key, value)
+        saving_lib.ShardedH5IOStore.__setitem__(self, key, shell)
