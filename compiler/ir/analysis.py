@@ -1,0 +1,27 @@
+"""Facts about the values of a graph that several passes ask for."""
+
+from hf2khc.ir.graph import Graph, Program
+
+
+def weight_values(graph: Graph) -> frozenset[str]:
+    """Values computed from parameters and constants alone, at least one parameter among them."""
+    fixed: dict[str, bool] = {}  # name -> whether a parameter is behind it
+    for node in graph:
+        if node.op in ("param", "const"):
+            fixed[node.name] = node.op == "param"
+        elif node.op.startswith("ops.") and node.used and all(o in fixed for o in node.used) and not _has_symbols(node):
+            fixed[node.name] = any(fixed[o] for o in node.used)
+    return frozenset(name for name, has_parameter in fixed.items() if has_parameter)
+
+
+def _has_symbols(node) -> bool:
+    return any(t.symbols for t in (node.type if isinstance(node.type, tuple) else (node.type,)))
+
+
+def has_parameters(program: Program) -> dict[str, bool]:
+    """Whether a graph, or one it calls, owns a parameter."""
+    found: dict[str, bool] = {}
+    for graph in program.callees_first():
+        callees = (str(node.attrs["graph"]) for node in graph.of("call", "loop"))
+        found[graph.name] = bool(graph.of("param")) or any(found[c] for c in callees)
+    return found

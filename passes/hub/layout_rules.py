@@ -1,0 +1,121 @@
+"""How operations look above a transpose of their operands."""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from hf2khc.ir.graph import Node
+from hf2khc.ir.types import Tensor, Type
+
+Permutation = tuple[int, ...]
+# Attributes, type and the permutation still due on the result.
+Moved = tuple[Mapping[str, object], Type, Permutation | None]
+
+_POINTWISE = frozenset(
+    "ops." + name
+    for name in (
+        "abs add arctan cast ceil clip cos divide elu equal erf exp expm1 floor floor_divide gelu greater greater_equal "
+        "hard_sigmoid hard_silu isfinite leaky_relu less less_equal log log1p logical_and logical_not logical_or maximum "
+        "minimum mod multiply negative not_equal power reciprocal relu relu6 round rsqrt selu sigmoid sign silu sin "
+        "softplus sqrt square subtract tan tanh where"
+    ).split()
+) | {"layers.Dropout"}
+_LAST_AXIS = frozenset({"layers.Dense", "layers.LayerNormalization", "layers.RMSNormalization"})
+_ONE_AXIS = frozenset({"ops.concatenate", "ops.softmax", "ops.log_softmax", "ops.repeat", "ops.flip", "ops.cumsum"})
+_REDUCTIONS = frozenset({"ops.mean", "ops.sum", "ops.max", "ops.min", "ops.var", "ops.std"})
+_LAST_AXIS_OPS = frozenset({"ops.rms_normalization", "ops.layer_normalization"})
+
+
+def moved(node: Node, permutation: Permutation) -> Moved | None:
+    """`node` on operands from before `permutation`; `None` where the operation does care about the layout."""
+    rule = _RULES.get(node.op)
+    return rule(node, permutation) if rule else None
+
+
+def _before(type_: Tensor, permutation: Permutation) -> Tensor:
+    """The type of a value whose transpose has `type_`."""
+    shape: list = [None] * len(permutation)
+    for axis, source in enumerate(permutation):
+        shape[source] = type_.shape[axis]
+    return Tensor(type_.dtype, tuple(shape))
+
+
+def _pointwise(node: Node, permutation: Permutation) -> Moved | None:
+    if node.tensor.rank != len(permutation):
+        return None
+    return node.attrs, _before(node.tensor, permutation), permutation
+
+
+def _last_axis(node: Node, permutation: Permutation) -> Moved | None:
+    if permutation[-1] != len(permutation) - 1 or node.attrs.get("axis", -1) not in (-1, len(permutation) - 1):
+        return None
+    return _pointwise(node, permutation)
+
+
+def _one_axis(node: Node, permutation: Permutation) -> Moved | None:
+    axis = node.attrs.get("axis", -1)
+    if not isinstance(axis, int) or node.tensor.rank != len(permutation):
+        return None
+    return {**node.attrs, "axis": permutation[axis]}, _before(node.tensor, permutation), permutation
+
+
+def _reduction(node: Node, permutation: Permutation) -> Moved | None:
+    axis = node.attrs.get("axis")
+    if not node.attrs.get("keepdims") or axis is None:
+        return None
+    axes = axis if isinstance(axis, tuple) else (axis,)
+    new = tuple(permutation[a] for a in axes)
+    attrs = {**node.attrs, "axis": new if isinstance(axis, tuple) else new[0]}
+    return attrs, _before(node.tensor, permutation), permutation
+
+
+def _expand_dims(node: Node, permutation: Permutation) -> Moved | None:
+    axis = node.attrs["axis"]
+    if not isinstance(axis, int):
+        return None
+    axis %= node.tensor.rank
+    base = permutation[axis] if axis < len(permutation) else len(permutation)
+    left = [p + (p >= base) for p in permutation]
+    left.insert(axis, base)
+    return {"axis": base}, _before(node.tensor, tuple(left)), tuple(left)
+
+
+
+
+def _get_item(node: Node, permutation: Permutation) -> Moved | None:
+    """Slices alone: each stays with its axis."""
+    rank = len(permutation)
+    key = node.attrs["key"]
+    assert isinstance(key, tuple)
+    if any(part != "ellipsis" and not isinstance(part, tuple) for part in key) or node.tensor.rank != rank:
+        return None
+    whole = ("slice", None, None, None)
+    if "ellipsis" in key:
+        at = key.index("ellipsis")
+        full = [*key[:at], *[whole] * (rank - len(key) + 1), *key[at + 1 :]]
+    else:
+        full = [*key, *[whole] * (rank - len(key))]
+    slices: list = [whole] * rank
+    for axis, part in enumerate(full):
+        slices[permutation[axis]] = part
+    return {"key": _short(slices)}, _before(node.tensor, permutation), permutation
+
+
+def _short(slices: list) -> tuple:
+    whole = ("slice", None, None, None)
+    if all(part == whole for part in slices[:-1]):
+        return ("ellipsis", slices[-1])
+    while slices and slices[-1] == whole:
+        slices.pop()
+    return tuple(slices)
+
+
+_RULES: Mapping[str, Callable[[Node, Permutation], Moved | None]] = MappingProxyType(
+    {
+        **dict.fromkeys(_POINTWISE, _pointwise),
+        **dict.fromkeys(_LAST_AXIS | _LAST_AXIS_OPS, _last_axis),
+        **dict.fromkeys(_ONE_AXIS, _one_axis),
+        **dict.fromkeys(_REDUCTIONS, _reduction),
+        "ops.expand_dims": _expand_dims,
+        "ops.get_item": _get_item,
+    }
+)
