@@ -72,7 +72,7 @@ def _check_destination(directory: Path, overwrite: bool) -> None:
         hint = "name another folder with -o DIR, or replace the package in it with --overwrite"
         raise fail("output-not-empty", f"{directory} is not empty", hint=hint)
     if content and REPORT_FILE not in content:
-        hint = f"--overwrite replaces only a folder that holds a package ({REPORT_FILE} is missing here); remove it yourself"
+        hint = f"--overwrite replaces only a folder that holds a package (no {REPORT_FILE} here); remove it yourself"
         raise fail("output-not-a-package", f"{directory} is not empty and is not a package", hint=hint)
 
 
@@ -131,8 +131,12 @@ def _lock(folder: Path) -> int | None:
 
 
 def _remove_stale(directory: Path) -> None:
-    for folder in directory.parent.iterdir():
-        lock = _lock(folder) if folder.name.startswith(_prefix(directory)) else None
+    try:
+        stale = [path for path in directory.parent.iterdir() if path.name.startswith(_prefix(directory))]
+    except OSError as error:
+        raise _not_writable(directory, error) from error
+    for folder in stale:
+        lock = _lock(folder)
         if lock is not None:
             shutil.rmtree(folder, ignore_errors=True)
             os.close(lock)

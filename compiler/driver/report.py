@@ -134,8 +134,8 @@ def _errors(report: Report) -> str:
     if not report.errors:
         return ""
     note = (
-        "Largest error against the float64 reference, relative to its largest magnitude; of each output the case nearest "
-        "to its bound. All cases are in report.json."
+        "Largest error against the float64 reference, relative to its largest magnitude; of each output the case "
+        "nearest to its bound. All cases are in report.json."
     )
     return f"## Proof\n\n{note}\n\n" + table(ERROR_COLUMNS, [error_cells(row) for row in worst(report.errors)])
 

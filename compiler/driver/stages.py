@@ -13,7 +13,6 @@ A call begins the named stage and ends the one before; a stage that comes again 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Self
 
 from hf2khc.driver.memory import PeakMemory
@@ -72,8 +71,6 @@ class StageTimer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.end()
         self._memory.close()

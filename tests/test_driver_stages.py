@@ -1,0 +1,57 @@
+"""The stage timer: seconds, peak memory, events."""
+
+import subprocess
+import sys
+import time
+
+import numpy as np
+from hf2khc.driver.stages import StageEvent, StageTimer
+
+MIB = 2**20
+CHILD = "x = bytearray(200 * 2**20); import time; time.sleep(0.5)"
+
+
+def test_stages_are_timed_and_told() -> None:
+    events: list[StageEvent] = []
+    with StageTimer(events.append) as stages:
+        stages("first")
+        time.sleep(0.05)
+        stages("second")
+        stages("first")
+    first, second = stages.records
+    assert (first.name, second.name) == ("first", "second")
+    assert 0.05 <= first.seconds < 1 and second.seconds < 0.5
+    assert [(event.name, event.record is None) for event in events] == [
+        ("first", True), ("first", False), ("second", True), ("second", False), ("first", True), ("first", False),
+    ]  # fmt: skip
+
+
+def test_last_stage_ends_on_an_exception() -> None:
+    stages = StageTimer()
+    try:
+        with stages:
+            stages("only")
+            raise ZeroDivisionError
+    except ZeroDivisionError:
+        pass
+    assert [record.name for record in stages.records] == ["only"]
+
+
+def test_peak_belongs_to_its_stage() -> None:
+    with StageTimer() as stages:
+        stages("small")
+        stages("large")
+        block = np.ones(200 * MIB, np.uint8)
+        del block
+        stages("small again")
+    small, large, again = (record.peak_bytes for record in stages.records)
+    assert large - small > 150 * MIB and large - again > 150 * MIB
+
+
+def test_peak_counts_child_processes() -> None:
+    with StageTimer() as stages:
+        stages("alone")
+        stages("child")
+        subprocess.run([sys.executable, "-c", CHILD], check=True)
+    alone, child = (record.peak_bytes for record in stages.records)
+    assert child - alone > 180 * MIB
