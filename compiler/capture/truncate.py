@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
+INDEX_WORDS = {"idx", "index", "id", "i", "layer", "block", "number", "depth", "level"}
 SHORTEST = 2  # one layer would not show what is handed from layer to layer
 
 
@@ -114,7 +115,7 @@ def _attributes(module: nn.Module, index: int) -> Hashable:
 
 def _names_index(name: str) -> bool:
     # A width that happens to equal the index is a width.
-    return any(word in name.lower() for word in ("idx", "index", "layer", "block", "depth", "level", "id"))
+    return not INDEX_WORDS.isdisjoint(name.lower().split("_"))
 
 
 def _config_lists(config: Any) -> Iterator[list[Any]]:

@@ -1,0 +1,137 @@
+"""A small config of the same structure in which every number differs: what agrees in both is no coincidence."""
+
+import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from hf2khc.capture.build import build_meta, configs, materialise, quiet
+from hf2khc.capture.inputs import Input, input_spec, sample_inputs, trace_sizes
+from hf2khc.capture.truncate import truncate
+from hf2khc.capture.twin_fields import Proposer, get_field, numeric_fields, set_field
+from hf2khc.diagnostics import ConversionError
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
+from transformers import PreTrainedConfig, PreTrainedModel
+
+
+@dataclass
+class Twin:
+    """A twin and how it came about.
+
+    Args:
+        config: the twin's config.
+        changed: old and new value by dotted field.
+        unchanged: by dotted field, why it keeps its value.
+    """
+
+    config: PreTrainedConfig
+    changed: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+    unchanged: dict[str, str] = field(default_factory=dict)
+
+
+class Refused(Exception):
+    """A candidate that does not build, does not run, or has another structure."""
+
+
+def twin_config(config: PreTrainedConfig, model_class: type[PreTrainedModel], spec: tuple[Input, ...]) -> Twin:
+    """A config that differs from `config` in every number it can and gives the same structure.
+
+    The same structure means: the same modules, the same parameter names and the same kinds of layers after truncation,
+    the same inputs, and a forward pass that runs. Depths, strings, switches and token ids below the new vocabulary
+    stay. Changes that the model does not accept together are tried in ever smaller groups.
+
+    Args:
+        config: config of the real model.
+        model_class: class of the real model.
+        spec: inputs of the real model.
+    """
+    search = _Search(config, model_class, tuple(entry.name for entry in spec))
+    search.settle(Proposer(list(numeric_fields(config))).groups())
+    return search.result()
+
+
+class _Search:
+    def __init__(self, config: PreTrainedConfig, model_class: type[PreTrainedModel], inputs: tuple[str, ...]):
+        self.config, self.model_class, self.inputs = config, model_class, inputs
+        self.accepted: dict[str, Any] = {}
+        self.unchanged: dict[str, str] = {}
+        self.runs = True
+        self.structure = self._structure(config)
+
+    def settle(self, groups: list[list[dict[str, Any]]]) -> None:
+        """Accepts the first alternative of each group, all at once if possible, else in halves, else another one."""
+        if not groups or self._accept({path: value for group in groups for path, value in group[0].items()}):
+            return
+        if len(groups) > 1:
+            middle = len(groups) // 2
+            self.settle(groups[:middle])
+            self.settle(groups[middle:])
+            return
+        reason = self.reason
+        if not any(self._accept(values) for values in groups[0][1:]):
+            self.unchanged |= dict.fromkeys(groups[0][0], reason)
+
+    def _accept(self, values: dict[str, Any]) -> bool:
+        try:
+            if self._structure(self._laid_over(values)) != self.structure:
+                raise Refused("the structure of the model depends on it")
+        except Refused as error:
+            self.reason = str(error)
+            return False
+        self.accepted |= values
+        return True
+
+    def _laid_over(self, values: dict[str, Any]) -> PreTrainedConfig:
+        config = copy.deepcopy(self.config)
+        for path, value in {**self.accepted, **values}.items():
+            try:
+                set_field(config, path, value)
+            except Exception as error:
+                raise Refused(f"{path} does not take {value!r}: {error}") from error
+        for part in configs(config):
+            _move_token_ids(part)
+        return config
+
+    def _structure(self, config: PreTrainedConfig) -> Any:
+        """What a twin must share with the real model; raises `Refused` if the model does not build or run."""
+        try:
+            model = build_meta(config, self.model_class)
+            kinds = {path: (stack.length, stack.kept, stack.kinds) for path, stack in truncate(model).items()}
+            spec = input_spec(model)
+        except ConversionError as error:
+            raise Refused(error.diagnostics[0].excerpt or error.diagnostics[0].message) from error
+        if tuple(entry.name for entry in spec) != self.inputs:
+            raise Refused("the inputs of the model depend on it")
+        self._run(model, spec)
+        modules = [(path, type(module)) for path, module in model.named_modules()]
+        return kinds, modules, list(model.state_dict())
+
+    def _run(self, model: PreTrainedModel, spec: tuple[Input, ...]) -> None:
+        """A forward pass in shapes alone; a model that branches on data runs in none, and is only built."""
+        if not self.runs:
+            return
+        inputs = sample_inputs(spec, trace_sizes(model, spec))
+        try:
+            with quiet(), torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True) as mode:
+                materialise(model)
+                model(**{name: mode.from_tensor(torch.from_numpy(array)) for name, array in inputs.items()})
+        except (DataDependentOutputException, DynamicOutputShapeException):
+            self.runs = False
+        except Exception as error:
+            if not hasattr(self, "structure"):
+                self.runs = False
+            else:
+                raise Refused(f"the model does not run with it: {type(error).__name__}: {error}"[:300]) from error
+
+    def result(self) -> Twin:
+        changed = {path: (get_field(self.config, path), value) for path, value in self.accepted.items()}
+        return Twin(self._laid_over({}), changed, self.unchanged)
+
+
+def _move_token_ids(config: PreTrainedConfig) -> None:
+    """Moves token ids that a smaller vocabulary no longer has to its end, equal ones to one place, in place."""
+    size = getattr(config.get_text_config(), "vocab_size", None)
+    moved: dict[int, int] = {}
+    for name, value in list(vars(config).items()):
+        if size and name.endswith(("_token_id", "_token_index")) and isinstance(value, int) and value >= size:
+            setattr(config, name, moved.setdefault(value, size - 1 - len(moved)))

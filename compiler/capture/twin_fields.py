@@ -1,0 +1,192 @@
+"""The numbers in a config, and other numbers that could stand in their place.
+
+Names of fields only choose which values are tried first; whether a value is taken is decided by building and running
+the model with it.
+"""
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+SKIPPED = re.compile(r"^_|token_id|token_index|_tokens?$|layers$|depths?$|^dtype$|2label|label2|version")
+HEADS = re.compile(r"heads?$|n_head|head_count|query_groups|num_kv|kv_groups")
+GROUPED = re.compile(r"kv|key_value|query_groups")
+HEAD_DIM = re.compile(r"head_(dim|size)|d_kv$|attention_head_size")
+POSITIONS = re.compile(r"position|n_ctx|max_.*len|seq_?len|context_len|max_(source|target)")
+WINDOW = re.compile(r"window")
+DROPOUT = re.compile(r"drop")
+LARGE = 16
+
+
+@dataclass(frozen=True)
+class Field:
+    """One number (or list of numbers) in a config.
+
+    Args:
+        path: dotted path from the outermost config: `text_config.rope_parameters.rope_theta`.
+        name: its last part, in the library's common vocabulary where the config maps its own name to it.
+        part: path of the sub-config it belongs to.
+        value: int, float, or list of ints.
+    """
+
+    path: str
+    name: str
+    part: str
+    value: Any
+
+
+def numeric_fields(config: PreTrainedConfig, part: str = "") -> Iterator[Field]:
+    """All numbers that a twin may change: no switches (0, 1), no depths, no token ids."""
+    common = {own: name for name, own in config.attribute_map.items()}
+    depths = {config.attribute_map.get(name, name) for name in ("num_hidden_layers",)}
+    for name, value in vars(config).items():
+        path = f"{part}.{name}" if part else name
+        if isinstance(value, PreTrainedConfig):
+            yield from numeric_fields(value, path)
+        elif not SKIPPED.search(name) and name not in depths:
+            yield from _numbers(path, common.get(name, name), part, value)
+    if len(getattr(config, "id2label", None) or ()) >= 2:
+        yield Field(f"{part}.num_labels" if part else "num_labels", "num_labels", part, config.num_labels)
+
+
+def _numbers(path: str, name: str, part: str, value: Any) -> Iterator[Field]:
+    if isinstance(value, bool | str) or value is None:
+        return
+    if isinstance(value, dict):
+        for key, entry in value.items():
+            if isinstance(key, str):
+                yield from _numbers(f"{path}.{key}", key, part, entry)
+    elif isinstance(value, int) and value >= 2:
+        yield Field(path, name, part, value)
+    elif isinstance(value, float) and math.isfinite(value) and value not in (0.0, 1.0, -1.0):
+        yield Field(path, name, part, value)
+    elif isinstance(value, list | tuple) and value and all(type(v) is int and v >= LARGE for v in value):
+        yield Field(path, name, part, list(value))
+
+
+def get_field(config: Any, path: str) -> Any:
+    """The value at a dotted path through configs and dictionaries."""
+    for name in path.split("."):
+        config = config[name] if isinstance(config, dict) else getattr(config, name)
+    return config
+
+
+def set_field(config: Any, path: str, value: Any) -> None:
+    """Sets the value at a dotted path, in place."""
+    owner, _, name = path.rpartition(".")
+    target = get_field(config, owner) if owner else config
+    if isinstance(target, dict):
+        target[name] = value
+    else:
+        setattr(target, name, value)
+
+
+class Proposer:
+    """Values for the fields of one config. First alternatives differ from each other and from what they replace."""
+
+    def __init__(self, fields: list[Field]):
+        self.fields = fields
+        self.used: set[int] = set()
+        self.floats = 0
+
+    def groups(self) -> list[list[dict[str, Any]]]:
+        """Fields that change together, each group as alternatives `{path: value}`, the best first."""
+        groups, done = [], set()
+        for part in dict.fromkeys(field.part for field in self.fields):
+            here = [field for field in self.fields if field.part == part]
+            for group in (self._attention(here), self._image(here)):
+                if group:
+                    groups.append(group)
+                    done |= group[0].keys()
+        # The least free values first: a window has to stay below the length of a trace, a large size may be any.
+        rest = sorted((f for f in self.fields if f.path not in done), key=lambda f: not WINDOW.search(f.name))
+        groups += [self._single(field) for field in rest]
+        return [group for group in groups if group]
+
+    def _fresh(self, field: Field, start: int, step: int) -> int:
+        value = start
+        while value in self.used or value == field.value:
+            value += step
+        self.used.add(value)
+        return value
+
+    def _attention(self, fields: list[Field]) -> list[dict[str, Any]]:
+        """Width, heads, grouped heads and size of a head: the ratios that occur stay, 1 stays 1."""
+        heads = [f for f in fields if HEADS.search(f.name) and not HEAD_DIM.search(f.name) and type(f.value) is int]
+        width = [f for f in fields if f.name in ("hidden_size", "d_model") and type(f.value) is int]
+        if not heads:
+            return []
+        main = max(heads, key=lambda f: (not GROUPED.search(f.name), f.value))
+        sizes = [f for f in fields if HEAD_DIM.search(f.name) and type(f.value) is int]
+        few = next(n for n in (3, 5, 7, 9, 11) if 2 * n not in self.used | {main.value})
+        # A size of its own for a head keeps it apart from width / heads, where the model lets it be free.
+        shapes = [(few, 2, 8, True), (few, 2, 8, False), (few, 2, 16, True), (few, 2, 16, False), (few, 2, 64, False),
+                  (4, 2, 32, False), (2, 4, 64, False)]
+        options = [_attention_values(main, heads, width, sizes, *shape) for shape in shapes]
+        self.used |= set(options[0].values())
+        return options
+
+    def _image(self, fields: list[Field]) -> list[dict[str, Any]]:
+        by_name = {f.name: f for f in fields}
+        image, patch = by_name.get("image_size"), by_name.get("patch_size")
+        if image is None or type(image.value) is not int:
+            return []
+        if patch is None or type(patch.value) is not int or image.value % patch.value:
+            return [{image.path: value} for value in (64, 96, 128, image.value // 2, image.value * 2)
+                    if value != image.value]
+        grid = image.value // patch.value
+        options = [(size, count) for size in (6, 10, patch.value // 2, patch.value + 2, patch.value * 2)
+                   for count in (5, 4, 8, grid)]
+        return [{image.path: size * count, patch.path: size} for size, count in options
+                if size > 1 and size != patch.value and size * count != image.value]
+
+    def _single(self, field: Field) -> list[dict[str, Any]]:
+        return [{field.path: value} for value in self._values(field) if value != field.value]
+
+    def _values(self, field: Field) -> list[Any]:
+        value = field.value
+        if isinstance(value, list):
+            return self._lists(field, value)
+        if isinstance(value, float):
+            return self._float_values(field.name, value)
+        if WINDOW.search(field.name):
+            return [self._fresh(field, 4, 1), value // 2, value * 2]
+        if "vocab" in field.name and value > 64:
+            return [self._fresh(field, 97, 2), self._fresh(field, 128, 8)]
+        if POSITIONS.search(field.name) and value > 2 * LARGE:
+            return [self._fresh(field, 72, 8), value // 2, value * 2]
+        if value < LARGE:
+            # Odd stays odd: kernels are centred.
+            near = self._fresh(field, value + 2 - (value + 1) % 2, 2 if value % 2 else 1)
+            return [near, value + 1, value + 2, value * 2, value // 2, value - 1]
+        return [self._fresh(field, 24, 8), 64, 128, value // 2, value * 2]
+
+    def _lists(self, field: Field, value: list[int]) -> list[list[int]]:
+        fresh = {size: self._fresh(field, 24, 8) for size in dict.fromkeys(value)}
+        return [[fresh[size] for size in value], [size // 2 for size in value], [size * 2 for size in value]]
+
+    def _float_values(self, name: str, value: float) -> list[float]:
+        self.floats += 1
+        factor = 1 + self.floats / 16
+        below_one = 0 < value < 1 and (DROPOUT.search(name) or value * factor >= 1)
+        first = round(value / factor, 12) if below_one else float(f"{value * factor:.6g}")
+        return [first, value / 2, value * 2]
+
+
+def _attention_values(
+    main: Field, heads: list[Field], width: list[Field], sizes: list[Field], few: int, ratio: int, size: int, free: bool
+) -> dict[str, Any]:
+    """Values for the fields of attention: `few * ratio` heads of `size`, `few` where heads are grouped.
+
+    With `free`, a field for the size of a head is not width / heads.
+    """
+    count = few * ratio
+    values = {field.path: count if field.value == main.value else few for field in heads}
+    values |= {field.path: count * size for field in width}
+    for index, field in enumerate(sizes):
+        values[field.path] = size + 8 * (index + 1) if free or index else size
+    return values
