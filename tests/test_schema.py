@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from hf2khc.capture.schema import flatten_call, rebuild_call
 from hf2khc.diagnostics import ConversionError
 from hf2khc.ir.expr import Expr

@@ -2,8 +2,8 @@
 
 Tensor arguments are operands in the order of the schema, a tensor list spread in place (`None` for a missing index);
 trailing absent ones are left out. A number in a tensor's place and every other argument that differs from the schema's
-default is an attribute under the schema's name; `operands` lists the tensor arguments that are no attributes. Dtypes are
-strings. Device, layout and the like are dropped. The overload's name is not stored: the arguments determine it.
+default is an attribute under the schema's name; `operands` lists the tensor arguments that are no attributes. Dtypes
+are strings. Device, layout and the like are dropped. The overload's name is not stored: the arguments determine it.
 """
 
 import functools
@@ -136,13 +136,15 @@ def _fit(arguments, present: tuple[bool, ...], kinds: dict[str, str], lists) -> 
         elif count is None:
             if not argument.has_default_value():
                 return None
-        elif not all(_is_optional(argument) or p for p in present[position : position + count]):
-            return None
-        elif count == 0 and not _is_optional(argument) and not _is_tensor_list(argument):
+        elif not _is_filled(argument, present[position : position + count]):
             return None
         position += count or 0
         slots.append((argument, count))
     return tuple(slots)
+
+
+def _is_filled(argument, present: tuple[bool, ...]) -> bool:
+    return _is_optional(argument) or (all(present) and (bool(present) or _is_tensor_list(argument)))
 
 
 def _counts(arguments, total: int, kinds: dict[str, str], lists) -> dict[str, int] | None:
