@@ -35,7 +35,7 @@ def staged(directory: Path, overwrite: bool = False) -> Iterator[Path]:
             the body runs; `output-not-writable` when the rename fails.
     """
     directory = Path(os.path.abspath(directory))
-    _check_destination(directory, overwrite)
+    check_destination(directory, overwrite)
     made = _make_parents(directory)
     try:
         _remove_stale(directory)
@@ -57,7 +57,7 @@ def staged(directory: Path, overwrite: bool = False) -> Iterator[Path]:
         os.close(lock)
 
 
-def _check_destination(directory: Path, overwrite: bool) -> None:
+def check_destination(directory: Path, overwrite: bool) -> None:
     if not os.path.lexists(directory):
         return
     if not directory.is_dir():
@@ -144,7 +144,7 @@ def _remove_stale(directory: Path) -> None:
 
 def _publish(staging: Path, directory: Path, overwrite: bool) -> None:
     """Renames `staging` to `directory`. Checked again: the folder may have been filled while the package was built."""
-    _check_destination(directory, overwrite)
+    check_destination(directory, overwrite)
     old = None
     try:
         if directory.exists() and any(directory.iterdir()):

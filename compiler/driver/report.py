@@ -6,34 +6,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hf2khc.check.proof import OutputError, Run
 from hf2khc.driver.package import REPORT_FILE
 from hf2khc.driver.stages import StageRecord
 
 FORMAT = 1
 READABLE_FILE = "REPORT.md"
-
-
-@dataclass(frozen=True)
-class ErrorRow:
-    """How far one output is from the float64 reference on one backend, in one case of inputs.
-
-    Args:
-        backend: Keras backend.
-        output: dotted path of the output in transformers.
-        case: the inputs: sizes and padding.
-        error: largest error of the Keras model, relative to the largest magnitude of the reference.
-        reference_error: the same of transformers' own float32 model.
-        bound: what `error` must not exceed.
-        holds: whether it does.
-    """
-
-    backend: str
-    output: str
-    case: str
-    error: float
-    reference_error: float
-    bound: float
-    holds: bool
 
 
 @dataclass(frozen=True)
@@ -43,12 +21,13 @@ class Report:
     Args:
         source: the transformers model: name, class, config class, where its weights come from.
         sizes: scalar fields of the config.
-        parameters: number of parameters of both models.
+        parameters: number of parameters, of transformers' model and of the package.
         idioms: recognised idioms and their count, per layer class of the package.
         residue: operations that no idiom took up, written as plain ops, with their count.
         config_generalises: whether the package at another config equals the transformers model at that config.
         reasons: why it does not, one sentence each.
         errors: the proof, one row per backend, output and case; empty when it was skipped.
+        runs: time and memory of the processes of the proof.
         proved: True or False as the proof says, None when it was skipped.
         stages: seconds and peak memory per stage.
         weights: what was transferred: variables, bytes, seconds.
@@ -62,7 +41,8 @@ class Report:
     residue: Mapping[str, int] = field(default_factory=dict)
     config_generalises: bool = False
     reasons: Sequence[str] = ()
-    errors: Sequence[ErrorRow] = ()
+    errors: Sequence[OutputError] = ()
+    runs: Sequence[Run] = ()
     proved: bool | None = None
     stages: Sequence[StageRecord] = ()
     weights: Mapping[str, Any] = field(default_factory=dict)
@@ -81,9 +61,9 @@ def write_report(report: Report, directory: Path) -> None:
     (directory / READABLE_FILE).write_text(to_markdown(report), encoding="utf-8")
 
 
-def worst(errors: Iterable[ErrorRow]) -> list[ErrorRow]:
+def worst(errors: Iterable[OutputError]) -> list[OutputError]:
     """Of each backend and output the case that comes closest to its bound, or exceeds it most."""
-    found: dict[tuple[str, str], ErrorRow] = {}
+    found: dict[tuple[str, str], OutputError] = {}
     for row in errors:
         before = found.get((row.backend, row.output))
         if before is None or _nearness(row) > _nearness(before):
@@ -91,8 +71,9 @@ def worst(errors: Iterable[ErrorRow]) -> list[ErrorRow]:
     return list(found.values())
 
 
-def _nearness(row: ErrorRow) -> tuple[bool, float]:
-    return (not row.holds, row.error / row.bound if row.bound else row.error)
+def _nearness(row: OutputError) -> tuple[bool, float]:
+    error = float("inf") if row.ours is None else row.ours
+    return (not row.holds, error / row.bound if row.bound else error)
 
 
 def to_markdown(report: Report) -> str:
@@ -116,7 +97,7 @@ def to_markdown(report: Report) -> str:
 def _summary(report: Report) -> str:
     verdict = {
         True: "The proof holds: on every backend below both models compute the same function.",
-        False: "**The proof does not hold.** See the rows marked `differs`.",
+        False: "**The proof does not hold.** The last column of the table says where.",
         None: "The proof was skipped; nothing is claimed about the numbers.",
     }[report.proved]
     if report.config_generalises:
@@ -143,10 +124,10 @@ def _errors(report: Report) -> str:
 ERROR_COLUMNS = ("backend", "output", "case", "error", "transformers' own", "bound", "verdict")
 
 
-def error_cells(row: ErrorRow) -> tuple[str, ...]:
+def error_cells(row: OutputError) -> tuple[str, ...]:
     """A row of the error table, as text."""
-    numbers = tuple(f"{value:.1e}" for value in (row.error, row.reference_error, row.bound))
-    return (row.backend, row.output, row.case, *numbers, "holds" if row.holds else "differs")
+    numbers = ("-" if value is None else f"{value:.1e}" for value in (row.ours, row.theirs, row.bound))
+    return (row.backend, row.output, row.case, *numbers, row.problem or ("holds" if row.holds else "differs"))
 
 
 def _idioms(report: Report) -> str:

@@ -1,0 +1,111 @@
+"""What the command line does: convert, or print what a conversion sees."""
+
+import inspect
+import json
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from hf2khc.cli import output
+from hf2khc.cli.options import ALL, LAST, Options
+from hf2khc.cli.progress import StageProgress
+from hf2khc.diagnostics import fail
+from hf2khc.driver.convert import Conversion, compile_only, convert
+from hf2khc.driver.package import check_destination
+from hf2khc.driver.report import to_json
+
+
+def run(options: Options) -> int:
+    """Does what the options ask for; returns the exit code.
+
+    Raises:
+        ConversionError: whatever keeps it from being done.
+    """
+    if options.list_passes:
+        return _list_passes(options)
+    if options.prints_only and not options.emit_source:
+        return _print_program(options)
+    directory = None if options.prints_only else options.output or default_output(options.model or "")
+    if directory is not None:
+        check_destination(directory.absolute(), options.overwrite)
+    with _progress(options) as progress:
+        conversion = convert(
+            options.model or "", directory, random_init=options.random_init, overrides=options.overrides,
+            seed=options.seed, task=options.task, trust_remote_code=options.trust_remote_code,
+            weights=options.weights and not options.prints_only, check=options.check and not options.prints_only,
+            backends=options.backends, overwrite=options.overwrite, on_event=progress,
+        )  # fmt: skip
+    _print_conversion(options, conversion)
+    return 0
+
+
+def default_output(model: str) -> Path:
+    """The folder of the package where none is named: MODEL's last part, in the current directory."""
+    name = re.sub(r"[^\w.-]+", "-", Path(model).absolute().name) or "model"
+    return Path(f"{name}-keras")
+
+
+@contextmanager
+def _progress(options: Options) -> Iterator[Any]:
+    with nullcontext() if options.quiet else StageProgress() as progress:
+        yield progress
+
+
+def _print_program(options: Options) -> int:
+    with _progress(options) as progress:
+        compiled = compile_only(
+            options.model or "", random_init=options.random_init, overrides=options.overrides, task=options.task,
+            trust_remote_code=options.trust_remote_code, on_event=progress,
+        )  # fmt: skip
+    _print_inside(options, compiled)
+    return 0
+
+
+def _print_conversion(options: Options, conversion: Conversion) -> None:
+    if options.as_json:
+        print(json.dumps(to_json(conversion.report), indent=2, ensure_ascii=False))
+        return
+    _print_inside(options, conversion.compiled)
+    if options.emit_source:
+        sys.stdout.write(output.sources(conversion.sources))
+    if not options.quiet and not options.prints_only:
+        output.summary(conversion)
+
+
+def _print_inside(options: Options, compiled: Any) -> None:
+    if options.emit_ir is not None:
+        sys.stdout.write(_stage_text(options.emit_ir, compiled))
+    if options.explain:
+        sys.stdout.write(output.explanation(compiled))
+
+
+def _stage_text(stage: str, compiled: Any) -> str:
+    from hf2khc.ir.text import format_program
+
+    stages = dict(compiled.stages)
+    if stage == ALL:
+        return "".join(f"# {name}\n{format_program(program)}\n" for name, program in stages.items())
+    if stage == LAST:
+        return format_program(compiled.program)
+    if stage not in stages:
+        hint = f"choose from {', '.join(stages)}, {ALL}, {LAST}"
+        raise fail("unknown-stage", f"there is no stage {stage!r}", location=f"--emit-ir={stage}", hint=hint)
+    return format_program(stages[stage])
+
+
+def _list_passes(options: Options) -> int:
+    from hf2khc.driver.compile import PIPELINE
+
+    rows = [
+        (function.__module__.split(".")[-2], function.__name__, (inspect.getdoc(function) or "").split("\n")[0])
+        for level in PIPELINE
+        for function in level
+    ]
+    if options.as_json:
+        print(json.dumps([dict(zip(("level", "name", "description"), row, strict=True)) for row in rows], indent=2))
+    else:
+        print(output.columns(rows))
+    return 0

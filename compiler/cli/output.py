@@ -1,0 +1,62 @@
+"""What the command line prints on stdout."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from hf2khc.driver.convert import Conversion
+from hf2khc.driver.report import ERROR_COLUMNS, READABLE_FILE, error_cells, worst
+
+
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """Left-aligned columns; the last one is not padded."""
+    if not rows:
+        return ""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
+    lines = [[cell.ljust(width) for cell, width in zip(row, widths, strict=False)] + [row[-1]] for row in rows]
+    return "\n".join("  ".join(line).rstrip() for line in lines)
+
+
+def sources(files: Mapping[str, str]) -> str:
+    """The source files of a package one after another, each under its path."""
+    return "\n".join(f"# === {path} ===\n{text}" for path, text in files.items())
+
+
+def explanation(compiled: Any) -> str:
+    """What was recognised per layer, the nearest misses of the rules, and the residue."""
+    idioms = [(layer, name, str(count)) for layer, found in compiled.idioms.items() for name, count in found.items()]
+    parts = {
+        "Recognised, by layer": columns(idioms),
+        "Nearest misses": "\n".join(str(miss) for miss in compiled.misses),
+        "Residue: operations outside every idiom": columns([(op, str(n)) for op, n in compiled.residue.items()]),
+    }
+    return "\n\n".join(f"{title}\n{body or '(none)'}" for title, body in parts.items()) + "\n"
+
+
+def summary(conversion: Conversion, console: Console | None = None) -> None:
+    """The error table and where the package is."""
+    console = console or Console(highlight=False)
+    report = conversion.report
+    if report.errors:
+        console.print(_error_table(report.errors))
+    verdict = {
+        True: "The proof holds: both models compute the same function.",
+        None: "Not proved: the check was skipped.",
+        False: "The proof does not hold.",
+    }[report.proved]
+    console.print(verdict)
+    if conversion.directory is not None:
+        console.print(f"Package: {conversion.directory}  (see {READABLE_FILE} in it)", soft_wrap=True, markup=False)
+
+
+def _error_table(errors: Any) -> Table:
+    title = "Largest error against the float64 reference, relative to its largest magnitude"
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="")
+    for name in ERROR_COLUMNS:
+        table.add_column(name, justify="right" if name in ("error", "transformers' own", "bound") else "left")
+    for row in worst(errors):
+        table.add_row(*error_cells(row))
+    return table

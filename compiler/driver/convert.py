@@ -1,0 +1,192 @@
+"""The Python interface: convert a model to a package on disk, and load a package."""
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf2khc.check.proof import Proof
+from hf2khc.diagnostics import ConversionError, Diagnostic, fail
+from hf2khc.driver.package import staged
+from hf2khc.driver.report import ERROR_COLUMNS, Report, error_cells, worst, write_report
+from hf2khc.driver.stages import StageEvent, StageTimer
+from hf2khc.package import import_package, package_folder
+
+if TYPE_CHECKING:
+    from keras import Model
+    from transformers import PreTrainedModel
+
+    from hf2khc.driver.compile import Compiled
+    from hf2khc.weights.rows import WeightMap
+
+OnEvent = Callable[[StageEvent], None]
+MOST_DIAGNOSTICS = 5
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A finished conversion.
+
+    Args:
+        directory: where the package stands; None when no output was asked for.
+        compiled: the program at every stage, with what was recognised.
+        sources: text of the package's source files, by path in the package.
+        signature: the content of signature.json.
+        weight_map: which tensors of the checkpoint fill which Keras variables.
+        report: what report.json holds.
+    """
+
+    directory: Path | None
+    compiled: "Compiled"
+    sources: Mapping[str, str]
+    signature: Mapping[str, Any]
+    weight_map: "WeightMap"
+    report: Report
+
+
+def convert(
+    model: "str | PreTrainedModel",
+    output: str | Path | None = None,
+    *,
+    random_init: bool = False,
+    overrides: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    task: str | None = None,
+    trust_remote_code: bool = False,
+    weights: bool = True,
+    check: bool = True,
+    backends: Sequence[str] | None = None,
+    overwrite: bool = False,
+    on_event: OnEvent | None = None,
+) -> Conversion:
+    """Compiles a transformers model to a KerasHub package and proves that both compute the same.
+
+    Args:
+        model: a Hub id, a local directory, a model type (with `random_init`), or a model.
+        output: folder of the package; None builds and proves it in a temporary one and keeps only what is returned.
+        random_init: take the config alone, with random weights.
+        overrides: values by dotted config field, with `random_init`.
+        seed: of the random weights.
+        task: family of Auto classes that chooses the class; the config's first architecture by default.
+        trust_remote_code: run code that comes with the model.
+        weights: write the weights; without them there is nothing to prove.
+        check: prove it.
+        backends: Keras backends to prove it on; those installed by default.
+        overwrite: replace a package that stands in `output`.
+        on_event: told when a stage begins and ends.
+
+    Raises:
+        ConversionError: anything that keeps the package from being right; `output` is then as it was before.
+    """
+    with StageTimer(on_event) as stages, _destination(output, overwrite) as staging:
+        stages("start")
+        # torch, transformers and keras come in here: a wrong output folder is refused before that.
+        from hf2khc.driver import steps
+
+        source = steps.open_source(
+            model, random_init=random_init, task=task, overrides=dict(overrides or {}),
+            trust_remote_code=trust_remote_code,
+        )  # fmt: skip
+        compiled = steps.compile_model(source, validate=True, on_stage=stages)
+        stages("write")
+        written = steps.write(source, compiled, staging)
+        stages("weights")
+        transferred = steps.fill(source, written, staging, weights=weights, seed=seed)
+        stages("check")
+        proof = steps.prove(transferred.source, compiled, staging, backends) if check and weights else None
+        if proof is not None:
+            _require(proof)
+        stages.end()
+        report = steps.report(transferred, compiled, proof, stages.records)
+        write_report(report, staging)
+        sources = _sources(staging)
+    directory = None if output is None else Path(output)
+    return Conversion(directory, compiled, sources, written.signature, transferred.weight_map, report)
+
+
+def compile_only(
+    model: "str | PreTrainedModel",
+    *,
+    random_init: bool = False,
+    overrides: Mapping[str, Any] | None = None,
+    task: str | None = None,
+    trust_remote_code: bool = False,
+    on_event: OnEvent | None = None,
+) -> "Compiled":
+    """The passes alone, validated: no weight is read and nothing is written. Arguments as for `convert`.
+
+    Raises:
+        ConversionError: anything that keeps the model from being compiled.
+    """
+    with StageTimer(on_event) as stages:
+        stages("start")
+        from hf2khc.driver import steps
+
+        source = steps.open_source(
+            model, random_init=random_init, task=task, overrides=dict(overrides or {}),
+            trust_remote_code=trust_remote_code,
+        )  # fmt: skip
+        return steps.compile_model(source, validate=True, on_stage=stages)
+
+
+def load(directory: str | Path) -> "Model":
+    """Loads a package: a Keras model with its weights, on the Keras backend in force.
+
+    Args:
+        directory: what `convert` wrote.
+
+    Raises:
+        ConversionError: `package`, when the folder holds no package or it cannot be loaded; `no-weights`.
+    """
+    folder, preset = Path(directory), Path(directory, "preset")
+    if not (preset / "config.json").is_file():
+        message, hint = "the folder holds no package: preset/config.json is missing", "give a folder that hf2khc wrote"
+        raise fail("package", message, location=str(folder), hint=hint)
+    if not any(preset.glob("model*.weights.*")):
+        # Fresh weights under the name of the converted ones would be wrong numbers without a word.
+        hint = "convert again without --no-weights, or import the package and build the backbone from its config"
+        raise fail("no-weights", "the package was written without weights", location=str(preset), hint=hint)
+    import_package(folder)
+    from keras_hub.models import Backbone
+
+    try:
+        return Backbone.from_preset(str(preset))
+    except Exception as error:  # KerasHub has no closed list of errors
+        message = f"the model cannot be loaded: {type(error).__name__}: {error}"
+        raise fail("package", message, location=str(folder)) from error
+
+
+def _require(proof: Proof) -> None:
+    """A package that is not proved is not published."""
+    if proof.holds:
+        return
+    failed = [row for row in proof.rows if not row.holds]
+    cells = [ERROR_COLUMNS, *(error_cells(row) for row in worst(failed))]
+    summary = Diagnostic(
+        "proof-failed",
+        f"the package does not compute what the model computes: {len(failed)} of {len(proof.rows)} comparisons differ",
+        excerpt="\n".join("  ".join(line) for line in cells) if failed else "",
+        hint="nothing was written; --no-check writes the package all the same, to look into it",
+    )
+    raise ConversionError(summary, *proof.diagnostics[:MOST_DIAGNOSTICS])
+
+
+@contextmanager
+def _destination(output: str | Path | None, overwrite: bool) -> Iterator[Path]:
+    """The folder to build the package in: the staging folder of `output`, or one that is thrown away."""
+    if output is not None:
+        with staged(Path(output), overwrite) as staging:
+            yield staging
+        return
+    with tempfile.TemporaryDirectory(prefix="hf2khc-package-") as folder:
+        yield Path(folder)
+
+
+def _sources(directory: Path) -> dict[str, str]:
+    folder = package_folder(directory)
+    return {
+        str(path.relative_to(directory)): path.read_text(encoding="utf-8")
+        for path in sorted(folder.rglob("*.py"))
+    }  # fmt: skip
