@@ -1,0 +1,52 @@
+"""Inline the modules between the model and its repeated layers."""
+
+from collections import Counter
+
+from hf2khc.ir.graph import Graph, Node, Program
+from hf2khc.ir.inline import inline_calls
+
+
+def hoist_loops(program: Program) -> Program:
+    """Put encoders and decoders that only hold a loop into their one caller, so that the layers stand in the model itself.
+
+    KerasHub's backbones own their `transformer_layers`; a stack called from several places stays a module.
+
+    Before:
+
+        graph Block(%x: f32[batch, 8]) {
+          %a: f32[batch, 8] = ops.relu(%x)
+          return %a
+        }
+
+        graph Encoder(%x: f32[batch, 8]) {
+          %c: f32[batch, 8] = loop(%x, graph="Block", path="layer.{i}", start=0, count=2, carry=1)
+          return %c
+        }
+
+        graph Model(%x: f32[batch, 8]) {
+          %y: f32[batch, 8] = call(%x, graph="Encoder", path="encoder")
+          return %y
+        }
+
+        entry Model
+
+    After:
+
+        graph Block(%x: f32[batch, 8]) {
+          %a: f32[batch, 8] = ops.relu(%x)
+          return %a
+        }
+
+        graph Model(%x: f32[batch, 8]) {
+          %c: f32[batch, 8] = loop(%x, graph="Block", path="encoder.layer.{i}", start=0, count=2, carry=1)
+          return %c
+        }
+
+        entry Model
+    """
+    calls = Counter(str(node.attrs["graph"]) for graph in program.graphs.values() for node in graph.of("call", "loop"))
+
+    def chosen(callee: Graph, call: Node) -> bool:
+        return calls[callee.name] == 1 and bool(callee.of("loop"))
+
+    return inline_calls(program, chosen)
