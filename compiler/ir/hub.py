@@ -1,0 +1,112 @@
+"""Definitions of the `hub.*` idioms in `keras.ops`. What stands here is what they mean; the interpreter runs it.
+
+Sequences are (batch, seq, heads, dim), masks are boolean and true where a query may see a key. Statistics, softmax and
+rotations are computed in at least float32.
+"""
+
+from hf2khc.ir.float64 import keras_on_torch
+
+# Added to the score of a masked key: large, and finite, so that a query which sees no key attends to all alike.
+_MASKED = -1e30
+
+
+def rms_norm(x, scale, epsilon):
+    """Root mean square normalization over the last axis: `x / sqrt(mean(x^2) + epsilon) * scale`.
+
+    Zhang and Sennrich, Root Mean Square Layer Normalization (2019), equation 4.
+
+    Args:
+        x: (..., dim).
+        scale: (dim,).
+        epsilon: float.
+
+    Returns:
+        like `x`.
+    """
+    ops = keras_on_torch().ops
+    wide = ops.cast(x, "float32")
+    normal = wide * ops.rsqrt(ops.mean(ops.square(wide), axis=-1, keepdims=True) + epsilon)
+    return ops.cast(normal * ops.cast(scale, "float32"), x.dtype)
+
+
+def rotary_embedding(x, cos, sin, interleaved=False):
+    """Rotation of pairs of entries by position: `x * cos + rotate(x) * sin`.
+
+    Su et al., RoFormer (2021), equation 34. The pairs are `(i, i + dim / 2)`, or `(2i, 2i + 1)` where interleaved.
+
+    Args:
+        x: (batch, seq, heads, dim).
+        cos, sin: (batch or 1, seq, dim), of the angle of each entry's pair. Fewer entries than `dim` rotate the first
+            ones and leave the rest as they are.
+
+    Returns:
+        like `x`.
+    """
+    ops = keras_on_torch().ops
+    size = cos.shape[-1]
+    turned, rest = x[..., :size], x[..., size:]
+    if interleaved:
+        rotated = ops.reshape(ops.stack([-turned[..., 1::2], turned[..., ::2]], axis=-1), ops.shape(turned))
+    else:
+        rotated = ops.concatenate([-turned[..., size // 2 :], turned[..., : size // 2]], axis=-1)
+    cos, sin = ops.expand_dims(cos, 2), ops.expand_dims(sin, 2)
+    turned = ops.cast(turned * cos + rotated * sin, x.dtype)
+    return ops.concatenate([turned, rest], axis=-1) if rest.shape[-1] else turned
+
+
+def attention_mask(padding_mask=None, like=None, causal=False, window=None):
+    """Which keys a query may see, queries and keys being the same sequence.
+
+    Args:
+        padding_mask: (batch, seq), nonzero at tokens; absent where every position is one.
+        like: (batch, seq, ...), gives the length where there is no padding mask.
+        causal: keys up to the query's own position.
+        window: keys less than `window` positions before the query; where not causal, at most `window` away.
+
+    Returns:
+        bool (batch or 1, 1, seq, seq).
+    """
+    ops = keras_on_torch().ops
+    length = ops.shape(like if padding_mask is None else padding_mask)[1]
+    positions = ops.arange(length, dtype="int32")
+    distance = ops.expand_dims(positions, 1) - ops.expand_dims(positions, 0)
+    seen = ops.greater_equal(distance, 0) if causal else ops.ones_like(distance, dtype="bool")
+    if window is not None:
+        near = ops.less(distance, window) if causal else ops.less_equal(ops.abs(distance), window)
+        seen = ops.logical_and(seen, near)
+    seen = ops.reshape(seen, (1, 1, length, length))
+    if padding_mask is None:
+        return seen
+    tokens = ops.cast(padding_mask, "bool")
+    return ops.logical_and(seen, ops.expand_dims(tokens, (1, 2)))
+
+
+def attention(query, key, value, mask_or_bias=None, scale=None, soft_cap=None):
+    """Scaled dot-product attention, `softmax(cap(query key^T scale) + bias) value`.
+
+    Vaswani et al., Attention Is All You Need (2017), equation 1; soft cap `tanh(s / cap) * cap` as in Gemma 2. Heads of
+    query share the heads of key and value in consecutive groups.
+
+    Args:
+        query: (batch, queries, heads, dim).
+        key, value: (batch, keys, kv_heads, dim), `heads` a multiple of `kv_heads`.
+        mask_or_bias: broadcasts to (batch, heads, queries, keys); boolean: a mask, else a bias. A query that sees no
+            key gets the mean of the values.
+        scale: of the scores; `dim ** -0.5` where absent.
+
+    Returns:
+        (batch, queries, heads, dim of value), dtype of `query`.
+    """
+    ops = keras_on_torch().ops
+    groups = query.shape[2] // key.shape[2]
+    if groups > 1:
+        key, value = ops.repeat(key, groups, axis=2), ops.repeat(value, groups, axis=2)
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    scores = ops.cast(ops.einsum("bqhd,bkhd->bhqk", query, key), "float32") * scale
+    if soft_cap is not None:
+        scores = ops.tanh(scores / soft_cap) * soft_cap
+    if mask_or_bias is not None:
+        is_mask = keras_on_torch().backend.standardize_dtype(mask_or_bias.dtype) == "bool"
+        scores = ops.where(mask_or_bias, scores, _MASKED) if is_mask else scores + mask_or_bias
+    weights = ops.cast(ops.softmax(scores, axis=-1), query.dtype)
+    return ops.einsum("bhqk,bkhd->bqhd", weights, value)
