@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from hf2khc.diagnostics import ConversionError
 from hf2khc.driver import package
 from hf2khc.driver.package import REPORT_FILE, staged

@@ -5,6 +5,7 @@ import sys
 import time
 
 import numpy as np
+
 from hf2khc.driver.stages import StageEvent, StageTimer
 
 MIB = 2**20

@@ -83,12 +83,14 @@ def convert(
     with StageTimer(on_event) as stages, _destination(output, overwrite) as staging:
         stages("start")
         # torch, transformers and keras come in here: a wrong output folder is refused before that.
-        from hf2khc.driver import steps
+        from hf2khc.capture.source import open_source
 
-        source = steps.open_source(
+        source = open_source(
             model, random_init=random_init, task=task, overrides=dict(overrides or {}),
             trust_remote_code=trust_remote_code,
         )  # fmt: skip
+        from hf2khc.driver import steps
+
         compiled = steps.compile_model(source, validate=True, on_stage=stages)
         stages("write")
         written = steps.write(source, compiled, staging)
@@ -122,13 +124,15 @@ def compile_only(
     """
     with StageTimer(on_event) as stages:
         stages("start")
-        from hf2khc.driver import steps
+        from hf2khc.capture.source import open_source
 
-        source = steps.open_source(
+        source = open_source(
             model, random_init=random_init, task=task, overrides=dict(overrides or {}),
             trust_remote_code=trust_remote_code,
         )  # fmt: skip
-        return steps.compile_model(source, validate=True, on_stage=stages)
+        from hf2khc.driver.compile import compile_model
+
+        return compile_model(source, validate=True, on_stage=stages)
 
 
 def load(directory: str | Path) -> "Model":
