@@ -1,6 +1,7 @@
 """Models without weights: the right structure, shapes and non-persistent buffers, and parameters nobody may read."""
 
 import copy
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from hf2khc.diagnostics import fail
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
-from transformers.utils import logging
+from transformers.utils import logging as library_logging
 
 
 def build(config: PreTrainedConfig, model_class: type[PreTrainedModel], attention: str | None = None) -> PreTrainedModel:
@@ -145,12 +146,15 @@ def _take_from_real(model: PreTrainedModel, buffers: list[str], attributes: list
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silences the warnings of transformers and torch: what goes wrong here is raised."""
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.CRITICAL)
+    """Silences warnings, logs and progress bars of transformers and torch: what goes wrong here is raised."""
+    disabled, bars = logging.root.manager.disable, library_logging.is_progress_bar_enabled()
+    logging.disable(logging.CRITICAL)
+    library_logging.disable_progress_bar()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.set_verbosity(verbosity)
+        logging.disable(disabled)
+        if bars:
+            library_logging.enable_progress_bar()

@@ -8,10 +8,6 @@ from hf2khc.diagnostics import ConversionError, fail
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
-ITEM_SIZE = {
-    "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
-    "I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1,
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -22,11 +18,28 @@ class FileTensor:
         file: the safetensors file that holds it.
         dtype: its safetensors type name, such as `F32`.
         shape: its shape.
+        start: where its bytes begin in the file.
+        size: number of its bytes.
     """
 
     file: Path
     dtype: str
     shape: tuple[int, ...]
+    start: int
+    size: int
+
+
+def same_bytes(a: FileTensor, b: FileTensor, chunk: int = 1 << 24) -> bool:
+    """Whether two tensors of a checkpoint hold the same values in the same type and shape."""
+    if (a.dtype, a.shape, a.size) != (b.dtype, b.shape, b.size):
+        return False
+    with a.file.open("rb") as left, b.file.open("rb") as right:
+        left.seek(a.start)
+        right.seek(b.start)
+        return all(
+            left.read(min(chunk, a.size - done)) == right.read(min(chunk, a.size - done))
+            for done in range(0, a.size, chunk)
+        )
 
 
 def read_checkpoint(directory: Path) -> dict[str, FileTensor]:
@@ -76,7 +89,12 @@ def _read_file(path: Path) -> dict[str, FileTensor]:
     end = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
     if end > size:
         raise _truncated(path, end, size)
-    return {name: FileTensor(path, entry["dtype"], tuple(entry["shape"])) for name, entry in header.items()}
+    base = 8 + length
+    return {
+        name: FileTensor(path, entry["dtype"], tuple(entry["shape"]), base + begin, stop - begin)
+        for name, entry in header.items()
+        for begin, stop in [entry["data_offsets"]]
+    }
 
 
 def _truncated(path: Path, expected: int, size: int) -> ConversionError:

@@ -112,8 +112,8 @@ class _Search:
             return
         inputs = sample_inputs(spec, trace_sizes(model, spec))
         try:
+            materialise(model)
             with quiet(), torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True) as mode:
-                materialise(model)
                 model(**{name: mode.from_tensor(torch.from_numpy(array)) for name, array in inputs.items()})
         except (DataDependentOutputException, DynamicOutputShapeException):
             self.runs = False
