@@ -1,11 +1,12 @@
 """A converted package on disk: its folder, its modules."""
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
 
-from hf2khc.diagnostics import fail
+from hf2khc.diagnostics import ConversionError, fail
 
 
 def package_folder(directory: Path) -> Path:
@@ -38,5 +39,11 @@ def import_package(directory: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # generated code may fail in any way
-        raise fail("package", f"import fails: {error!r}", location=str(folder)) from error
+        raise broken_package("the import fails", error, folder) from error
     return module
+
+
+def broken_package(what: str, error: Exception, place: Path) -> ConversionError:
+    """The error for generated code that raised one; Keras writes several lines, with terminal colours."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
+    return fail("package", f"{what}: {type(error).__name__}", location=str(place), excerpt=text)

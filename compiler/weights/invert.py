@@ -45,6 +45,8 @@ def _walk(node: ast.expr, value: str, shapes: dict[str, Shape], found: dict[str,
             raise fail("not-invertible", f"{name} is used twice")
         case ast.Name(id=name) if name in shapes:
             found[name] = value
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            _walk(operand, f"negative({value})", shapes, found)
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATOR:
             operand, inverse = _arithmetic(_OPERATOR[type(op)], left, right, value)
             _walk(operand, inverse, shapes, found)

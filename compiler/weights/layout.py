@@ -14,7 +14,7 @@ from keras_hub.src.utils import preset_utils
 
 from hf2khc.diagnostics import fail
 from hf2khc.weights.laws import Variable
-from hf2khc.package import import_package
+from hf2khc.package import broken_package, import_package
 from hf2khc.weights.transform_ops import as_dtype
 
 SHARD_GIGABYTES = 10
@@ -45,12 +45,15 @@ def build(directory: Path, dtype: str | None = None) -> Any:
             loader = preset_utils.get_preset_loader(str(directory / "preset"))
             return loader.load_backbone(loader.check_backbone_class(), load_weights=False, dtype=dtype)
     except Exception as error:  # the constructor is generated code
-        raise fail("package", f"the Backbone cannot be built: {error!r}", location=str(directory)) from error
+        raise broken_package("the Backbone cannot be built", error, directory) from error
 
 
 def variables(backbone: Any) -> list[Variable]:
     """Path, shape and dtype of every weight of a model."""
-    return [Variable(v.path, tuple(int(d) for d in v.shape), keras.backend.standardize_dtype(v.dtype)) for v in backbone.weights]
+    return [
+        Variable(v.path, tuple(int(d) for d in v.shape), keras.backend.standardize_dtype(v.dtype))
+        for v in backbone.weights
+    ]
 
 
 def layout(directory: Path, dtype: str | None = None) -> list[Variable]:
@@ -76,9 +79,9 @@ def create_files(backbone: Any, preset: Path, shard_gigabytes: float | None = SH
     size = preset_utils.get_preset_saver(str(preset))._get_variables_size_in_bytes(backbone.variables)
     if shard_gigabytes is not None and size > shard_gigabytes * 1024**3:
         path = preset / preset_utils.SHARDED_MODEL_WEIGHTS_CONFIG_FILE
-        store: _Shells = _ShardedShells(backbone, path, shard_gigabytes)
+        store: _Recorder = _ShardedShells(backbone, path, shard_gigabytes)
     else:
-        store = _Shells(backbone, preset / preset_utils.MODEL_WEIGHTS_FILE, mode="w")
+        store = _Shells(backbone, preset / preset_utils.MODEL_WEIGHTS_FILE)
     try:
         saving_lib._save_state(store.backbone, store, assets_store=None, inner_path="", visited_saveables=set())
     finally:
@@ -89,46 +92,59 @@ def create_files(backbone: Any, preset: Path, shard_gigabytes: float | None = SH
     return store.slots
 
 
-class _Shells(saving_lib.H5IOStore):
-    """Keras's own store, which creates datasets without data and remembers them."""
+class _Recorder(saving_lib.H5IOStore):
+    """The end of a store that creates datasets without data and remembers them."""
 
-    def __init__(self, backbone: Any, *args: Any, **kwargs: Any):
-        self.backbone = backbone
-        self.slots: list[Slot] = []
+    backbone: Any
+    slots: list[Slot]
+    owners: dict[int, Any]
+    current: Any
+
+    def track(self, backbone: Any) -> None:
+        """Learn the variables of a model, and the tensors inside them: layers save either."""
+        self.backbone, self.slots, self.current = backbone, [], None
         self.owners = {id(v): v for v in backbone.weights} | {id(v._value): v for v in backbone.weights}
-        super().__init__(*args, **kwargs)
 
-    def shell(self, key: str, value: Any) -> tuple[Any, np.ndarray]:
-        """The variable behind a value, and an array of its shape and dtype that occupies one element."""
-        variable = self.owners.get(id(value))
-        if variable is None:
+    def variable(self, key: str, value: Any) -> Any:
+        """The variable behind what a layer saves."""
+        if id(value) not in self.owners:
             raise fail("weights-file", f"a layer saves {self._h5_entry_path}/{key}, which is no weight of the model")
-        dtype = as_dtype(keras.backend.standardize_dtype(variable.dtype))
-        return variable, np.broadcast_to(np.zeros((), dtype), tuple(variable.shape))
+        return self.owners[id(value)]
 
     def __setitem__(self, key: str, value: Any) -> None:
-        self.create(key, *self.shell(key, value))
-
-    def create(self, key: str, variable: Any, shell: np.ndarray) -> None:
+        """An empty dataset for the current variable, in the group that is open."""
         if not self._h5_entry_initialized:
             self._create_h5_group(self._h5_entry_path)
-        dataset = self._h5_entry_group.create_dataset(key, shape=shell.shape, dtype=shell.dtype)
-        if shell.dtype == as_dtype("bfloat16"):
-            dataset.attrs["dtype"] = "bfloat16"
-        self.slots.append(Slot(variable.path, Path(self.h5_file.filename), dataset.name))
+        name = keras.backend.standardize_dtype(self.current.dtype)
+        dataset = self._h5_entry_group.create_dataset(key, shape=tuple(self.current.shape), dtype=as_dtype(name))
+        if name == "bfloat16":
+            dataset.attrs["dtype"] = name
+        self.slots.append(Slot(self.current.path, Path(self.h5_file.filename), dataset.name))
 
 
-class _ShardedShells(saving_lib.ShardedH5IOStore, _Shells):
-    """The same over shards: Keras decides where a new file begins, from the shells' sizes."""
+class _Shells(_Recorder):
+    """One file."""
 
-    def __init__(self, backbone: Any, path: Path, shard_gigabytes: float):
-        self.backbone, self.slots, self.variable = backbone, [], None
-        self.owners = {id(v): v for v in backbone.weights} | {id(v._value): v for v in backbone.weights}
-        saving_lib.ShardedH5IOStore.__init__(self, path, max_shard_size=shard_gigabytes, mode="w")
+    def __init__(self, backbone: Any, path: Path):
+        self.track(backbone)
+        super().__init__(path, mode="w")
 
     def __setitem__(self, key: str, value: Any) -> None:
-        if isinstance(value, np.ndarray):  # Keras has accounted for the shell and now stores it
-            self.create(key, self.variable, value)
-            return
-        self.variable, shell = self.shell(key, value)
-        saving_lib.ShardedH5IOStore.__setitem__(self, key, shell)
+        self.current = self.variable(key, value)
+        super().__setitem__(key, value)
+
+
+class _ShardedShells(saving_lib.ShardedH5IOStore, _Recorder):
+    """Shards: Keras decides where a new file begins, from arrays that only pretend to have their size."""
+
+    def __init__(self, backbone: Any, path: Path, shard_gigabytes: float):
+        self.track(backbone)
+        super().__init__(path, max_shard_size=shard_gigabytes, mode="w")
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.current = self.variable(key, value)
+        dtype = as_dtype(keras.backend.standardize_dtype(self.current.dtype))
+        try:
+            super().__setitem__(key, np.broadcast_to(np.zeros((), dtype), tuple(self.current.shape)))
+        except ValueError as error:  # a single variable larger than a shard
+            raise fail("weights-file", f"{self.current.path} does not fit a file: {error}") from error

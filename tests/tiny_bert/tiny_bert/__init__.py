@@ -85,6 +85,9 @@ class TinyBertPositions(keras.layers.Layer):
     def call(self, inputs):
         return inputs + ops.take(self.embeddings, self.positions[: ops.shape(inputs)[1]], axis=0)
 
+    def compute_output_shape(self, inputs_shape):
+        return inputs_shape
+
     def get_config(self):
         config = super().get_config()
         config.update(max_sequence_length=self.max_sequence_length, hidden_dim=self.hidden_dim)

@@ -1,0 +1,70 @@
+"""The package's side of a proof, under one Keras backend. Runs in a process of its own, on the CPU, in float32."""
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import keras
+import keras_hub
+
+from hf2khc.check.cases import load_arrays, save_arrays
+from hf2khc.check.proof import Run
+from hf2khc.check.signature import package_inputs, package_outputs
+from hf2khc.package import broken_package, import_package
+from hf2khc.process import peak_memory, serve
+
+
+def load(directory: Path) -> Any:
+    """The package's Backbone with its weights, as a user loads it.
+
+    Raises:
+        ConversionError: `package`, when it cannot be loaded.
+    """
+    import_package(directory)
+    try:
+        return keras_hub.models.Backbone.from_preset(str(directory / "preset"))
+    except Exception as error:  # generated code may fail in any way
+        raise broken_package("from_preset fails", error, directory / "preset") from error
+
+
+def _call(directory: Path, model: Any, inputs: dict[str, Any]) -> Any:
+    """The model's result as numpy arrays."""
+    tensors = {name: keras.ops.convert_to_tensor(array) for name, array in inputs.items()}
+    try:
+        value = model(tensors, training=False)
+    except Exception as error:  # generated code may fail in any way
+        raise broken_package("the model cannot be called", error, directory) from error
+    return keras.tree.map_structure(keras.ops.convert_to_numpy, value)
+
+
+def _work(job: dict[str, Any]) -> dict[str, Any]:
+    keras.config.set_floatx("float32")
+    _full_precision()
+    directory, start = Path(job["directory"]), time.perf_counter()
+    model = load(directory)
+    loaded = time.perf_counter()
+    cases, signature = load_arrays(Path(job["cases"])), json.loads(job["signature"])
+    found = {
+        case: package_outputs(signature, _call(directory, model, package_inputs(signature, inputs)))
+        for case, inputs in cases.items()
+    }
+    save_arrays(Path(job["outputs"]), found)
+    run = Run(
+        keras.backend.backend(), loaded - start, time.perf_counter() - loaded, peak_memory(), len(model.weights),
+        model.count_params(),
+    )  # fmt: skip
+    return asdict(run)
+
+
+def _full_precision() -> None:
+    """Matrix products in full float32, which jax does not promise by default."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        jax.config.update("jax_default_matmul_precision", "highest")
+
+
+if __name__ == "__main__":
+    serve(_work)
