@@ -8,6 +8,7 @@ from types import MappingProxyType
 import networkx as nx
 import numpy as np
 
+from hf2khc.diagnostics import fail
 from hf2khc.ir.expr import Expr, substitute
 from hf2khc.ir.types import Tensor, Type
 
@@ -89,7 +90,7 @@ class Graph:
         self.outputs = tuple(outputs)
         self.parameters = tuple(parameters)
         self.cls = cls or name
-        self.nodes: dict[str, Node] = _sorted({node.name: node for node in nodes})
+        self.nodes: dict[str, Node] = _sorted(_by_name(nodes, name))
 
     @functools.cached_property
     def nx(self) -> nx.MultiDiGraph:
@@ -248,13 +249,26 @@ def _networkx(nodes: Mapping[str, Node]) -> nx.MultiDiGraph:
     return graph
 
 
+def _by_name(nodes: Iterable[Node], graph: str) -> dict[str, Node]:
+    listed = list(nodes)
+    named = {node.name: node for node in listed}
+    if len(named) < len(listed):
+        twice = next(name for name in named if sum(node.name == name for node in listed) > 1)
+        raise fail("ir-duplicate-name", f"two nodes of {graph} have the name {twice}")
+    return named
+
+
 def _sorted(nodes: dict[str, Node]) -> dict[str, Node]:
-    """Topological order that keeps the given order wherever it can."""
+    """Topological order that keeps the given order wherever it can; operands that do not exist are the verifier's."""
     if _is_sorted(nodes):
         return nodes
     rank = {name: i for i, name in enumerate(nodes)}
-    order = nx.lexicographical_topological_sort(nx.DiGraph(_networkx(nodes)), key=rank.__getitem__)
-    return {name: nodes[name] for name in order}
+    flow = nx.DiGraph(_networkx(nodes)).subgraph(nodes)
+    try:
+        return {name: nodes[name] for name in nx.lexicographical_topological_sort(flow, key=rank.__getitem__)}
+    except nx.NetworkXUnfeasible:
+        cycle = " -> ".join(operand for operand, _ in nx.find_cycle(flow))
+        raise fail("ir-cycle", f"values depend on themselves: {cycle}") from None
 
 
 def _is_sorted(nodes: Mapping[str, Node]) -> bool:

@@ -37,7 +37,7 @@ class Tensor:
         return names_of(self.shape)
 
     def __str__(self) -> str:
-        return f"{SHORT[self.dtype]}[{', '.join(map(str, self.shape))}]"
+        return f"{SHORT.get(self.dtype, self.dtype)}[{', '.join(map(str, self.shape))}]"
 
 
 Type = Tensor | tuple[Tensor, ...]
@@ -46,6 +46,13 @@ Type = Tensor | tuple[Tensor, ...]
 def tensors(type_: Type) -> tuple[Tensor, ...]:
     """The tensors of a type, one or several."""
     return type_ if isinstance(type_, tuple) else (type_,)
+
+
+def plain_symbols(type_: Type) -> frozenset[str]:
+    """Symbols that stand alone as a dimension, so that the size can be read off a value of the type."""
+    return frozenset(
+        d.text for t in tensors(type_) for d in t.shape if isinstance(d, Expr) and d.names == frozenset({d.text})
+    )
 
 
 def same_type(a: Type, b: Type) -> bool:

@@ -1,0 +1,121 @@
+"""What the verifier asks of calls: the callee exists, and takes and returns what the node says."""
+
+from collections.abc import Iterator
+
+from hf2khc.ir.expr import Expr
+from hf2khc.ir.graph import Graph, Node, Program, substitute_node
+from hf2khc.ir.types import Tensor, Type, same_type
+
+
+def check_item(node: Node, graph: Graph, program: Program) -> Iterator[str]:
+    """Errors of an `item`."""
+    source = graph[node.used[0]].type if node.used else ()
+    index = node.attrs.get("index")
+    if not isinstance(source, tuple):
+        yield f"{node.operands[0]} has one result only"
+    elif not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < len(source):
+        yield f"index {index} of {len(source)} results"
+    elif not same_type(source[index], node.type):
+        yield f"it is {source[index]}"
+
+
+def check_call(node: Node, graph: Graph, program: Program) -> Iterator[str]:
+    """Errors of a `call`: arity, graph parameters, types of operands and results with the symbols bound."""
+    yield from _instantiation(node, graph, program, ("graph", "path"))
+    callee = program.graphs.get(str(node.attrs.get("graph")))
+    if callee is None or not _fits(callee, node, graph):
+        return
+    mapping = {name: node.attrs[name] for name in callee.parameters if name in node.attrs}
+    mapping = {**_bindings(callee, node, graph), **mapping}
+    yield from _operand_types(callee, node, graph, mapping)
+    results = _results(callee, mapping)
+    if not same_type(results if len(results) > 1 else results[0], node.type):
+        yield f"{callee.name} returns {_text(results)}"
+
+
+def check_loop(node: Node, graph: Graph, program: Program) -> Iterator[str]:
+    """Errors of a `loop`: those of a call, and that every iteration carries on what it takes."""
+    yield from _instantiation(node, graph, program, ("graph", "path", "start", "count", "carry"))
+    callee = program.graphs.get(str(node.attrs.get("graph")))
+    carry, count = node.attrs.get("carry"), node.attrs.get("count")
+    if callee is None or not isinstance(carry, int) or not _fits(callee, node, graph):
+        return
+    if "{i}" not in str(node.attrs.get("path")):
+        yield "the path of a loop has {i} where the number of the iteration stands"
+    if len(callee.outputs) != carry or len(callee.inputs) < carry:
+        yield f"{callee.name} carries {len(callee.outputs)} of {len(callee.inputs)} values, not {carry}"
+        return
+    given = {name: node.attrs[name] for name in callee.parameters if name in node.attrs}
+    for name, value in given.items():
+        if isinstance(value, tuple) and isinstance(count, int) and len(value) != count:
+            yield f"{name} has {len(value)} values for {count} iterations"
+    # Parameters that change from one iteration to the next may not decide a type: the first stands for all.
+    mapping = {
+        **_bindings(callee, node, graph),
+        **{k: v[0] if isinstance(v, tuple) and v else v for k, v in given.items()},
+    }
+    yield from _operand_types(callee, node, graph, mapping)
+    yield from _carried_types(callee, node, mapping)
+
+
+def _carried_types(callee: Graph, node: Node, mapping: dict[str, object]) -> Iterator[str]:
+    results = _results(callee, mapping)
+    for argument, result in zip(callee.inputs, results, strict=False):
+        if not same_type(substitute_node(argument, mapping).type, result):
+            yield f"{callee.name} takes {argument.name} as {argument.type} and carries {result} on"
+    if not same_type(results if len(results) > 1 else results[0], node.type):
+        yield f"{callee.name} returns {_text(results)}"
+
+
+def _instantiation(node: Node, graph: Graph, program: Program, needed: tuple[str, ...]) -> Iterator[str]:
+    """Graph, path and graph parameters of a call or loop."""
+    missing = [key for key in needed if key not in node.attrs]
+    yield from (f"{node.op} needs {key}" for key in missing)
+    if "graph" in missing:
+        return
+    callee = program.graphs.get(str(node.attrs["graph"]))
+    if callee is None:
+        yield f"there is no graph {node.attrs['graph']}"
+        return
+    yield from (f"{callee.name} needs its parameter {p}" for p in callee.parameters if p not in node.attrs)
+    extra = node.attrs.keys() - {*needed, *callee.parameters}
+    yield from (f"{callee.name} has no parameter {key}" for key in sorted(extra))
+    if len(node.operands) != len(callee.inputs):
+        yield f"{callee.name} takes {len(callee.inputs)} operands, not {len(node.operands)}"
+
+
+def _fits(callee: Graph, node: Node, graph: Graph) -> bool:
+    """Whether the types of operands and results can be compared at all."""
+    pairs = [(i.type, graph[o].type) for i, o in zip(callee.inputs, node.operands, strict=False) if o is not None]
+    results = [callee[output].type for output in callee.outputs if output in callee]
+    comparable = all(isinstance(t, Tensor) for t in (*sum(pairs, ()), *results))
+    return comparable and len(node.operands) == len(callee.inputs) and 0 < len(results) == len(callee.outputs)
+
+
+def _bindings(callee: Graph, node: Node, graph: Graph) -> dict[str, object]:
+    """The callee's symbols as dimensions of the caller."""
+    mapping: dict[str, object] = {}
+    for argument, operand in zip(callee.inputs, node.operands, strict=True):
+        if operand is None or argument.tensor.rank != graph[operand].tensor.rank:
+            continue
+        for dim, size in zip(argument.tensor.shape, graph[operand].tensor.shape, strict=True):
+            if isinstance(dim, Expr) and dim.names == {dim.text}:
+                mapping.setdefault(dim.text, size)
+    return mapping
+
+
+def _operand_types(callee: Graph, node: Node, graph: Graph, mapping: dict[str, object]) -> Iterator[str]:
+    for argument, operand in zip(callee.inputs, node.operands, strict=True):
+        if operand is None:
+            continue
+        expected, found = substitute_node(argument, mapping).type, graph[operand].type
+        if not same_type(expected, found):
+            yield f"{callee.name} takes {argument.name} as {_text((expected,))}, not {found}"
+
+
+def _results(callee: Graph, mapping: dict[str, object]) -> tuple[Tensor, ...]:
+    return tuple(substitute_node(callee[output], mapping).tensor for output in callee.outputs)
+
+
+def _text(types: tuple[Type, ...]) -> str:
+    return ", ".join(map(str, types))
