@@ -41,6 +41,9 @@ class ConversionError(Exception):
         super().__init__("\n".join(d.render() for d in diagnostics))
         self.diagnostics = diagnostics
 
+    def __reduce__(self):
+        return ConversionError, self.diagnostics
+
 
 def fail(code: str, message: str, **details: str) -> ConversionError:
     """A `ConversionError` of one diagnostic, to be raised by the caller."""

@@ -1,8 +1,9 @@
 """From an exported torch.fx program to a Program[aten]: one Graph per module call, sizes as expressions."""
 
 import operator
+import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -26,14 +27,14 @@ _CHECKS = {"aten._assert_tensor_metadata.default", "aten._assert_scalar.default"
 
 
 def import_program(exported: torch.export.ExportedProgram, model: torch.nn.Module, names: Mapping[str, str],
-                   titles: Mapping[tuple[str, int], str] | None = None) -> Program:  # fmt: skip
+                   title: Callable[[str, int], str | None] = lambda file, line: None) -> Program:  # fmt: skip
     """The program of an export.
 
     Args:
         exported: what torch.export gave for `model`.
         model: the traced model, for buffers and tied parameters.
         names: torch's size symbols to ours.
-        titles: variable name by (file, line) of the modeling source, for readable names.
+        title: the variable assigned at a file and line of the model's source, for readable names.
 
     Raises:
         ConversionError: a size that depends on data, or an op outside the known namespaces.
@@ -43,7 +44,7 @@ def import_program(exported: torch.export.ExportedProgram, model: torch.nn.Modul
     _drop_aliases(exported.graph)
     _forget_weights(exported)
     unflattened = torch.export.unflatten(exported)
-    importer = _Importer(exported, model, Symbols(names), titles or {})
+    importer = _Importer(exported, model, Symbols(names), title)
     entry = importer.graph(unflattened, "")
     outputs = tuple(_output_paths(exported))
     program = Program(importer.graphs, entry, outputs, importer.constants)
@@ -100,11 +101,15 @@ def _key(part) -> str:
     return str(part)
 
 
+# The user's own line is the innermost one outside torch.
+_TORCH = os.path.dirname(torch.__file__)
+
+
 class _Importer:
     """Walks the recovered module hierarchy; one Graph per module call, merged later."""
 
-    def __init__(self, exported, model, symbols: Symbols, titles: Mapping[tuple[str, int], str]):
-        self.symbols, self.titles = symbols, titles
+    def __init__(self, exported, model, symbols: Symbols, title: Callable[[str, int], str | None]):
+        self.symbols, self.title = symbols, title
         self.graphs: dict[str, Graph] = {}
         self.constants: dict[str, np.ndarray] = {}
         self.persistent = set(exported.graph_signature.parameters) | {
@@ -235,12 +240,13 @@ class _Scope:
 
     def _name(self, node: torch.fx.Node, default: str) -> str:
         loc = self._loc(node)
-        title = self.importer.titles.get((loc.file, loc.line)) if loc else None
-        return _unique(title if title and node.op == "call_function" else default, self.nodes)
+        title = self.importer.title(loc.file, loc.line) if loc and node.op in ("call_function", "call_module") else None
+        return _unique(title or default, self.nodes)
 
     def _loc(self, node: torch.fx.Node) -> Loc | None:
         frames = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
-        return Loc(frames[-1][0], int(frames[-1][1]), self.cls, self.path) if frames else None
+        own = [frame for frame in frames if not frame[0].startswith(_TORCH)] or frames
+        return Loc(own[-1][0], int(own[-1][1]), self.cls, self.path) if own else None
 
     def _place(self, node: torch.fx.Node) -> str:
         loc = self._loc(node)

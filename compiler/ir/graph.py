@@ -54,6 +54,10 @@ class Node:
     def __hash__(self):
         return hash((self.name, self.op, self.operands))
 
+    def __reduce__(self):
+        fields = (self.name, self.op, self.operands, dict(self.attrs), self.type, self.loc, self.origin)
+        return Node, fields
+
     @property
     def level(self) -> str:
         """The prefix of the op: `aten`, `ops`, `hub`, `layers`; empty for structural ops."""
@@ -96,6 +100,9 @@ class Graph:
     def nx(self) -> nx.MultiDiGraph:
         """The dataflow graph; `nx.nodes[name]["node"]` is the `Node`."""
         return _networkx(self.nodes)
+
+    def __reduce__(self):
+        return _graph, (self.name, list(self), self.outputs, self.parameters, self.cls)
 
     def __getitem__(self, name: str) -> Node:
         return self.nodes[name]
@@ -161,6 +168,10 @@ class Graph:
     def substituted(self, mapping: Mapping[str, object]) -> "Graph":
         """A copy with names replaced in every attribute and shape."""
         return self.replaced([substitute_node(node, mapping) for node in self])
+
+
+def _graph(name: str, nodes: list[Node], outputs: tuple[str, ...], parameters: tuple[str, ...], cls: str) -> Graph:
+    return Graph(name, nodes, outputs, parameters, cls)
 
 
 def substitute_node(node: Node, mapping: Mapping[str, object]) -> Node:

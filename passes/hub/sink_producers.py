@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field, replace
 
-from hf2khc.ir.expr import Expr, names_of
+from hf2khc.ir.expr import names_of
 from hf2khc.ir.graph import Graph, Node, Program, join
-from hf2khc.ir.types import tensors
+from hf2khc.ir.types import plain_symbols
 
 
 def sink_producers(program: Program) -> Program:
@@ -112,9 +112,9 @@ class _Sinking:
         """Whether the operand's producer can be computed inside: its sizes can be read off what the callee gets."""
         if operand not in self.movable:
             return False
-        stay = {s for o in self.call.used if o not in self.movable for s in _plain_symbols(self.caller[o])}
+        stay = {s for o in self.call.used if o not in self.movable for s in plain_symbols(self.caller[o].type)}
         copied, leaves = _behind(self.caller, {operand}, self.movable)
-        have = stay.union(*(_plain_symbols(self.caller[leaf]) for leaf in leaves))
+        have = stay.union(*(plain_symbols(self.caller[leaf].type) for leaf in leaves))
         need = {s for name in copied for value in self.caller[name].attrs.values() for s in names_of(value)}
         return need <= have
 
@@ -145,8 +145,3 @@ def _behind(graph: Graph, wanted: set[str], movable: frozenset[str]) -> tuple[li
             for operand in node.used:
                 (needed if operand in movable else leaves).add(operand)
     return [n for n in graph.nodes if n in needed], [n for n in graph.nodes if n in leaves]
-
-
-def _plain_symbols(node: Node) -> set[str]:
-    """Symbols that stand alone as a dimension, so that a size can be read off the value."""
-    return {d.text for t in tensors(node.type) for d in t.shape if isinstance(d, Expr) and d.names == {d.text}}

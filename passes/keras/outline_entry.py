@@ -3,9 +3,9 @@
 import networkx as nx
 
 from hf2khc.ir.analysis import weight_values
-from hf2khc.ir.expr import Expr, names_of
+from hf2khc.ir.expr import names_of
 from hf2khc.ir.graph import LEAVES, Graph, Node, Program
-from hf2khc.ir.types import tensors
+from hf2khc.ir.types import plain_symbols, tensors
 
 
 def outline_entry(program: Program) -> Program:
@@ -139,17 +139,14 @@ def _fixed_behind(graph: Graph, inside: list[Node], weights: frozenset[str]) -> 
 def _size_sources(graph: Graph, inside: list[Node], given: list[str]) -> list[str]:
     """Inputs of the model to read the sizes off that no operand of the region shows."""
     need = {s for node in inside for v in node.attrs.values() for s in names_of(v) if not s.startswith("config.")}
-    have = {s for name in given for s in _plain_symbols(graph[name])}
+    have = {s for name in given for s in plain_symbols(graph[name].type)}
     sources = []
     for node in graph.inputs:
-        if (need - have) & _plain_symbols(node):
+        if (need - have) & plain_symbols(node.type):
             sources.append(node.name)
-            have |= _plain_symbols(node)
+            have |= plain_symbols(node.type)
     return sources
 
-
-def _plain_symbols(node: Node) -> set[str]:
-    return {d.text for t in tensors(node.type) for d in t.shape if isinstance(d, Expr) and d.names == {d.text}}
 
 
 def _fresh(base: str, taken) -> str:

@@ -1,0 +1,74 @@
+"""A config and a class to a Program[aten]."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from hf2khc.capture.build import build_meta, materialise
+from hf2khc.capture.export import Export, export
+from hf2khc.capture.importer import import_program
+from hf2khc.capture.inputs import Input, input_spec, trace_sizes
+from hf2khc.capture.names_analysis import assignment_names
+from hf2khc.capture.truncate import Stack, restore, truncate
+from hf2khc.diagnostics import ConversionError
+from hf2khc.ir.graph import Program
+
+
+@dataclass(frozen=True)
+class Captured:
+    """A traced model.
+
+    Args:
+        program: Program[aten] with repeated layers cut to the fewest that show every kind.
+        spec: what the model takes.
+        sizes: values of the size symbols it was traced at.
+        stacks: the lists of layers that were cut, by module path.
+        notes: what had to be done to trace it.
+        state: parameters and persistent buffers of the truncated model, by path: the values of those that are no weights
+            (integers), shapes of the others.
+        parameters: number of parameters of the whole model.
+    """
+
+    program: Program
+    spec: tuple[Input, ...]
+    sizes: Mapping[str, int]
+    stacks: Mapping[str, Stack]
+    notes: tuple[str, ...]
+    state: Mapping[str, np.ndarray | tuple[int, ...]]
+    parameters: int
+
+
+def capture(config: PreTrainedConfig, model_class: type[PreTrainedModel]) -> Captured:
+    """Trace a model without its weights.
+
+    Raises:
+        ConversionError: the model cannot be built or traced.
+    """
+    model = build_meta(config, model_class)
+    parameters = model.num_parameters()
+    stacks = truncate(model)
+    materialise(model)
+    spec = input_spec(model)
+    sizes = trace_sizes(model, spec)
+    try:
+        exported = export(model, spec, sizes)
+    except ConversionError:
+        if not stacks:
+            raise
+        # The model's own code may reach for layers by number, beyond those that were kept.
+        restore(model, stacks)
+        stacks = {}
+        exported = export(materialise(model), spec, sizes)
+    return _captured(model, exported, spec, sizes, stacks, parameters)
+
+
+def _captured(model: PreTrainedModel, exported: Export, spec: tuple[Input, ...], sizes: Mapping[str, int],
+              stacks: Mapping[str, Stack], parameters: int) -> Captured:  # fmt: skip
+    program = import_program(exported.program, model, exported.symbols, assignment_names(model))
+    state = {
+        name: tuple(tensor.shape) if tensor.is_floating_point() else tensor.numpy()
+        for name, tensor in model.state_dict().items()
+    }
+    return Captured(program, spec, sizes, stacks, exported.notes, state, parameters)

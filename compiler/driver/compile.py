@@ -1,0 +1,108 @@
+"""The pipeline: a source to a Program[keras], its twin beside it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from hf2khc.capture.frontend import Captured, capture
+from hf2khc.capture.source import Source
+from hf2khc.driver.generalise import Generalised, generalise
+from hf2khc.driver.naming import make_plan, make_signature
+from hf2khc.driver.depth import with_depth
+from hf2khc.driver.inspection import idioms, residue
+from hf2khc.driver.twin import Twinned, start_twin
+from hf2khc.ir.graph import Program
+from hf2khc.ir.verify import verify
+from hf2khc.passes.pipeline import PIPELINE
+from hf2khc.write.plan import Plan
+
+OnStage = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A compiled model.
+
+    Args:
+        plan: what the writer prints.
+        signature: how a program calls both models (the content of signature.json).
+        stages: the program after the import and after every pass, by stage name.
+        captured: the traced model: its inputs, the sizes of the trace, the layers that were cut.
+        generalises: why the package does not follow the config in some place; empty where it does everywhere.
+        validation: largest error of each pass on the twin in float64, by stage name; empty without validation.
+        misses: nearest misses of the rules.
+    """
+
+    plan: Plan
+    signature: Mapping[str, object]
+    stages: Mapping[str, Program]
+    captured: Captured
+    generalises: tuple[str, ...] = ()
+    validation: Mapping[str, float] = field(default_factory=dict)
+    misses: tuple[object, ...] = ()
+
+    @property
+    def program(self) -> Program:
+        """The program that is printed."""
+        return self.plan.program
+
+    @property
+    def idioms(self) -> Mapping[str, Mapping[str, int]]:
+        """What was recognised, by graph."""
+        return idioms(self.program)
+
+    @property
+    def residue(self) -> Mapping[str, int]:
+        """How often each operation outside every idiom is printed."""
+        return residue(self.program)
+
+
+def compile_model(source: Source, *, validate: bool = True, on_stage: OnStage = lambda stage: None) -> Compiled:
+    """Trace a model, lower it, and express its sizes by its config.
+
+    Args:
+        source: the model.
+        validate: interpret the twin in float64 before and after every pass.
+        on_stage: told the name of each stage as it begins.
+
+    Raises:
+        ConversionError: the model cannot be traced or lowered, or a pass changes what it computes.
+    """
+    with start_twin(source.config, source.model_class, validate=validate) as twin:
+        on_stage("capture")
+        captured = capture(source.config, source.model_class)
+        on_stage("passes")
+        stages = lower(captured.program)
+        on_stage("validate")
+        twinned = twin.result()
+    on_stage("generalise")
+    last = list(stages.values())[-1]
+    result = _generalised(source, last, twinned)
+    program = with_depth(result.program, captured.stacks, twinned.depth)
+    plan = make_plan(source, program, captured, twinned)
+    stages["generalise"] = program
+    return Compiled(plan, make_signature(plan, captured), stages, captured, result.reasons, twinned.errors)
+
+
+def _generalised(source: Source, program: Program, twinned: Twinned) -> Generalised:
+    if twinned.program is None:
+        return Generalised(program, (twinned.reason,))
+    return generalise(program, twinned.program, twinned.fields)
+
+
+def lower(program: Program, after: Callable[[str, Program, Program], None] | None = None) -> dict[str, Program]:
+    """Run the pipeline; the program after each stage.
+
+    Args:
+        program: Program[aten].
+        after: told stage, program before and program after each pass.
+    """
+    stages = {"aten": program}
+    verify(program, "aten")
+    for level in PIPELINE:
+        for step in level.passes:
+            before, program = program, step(program)
+            verify(program, level.name if step is level.passes[-1] else None)
+            stages[step.__name__] = program
+            if after:
+                after(step.__name__, before, program)
+    return stages

@@ -1,0 +1,35 @@
+"""The numbers of a config, by dotted field."""
+
+from collections.abc import Iterator, Mapping
+
+from transformers import PreTrainedConfig
+
+
+def flat_fields(config: PreTrainedConfig) -> dict[str, object]:
+    """Every plain value of a config by dotted field (`text_config.hidden_size`), entries of dictionaries included."""
+    return dict(_flat(config.to_dict(), ""))
+
+
+def integer_fields(config: PreTrainedConfig) -> Iterator[tuple[str, int]]:
+    """The integers among them."""
+    for field, value in flat_fields(config).items():
+        if isinstance(value, int) and not isinstance(value, bool):
+            yield field, value
+
+
+def paired_fields(real: PreTrainedConfig, twin: PreTrainedConfig) -> dict[str, tuple[object, object]]:
+    """`config.FIELD` to its value in two configs, for the fields both have."""
+    first, second = flat_fields(real), flat_fields(twin)
+    return {f"config.{name}": (value, second[name]) for name, value in first.items() if name in second}
+
+
+def _flat(values: Mapping[str, object], prefix: str) -> Iterator[tuple[str, object]]:
+    for name, value in values.items():
+        if not str(name).isidentifier():
+            continue
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        elif value is not None:
+            yield prefix + name, value
+    if not prefix and isinstance(values.get("id2label"), Mapping):
+        yield "num_labels", len(values["id2label"])  # type: ignore[arg-type]

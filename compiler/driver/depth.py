@@ -1,0 +1,88 @@
+"""Depth: loops over the layers that were kept become loops over all of them."""
+
+import copy
+import re
+from collections.abc import Mapping
+
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from hf2khc.capture.build import build_meta
+from hf2khc.capture.truncate import Stack
+from hf2khc.capture.twin_fields import set_field
+from hf2khc.driver.config_fields import integer_fields
+from hf2khc.diagnostics import ConversionError, fail
+from hf2khc.ir.expr import Expr
+from hf2khc.ir.graph import Node, Program
+
+
+def with_depth(program: Program, stacks: Mapping[str, Stack], depth: Mapping[str, str]) -> Program:
+    """The program with every truncated list of layers at its real length.
+
+    Args:
+        program: at the keras level, after hoisting: loops stand in the entry, or under a module path known there.
+        stacks: the lists that were cut, by module path.
+        depth: the config field that gives a list's length, by module path.
+
+    Raises:
+        ConversionError: a list was cut whose layers are no loop.
+    """
+    seen: set[str] = set()
+    graphs = {}
+    for graph in program.graphs.values():
+        nodes = [_deepened(node, stacks, depth, seen) if node.op == "loop" else node for node in graph]
+        graphs[graph.name] = graph.replaced(nodes)
+    missing = [path for path, stack in stacks.items() if path not in seen]
+    if missing:
+        raise fail("unrolled-layers", f"the layers of {', '.join(missing)} were not recognised as one loop")
+    return program.with_graphs(graphs.values())
+
+
+def _deepened(node: Node, stacks: Mapping[str, Stack], depth: Mapping[str, str], seen: set[str]) -> Node:
+    path = re.sub(r"\.?\{i\}$", "", str(node.attrs["path"]))
+    stack = stacks.get(path)
+    if stack is None:
+        return node
+    seen.add(path)
+    start, count = int(node.attrs["start"]), int(node.attrs["count"])  # type: ignore[call-overload]
+    if start + count != stack.kept:
+        raise fail("unrolled-layers", f"the loop over {path} ends at {start + count}, not at layer {stack.kept}")
+    changes: dict[str, object] = {"count": _count(stack, start, depth.get(path))}
+    first_of_kind = {kind: stack.kinds.index(kind) for kind in stack.kinds}
+    for key, value in node.attrs.items():
+        if isinstance(value, tuple) and len(value) == count and key not in ("graph", "path", "name"):
+            changes[key] = tuple(value[first_of_kind[k] - start] for k in stack.kinds[start:])
+    return node.with_attrs(**changes)
+
+
+def _count(stack: Stack, start: int, field: str | None) -> int | Expr:
+    if field is None:
+        return stack.length - start
+    return Expr.of(f"{field} - {start}" if start else field)
+
+
+def depth_fields(
+    config: PreTrainedConfig, model_class: type[PreTrainedModel], stacks: Mapping[str, int]
+) -> dict[str, str]:
+    """The config field behind the length of each list of layers: one less in the field is one layer less in the list.
+
+    Args:
+        stacks: real length by module path.
+    """
+    found: dict[str, str] = {}
+    for field, length in integer_fields(config):
+        candidates = [path for path, n in stacks.items() if n == length and path not in found]
+        if not candidates or length < 2:
+            continue
+        lengths = _lengths(config, model_class, field, length - 1)
+        found.update({path: f"config.{field}" for path in candidates if lengths.get(path) == length - 1})
+    return found
+
+
+def _lengths(config: PreTrainedConfig, model_class, field: str, value: int) -> dict[str, int]:
+    shorter = copy.deepcopy(config)
+    try:
+        set_field(shorter, field, value)
+        model = build_meta(shorter, model_class)
+    except (ConversionError, Exception):  # a config that refuses the value has another reason for its length
+        return {}
+    return {path: len(module) for path, module in model.named_modules() if type(module).__name__ == "ModuleList"}

@@ -1,0 +1,138 @@
+"""The twin: the same model at small sizes, compiled in a process of its own with every pass validated."""
+
+import pickle
+import subprocess
+import sys
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from hf2khc.capture.aten import aten_evaluator
+from hf2khc.capture.frontend import Captured, capture
+from hf2khc.capture.inputs import input_spec, sample_inputs
+from hf2khc.capture.build import build_meta
+from hf2khc.capture.twin import twin_config
+from hf2khc.diagnostics import ConversionError, fail
+from hf2khc.driver.config_fields import paired_fields
+from hf2khc.driver.depth import depth_fields
+from hf2khc.ir.evaluate import keras_evaluators
+from hf2khc.ir.float64 import float64
+from hf2khc.ir.graph import Program
+from hf2khc.ir.validate import validate
+
+# Passes are compared in float64; what they may differ by is the order of summation.
+TOLERANCE = 1e-10
+
+
+@dataclass(frozen=True)
+class Twinned:
+    """What the twin's process found.
+
+    Args:
+        program: the twin at the keras level; None where the model has no twin.
+        reason: why it has none.
+        fields: `config.FIELD` to the real value and the twin's.
+        depth: the config field behind the length of each list of layers.
+        constants: not in the checkpoint: arrays by absolute path.
+        errors: largest error of each pass in float64, relative to the largest magnitude of the output.
+    """
+
+    program: Program | None
+    reason: str = ""
+    fields: Mapping[str, tuple[object, object]] = field(default_factory=dict)
+    depth: Mapping[str, str] = field(default_factory=dict)
+    errors: Mapping[str, float] = field(default_factory=dict)
+
+
+class Pending:
+    """A twin that is being compiled."""
+
+    def __init__(self, process: subprocess.Popen, answer: Path):
+        self.process, self.answer = process, answer
+
+    def result(self) -> Twinned:
+        """Wait for the twin.
+
+        Raises:
+            ConversionError: a pass changed what the twin computes, or the process died.
+        """
+        _, errors = self.process.communicate()
+        if not self.answer.exists():
+            raise fail("twin", "the process that validates the passes died", excerpt=errors[-2000:])
+        answer = pickle.loads(self.answer.read_bytes())
+        if isinstance(answer, ConversionError):
+            raise answer
+        return answer
+
+
+@contextmanager
+def start_twin(
+    config: PreTrainedConfig, model_class: type[PreTrainedModel], *, validate: bool = True
+) -> Iterator[Pending]:
+    """Compile the twin of a model in a second process while the block runs; it is ended with the block."""
+    with tempfile.TemporaryDirectory(prefix="hf2khc-twin-") as folder:
+        job, answer = Path(folder, "job"), Path(folder, "answer")
+        job.write_bytes(pickle.dumps((config, model_class, validate)))
+        command = [sys.executable, "-m", "hf2khc.driver.twin_process", str(job), str(answer)]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        try:
+            yield Pending(process, answer)
+        finally:
+            process.kill()
+            process.wait()
+
+
+def compile_twin(
+    config: PreTrainedConfig,
+    model_class: type[PreTrainedModel],
+    lower: Callable[..., dict[str, Program]],
+    validated: bool,
+) -> Twinned:
+    """Capture and lower the twin, each pass validated.
+
+    Raises:
+        ConversionError: a pass changed what the twin computes.
+    """
+    model = build_meta(config, model_class)
+    lengths = {path: len(m) for path, m in model.named_modules() if type(m).__name__ == "ModuleList"}
+    twin = twin_config(config, model_class, input_spec(model))
+    captured = capture(twin.config, model_class)
+    errors: dict[str, float] = {}
+    check = _Validation(captured, errors) if validated else None
+    with float64():
+        stages = lower(captured.program, check)
+    return Twinned(
+        list(stages.values())[-1],
+        fields=paired_fields(config, twin.config),
+        depth=depth_fields(config, model_class, lengths),
+        errors=errors,
+    )
+
+
+class _Validation:
+    """Interprets the program before and after each pass on one set of inputs and random parameters."""
+
+    def __init__(self, captured: Captured, errors: dict[str, float]):
+        self.captured, self.errors = captured, errors
+        self.inputs = sample_inputs(captured.spec, dict(captured.sizes), seed=1, padding="right")
+        aten = aten_evaluator()
+        self.evaluators = {**keras_evaluators(), "aten": aten, "transformers": aten}
+
+    def __call__(self, stage: str, before: Program, after: Program) -> None:
+        self.errors[stage] = validate(before, after, self.inputs, self.parameter, self.evaluators, TOLERANCE)
+
+    def parameter(self, path: str) -> np.ndarray:
+        """A random weight: of zero mean where it is a matrix, around one where it is a vector."""
+        value = self.captured.state[path]
+        if isinstance(value, np.ndarray):
+            return value
+        random = np.random.default_rng(zlib.crc32(path.encode()))
+        if len(value) >= 2:
+            return random.normal(0.0, value[-1] ** -0.5, value)
+        return random.uniform(0.5, 1.5, value)

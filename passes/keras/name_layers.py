@@ -1,0 +1,156 @@
+"""Give every layer its attribute name."""
+
+from hf2khc.ir.analysis import weight_values
+from hf2khc.ir.graph import Graph, Node, Program
+from hf2khc.passes.keras.vocabulary import LAYER_NAMES, snake
+
+_PROJECTIONS = ("layers.Dense", "layers.EinsumDense")
+
+
+def name_layers(program: Program) -> Program:
+    """Name layers by their role, and by the model's own attribute names where they have none.
+
+    The projections of an attention are `query`, `key`, `value` and `attention_output`: `enable_lora` and sharding look for
+    those names. Two nodes on the same weights are one layer called twice and share a name.
+
+    Before:
+
+        graph MLP(%x: f32[batch, 8]) {
+          param @fc.weight: f32[8, 8]
+          %h: f32[batch, 8] = layers.Dense(%x, @fc.weight, units=8, use_bias=false)
+          %y: f32[batch, 8] = layers.Dense(%h, @fc.weight, units=8, use_bias=false)
+          return %y
+        }
+
+        entry MLP
+
+    After:
+
+        graph MLP(%x: f32[batch, 8]) {
+          param @fc.weight: f32[8, 8]
+          %h: f32[batch, 8] = layers.Dense(%x, @fc.weight, units=8, use_bias=false, name="fc")
+          %y: f32[batch, 8] = layers.Dense(%h, @fc.weight, units=8, use_bias=false, name="fc")
+          return %y
+        }
+
+        entry MLP
+    """
+    return program.map(_named)
+
+
+def _named(graph: Graph) -> Graph:
+    roles = {**_roles(graph), **_stacks(graph)}
+    weights = weight_values(graph)
+    names: dict[tuple, str] = {}
+    nodes = []
+    for node in graph:
+        if node.level != "layers" and node.op not in ("call", "loop"):
+            nodes.append(node)
+            continue
+        key = _identity(node, weights)
+        if key not in names:
+            wish = roles.get(node.name) or _own_name(graph, node, weights)
+            # Loops over one list are one list of layers in the package, too.
+            taken = set() if node.op == "loop" else set(names.values())
+            names[key] = _unused(wish, _qualified(graph, node, weights), taken)
+        nodes.append(node.with_attrs(name=names[key]))
+    return graph.replaced(nodes)
+
+
+def _identity(node: Node, weights: frozenset[str]) -> tuple:
+    """What makes two nodes one layer: the module path, or the weights."""
+    if node.op in ("call", "loop"):
+        return node.op, node.attrs["path"], node.attrs["graph"]
+    owned = tuple(o for o in node.used if o in weights)
+    return (node.op, *owned) if owned else (node.op, node.name)
+
+
+def _roles(graph: Graph) -> dict[str, str]:
+    """Roles of the projections around an attention: the same layer in two roles has none."""
+    roles: dict[str, str] = {}
+    attentions = graph.of("ops.dot_product_attention", "hub.attention")
+    if len(attentions) != 1:
+        return roles
+    found = [_projection_before(graph, operand) for operand in attentions[0].operands[:3] if operand]
+    names = [*found, _projection_after(graph, attentions[0])]
+    for layer, role in zip(names, ("query", "key", "value", "attention_output"), strict=False):
+        if layer and names.count(layer) == 1:
+            roles[layer] = role
+    return roles
+
+
+def _stacks(graph: Graph) -> dict[str, str]:
+    """Repeated layers are the model's transformer layers; several stacks go by what owns them as well."""
+    loops = graph.of("loop")
+    if len(loops) == 1:
+        return {loops[0].name: "transformer_layer_{i}"}
+    return {loop.name: "_".join([*_owners(loop), "transformer_layer_{i}"]) for loop in loops}
+
+
+def _owners(loop: Node) -> list[str]:
+    return [part for part in str(loop.attrs["path"]).split(".")[:-2] if not part.isdigit()][-1:]
+
+
+def _projection_before(graph: Graph, name: str | None) -> str | None:
+    """The projection a value comes from, through operations and norms on it alone."""
+    while name is not None:
+        node = graph[name]
+        if node.op in _PROJECTIONS:
+            return name
+        if node.level not in ("ops", "layers", "hub"):
+            return None
+        name = node.operands[0] if node.operands else None
+    return None
+
+
+def _projection_after(graph: Graph, node: Node) -> str | None:
+    while True:
+        users = graph.users(node.name)
+        if len(users) != 1:
+            return None
+        node = users[0]
+        if node.op in _PROJECTIONS:
+            return node.name
+
+
+def _own_name(graph: Graph, node: Node, weights: frozenset[str]) -> str:
+    """The model's own name for the module, in KerasHub's words where there are some."""
+    parts = _module_path(graph, node, weights)
+    if not parts:
+        return snake(node.attrs["graph"] if node.op == "call" else node.op.partition(".")[2])
+    if parts[-1].isdigit():
+        return "_".join(parts[-2:])
+    return LAYER_NAMES.get(parts[-1], parts[-1])
+
+
+def _qualified(graph: Graph, node: Node, weights: frozenset[str]) -> str:
+    """A longer name, for when the short one is taken."""
+    parts = _module_path(graph, node, weights)
+    return "_".join(parts[-2:]) if parts else snake(node.op.partition(".")[2] or "layer")
+
+
+def _module_path(graph: Graph, node: Node, weights: frozenset[str]) -> list[str]:
+    if node.op == "call":
+        return [part for part in str(node.attrs["path"]).split(".") if part]
+    parameter = next((p for o in node.used if o in weights for p in _parameters(graph, o)), None)
+    if parameter is not None:
+        return parameter.lstrip("@/").split(".")[:-1]
+    return []
+
+
+def _parameters(graph: Graph, name: str):
+    node = graph[name]
+    if node.op == "param":
+        yield node.name
+    for operand in node.used:
+        yield from _parameters(graph, operand)
+
+
+def _unused(wish: str, qualified: str, taken: set[str]) -> str:
+    if wish not in taken:
+        return wish
+    name, n = qualified, 1
+    while name in taken:
+        n += 1
+        name = f"{qualified}{n}"
+    return name

@@ -1,0 +1,80 @@
+"""The pipeline: levels of passes in the order they run."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hf2khc.ir.graph import Program
+from hf2khc.passes.core.index_by_arange import index_by_arange
+from hf2khc.passes.core.inline_functions import inline_functions
+from hf2khc.passes.core.lower_aten import lower_aten
+from hf2khc.passes.core.normalize import normalize
+from hf2khc.passes.hub.hoist_loops import hoist_loops
+from hf2khc.passes.hub.inline_layers import inline_layers
+from hf2khc.passes.hub.merge_graphs import merge_graphs
+from hf2khc.passes.hub.project_heads import project_heads
+from hf2khc.passes.hub.recognize_embedding import recognize_embedding
+from hf2khc.passes.hub.recognize_idioms import recognize_idioms
+from hf2khc.passes.hub.recognize_linear import recognize_linear
+from hf2khc.passes.hub.recognize_norms import recognize_norms
+from hf2khc.passes.hub.roll_loops import roll_loops
+from hf2khc.passes.hub.sink_producers import sink_producers
+from hf2khc.passes.hub.sink_transposes import sink_transposes
+from hf2khc.passes.hub.split_fused_linear import split_fused_linear
+from hf2khc.passes.keras.name_inputs import name_inputs
+from hf2khc.passes.keras.name_layers import name_layers
+from hf2khc.passes.keras.outline_entry import outline_entry
+
+Pass = Callable[[Program], Program]
+
+
+@dataclass(frozen=True)
+class Level:
+    """Passes that bring a program from one dialect to the next.
+
+    Args:
+        name: of the dialect the program is in when they are done.
+        passes: in the order they run.
+    """
+
+    name: str
+    passes: tuple[Pass, ...]
+
+
+PIPELINE = (
+    Level(
+        "ops",
+        (
+            # First, so that an activation module does not hide its one op from everything below.
+            inline_functions,
+            index_by_arange,
+            normalize,
+            lower_aten,
+        ),
+    ),
+    Level(
+        "hub",
+        (
+            recognize_idioms,
+            recognize_linear,
+            recognize_embedding,
+            recognize_norms,
+            # Only now is a Linear or a norm of the model's own a single layer.
+            inline_layers,
+            split_fused_linear,
+            sink_transposes,
+            # After the transposes: between a projection and its heads stands nothing but the reshape.
+            project_heads,
+            # Before merging: layers that differ by a mask are one graph with a parameter only once the mask is inside.
+            sink_producers,
+            merge_graphs,
+            roll_loops,
+            hoist_loops,
+        ),
+    ),
+    Level("keras", (outline_entry, name_inputs, name_layers)),
+)
+
+
+def stage_names() -> list[str]:
+    """Names `--emit-ir` takes, in order: the import, then every pass."""
+    return ["aten", *(step.__name__ for level in PIPELINE for step in level.passes)]
