@@ -1,0 +1,153 @@
+"""The statements of a `call` method or of a functional model."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from hf2khc.ir.graph import LEAVES, Graph, Node
+from hf2khc.write.analysis import Analysis
+from hf2khc.write.construction import range_text
+from hf2khc.write.inlining import Inlining
+from hf2khc.write.members import Member
+from hf2khc.write.names import choose, clean
+from hf2khc.write.operations import Text
+from hf2khc.write.render import Render
+
+
+class Body:
+    """Prints the nodes of a graph as statements.
+
+    Args:
+        analysis: the plan.
+        graph: the graph.
+        render: prints single nodes.
+        inputs: variables of the inputs.
+        kept: variables that must keep their value to the end, such as the inputs of a functional model.
+        taken: further names that no value may have.
+        outputs: names for the values the graph returns, where the caller wants them.
+    """
+
+    def __init__(
+        self,
+        analysis: Analysis,
+        graph: Graph,
+        render: Render,
+        inputs: Mapping[str, str],
+        kept: Iterable[str] = (),
+        taken: Iterable[str] = (),
+        outputs: Sequence[str] = (),
+    ):
+        self.graph = graph
+        self.render = render
+        self.variables = dict(inputs)
+        self.wanted = dict(zip(graph.outputs, outputs, strict=True)) if outputs else {}
+        self.taken = {*taken}
+        self.inlining = Inlining(analysis, graph, render, functional=bool(outputs))
+        self.statements = [n for n in analysis.printed(graph.name) if self._is_statement(n)]
+        self.items = self._items(analysis)
+        self.last_read = self._last_reads({*kept})
+
+    def _is_statement(self, node: Node) -> bool:
+        return node.op not in (*LEAVES, "item") and node.name not in self.inlining.inlined
+
+    def _items(self, analysis: Analysis) -> Mapping[str, Mapping[int, str]]:
+        found: dict[str, dict[int, str]] = {}
+        for node in analysis.printed(self.graph.name):
+            if node.op == "item":
+                found.setdefault(str(node.operands[0]), {})[int(str(node.attrs["index"]))] = node.name
+        return found
+
+    def _last_reads(self, kept: set[str]) -> Mapping[str, int]:
+        """For every variable the statement that reads it last; the end for what is returned."""
+        end = len(self.statements)
+        last = {name: end for name in self.graph.outputs}
+        last |= {name: end for name in self.inlining.variables_behind(self.graph.outputs)}
+        last |= {name: end for name, variable in self.variables.items() if variable in kept}
+        for index, node in enumerate(self.statements):
+            for name in self.inlining.variables_behind(self.inlining.data(node)):
+                last[name] = max(last.get(name, -1), index)
+        return last
+
+    def lines(self) -> list[str]:
+        """The statements, without the return."""
+        lines: list[str] = []
+        for index, node in enumerate(self.statements):
+            lines += self._loop(index, node) if node.op == "loop" else self._assignment(index, node)
+        return lines
+
+    def returned(self) -> list[str]:
+        """The expressions of the outputs."""
+        return [self._required(name).text for name in self.graph.outputs]
+
+    def _assignment(self, index: int, node: Node) -> list[str]:
+        text = self.render.node(node, self.read).text
+        targets = self._name(index, node, set())
+        return [f"{', '.join(targets)} = {text}"]
+
+    def _name(self, index: int, node: Node, avoid: set[str], prefer: Sequence[str] = ()) -> list[str]:
+        """Choose and record the variables of a statement's results."""
+        alive = {v for name, v in self.variables.items() if self.last_read.get(name, -1) > index}
+        results = self._results(node)
+        targets: list[str] = []
+        for position, name in enumerate(results):
+            taken = {*self.taken, *alive, *avoid, *targets}
+            targets.append(self._target(name, taken, prefer[position : position + 1]))
+            if name is not None:
+                self.variables[name] = targets[-1]
+        return targets
+
+    def _target(self, name: str | None, taken: set[str], prefer: Sequence[str]) -> str:
+        if prefer and prefer[0].isidentifier() and prefer[0] not in taken:
+            return prefer[0]
+        if name is None:
+            return "_"
+        if name in self.wanted and self.wanted[name] not in taken:
+            return self.wanted[name]
+        node = self.graph[name]
+        kind = str(node.attrs.get("name", "")) or node.op.rpartition(".")[2]
+        return choose(clean(name), taken, clean(kind))
+
+    def _results(self, node: Node) -> list[str | None]:
+        if not isinstance(node.type, tuple):
+            return [node.name]
+        items = self.items.get(node.name, {})
+        return [items.get(i) for i in range(len(node.type))]
+
+    def _loop(self, index: int, node: Node) -> list[str]:
+        carry = int(str(node.attrs.get("carry", 1)))
+        carried = [self._required(o).text for o in node.operands[:carry]]
+        member = self.render.members[node.name]
+        invariants = {self._required(o).text for o in node.operands[carry:] if o is not None}
+        element = member.element or member.reference
+        targets = self._name(index, node, {*invariants, element}, carried)
+        changed = [(t, c) for t, c in zip(targets, carried, strict=True) if t != c]
+        lines = [f"{', '.join(t for t, _ in changed)} = {', '.join(c for _, c in changed)}"] if changed else []
+        call = self.render.iteration(node, element, targets, self.read)
+        return [*lines, self._header(node, member), f"    {', '.join(targets)} = {call}"]
+
+    def _header(self, node: Node, member: Member) -> str:
+        start, count = node.attrs.get("start", 0), node.attrs["count"]
+        if not member.element:
+            return f"for _ in {range_text(self.render.scope, 0, count)}:"
+        siblings = [n for n in self.statements if n.name in self.render.members]
+        shared = [n for n in siblings if self.render.members[n.name].attribute == member.attribute and n.name != node.name]
+        layers = f"self.{member.attribute}"
+        if shared:
+            layers += self._part(start, count, last=shared[-1].op == "call" or self.statements.index(shared[-1]) < self.statements.index(node))
+        return f"for {member.element} in {layers}:"
+
+    def _part(self, start, count, last: bool) -> str:
+        scope = self.render.scope
+        first = "" if start == 0 else scope.value(start)
+        stop = "" if last else range_text(scope, start, count).removesuffix(")").rpartition(", ")[2].removeprefix("range(")
+        return f"[{first}:{stop}]"
+
+    def _required(self, name: str | None) -> Text:
+        value = self.read(name)
+        return Text("None") if value is None else value
+
+    def read(self, name: str | None) -> Text | None:
+        """The expression for a value: its variable, or its computation where it is inlined."""
+        if name is None:
+            return None
+        if name in self.variables:
+            return Text(self.variables[name])
+        return self.render.node(self.graph[name], self.read)

@@ -1,0 +1,104 @@
+"""From a graph to the file of a Keras layer."""
+
+from collections.abc import Iterable, Mapping
+
+from hf2khc.ir.graph import Graph, Node
+from hf2khc.write.analysis import Analysis
+from hf2khc.write.arguments import ordered
+from hf2khc.write.body import Body
+from hf2khc.write.construction import ClassHead, Construction, shape_argument
+from hf2khc.write.members import members
+from hf2khc.write.names import input_names, snake
+from hf2khc.write.plan import Field
+from hf2khc.write.render import Render
+from hf2khc.write.scope import Scope
+from hf2khc.write.source_text import (
+    argument_docs,
+    docstring,
+    entry,
+    get_config,
+    indent,
+    init_arguments,
+    paragraph,
+    signature,
+)
+
+
+def write_layer(analysis: Analysis, graph: Graph, heads: Mapping[str, ClassHead]) -> tuple[ClassHead, str]:
+    """The head of a graph's class and the unformatted text of its file."""
+    scope = Scope(analysis, graph)
+    owned = members(analysis, graph)
+    build = Construction(analysis, graph, scope, heads, builds=True).lines(owned)
+    call = _call(analysis, graph, Render(analysis, graph, scope, owned, analysis.training(graph.name)), scope)
+    for parameter in graph.parameters:
+        scope.field(parameter)
+    fields = ordered(_in_plan_order(analysis, scope))
+    head = ClassHead(graph.name, module_name(analysis.plan.package, analysis.plan.prefix, graph.name), fields)
+    methods = [_init(fields), _build(graph, build), call, get_config(fields) if fields else []]
+    body = docstring(_docs(analysis, graph, fields))
+    for method in methods:
+        body += ["", *method] if method else []
+    lines = [*class_imports(analysis, graph, heads), "", ""]
+    lines += [register(analysis.plan.package), f"class {graph.name}(keras.layers.Layer):", *indent(body)]
+    return head, "\n".join(lines) + "\n"
+
+
+def module_name(package: str, prefix: str, name: str) -> str:
+    """`LlamaRMSNorm` of package `llama` as `llama_rms_norm`."""
+    return f"{package}_{snake(name.removeprefix(prefix) or name)}"
+
+
+def register(package: str) -> str:
+    return f'@keras.saving.register_keras_serializable(package="{package}")'
+
+
+def class_imports(analysis: Analysis, graph: Graph, heads: Mapping[str, ClassHead]) -> list[str]:
+    """All a class may need; ruff drops what it does not and puts them in order."""
+    used = dict.fromkeys(str(node.attrs["graph"]) for node in analysis.printed(graph.name) if _calls(node))
+    package = analysis.plan.package
+    own = [f"from {package}.{heads[name].module} import {heads[name].name}" for name in used]
+    return ["import math", "", "import keras", "from keras import ops", "", *own]
+
+
+def _calls(node: Node) -> bool:
+    return node.op in ("call", "loop")
+
+
+def _in_plan_order(analysis: Analysis, scope: Scope) -> Iterable[Field]:
+    order = {field.source: i for i, field in enumerate(analysis.plan.fields)}
+    return (
+        Field(source, f.name, f.value, f.doc) if f.source != source else f
+        for source, f in sorted(scope.sources.items(), key=lambda item: (order.get(item[1].source, len(order)), item[0]))
+    )
+
+
+def _init(fields: tuple[Field, ...]) -> list[str]:
+    if not fields:
+        return []
+    body = ["super().__init__(**kwargs)", *(f"self.{f.name} = {f.name}" for f in fields)]
+    return [signature("__init__", [*init_arguments(fields), "**kwargs"]), *indent(body)]
+
+
+def _build(graph: Graph, lines: list[str]) -> list[str]:
+    return [signature("build", [shape_argument(graph)]), *indent([*lines, "self.built = True"])] if lines else []
+
+
+def _call(analysis: Analysis, graph: Graph, render: Render, scope: Scope) -> list[str]:
+    names = input_names(node.name for node in graph.inputs)
+    body = Body(analysis, graph, render, names, taken=scope.size_names())
+    lines, returned = body.lines(), body.returned()
+    sizes = [f"{name} = {text}" for name, text in scope.sizes.items()]
+    training = ["training=None"] if render.training else []
+    arguments = [*names.values(), *training]
+    return [signature("call", arguments), *indent([*sizes, *lines, f"return {', '.join(returned)}"])]
+
+
+def _docs(analysis: Analysis, graph: Graph, fields: tuple[Field, ...]) -> list[str]:
+    prefix = analysis.plan.prefix
+    words = snake(graph.name.removeprefix(prefix) or graph.name).replace("_", " ")
+    words = words if words.endswith("layer") else f"{words} layer"
+    lines = paragraph(f"{words[0].upper()}{words[1:]} of the {prefix} backbone.")
+    if fields:
+        lines += ["", "Args:", *argument_docs(fields)]
+        lines += entry("**kwargs", "Additional keyword arguments passed to `keras.layers.Layer`.")
+    return lines

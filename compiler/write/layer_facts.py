@@ -1,0 +1,106 @@
+"""What Keras itself says about layers and operations: the one place of the code writer that asks it."""
+
+import functools
+import inspect
+from collections.abc import Mapping
+
+import keras
+from keras.src.layers.merging.base_merge import Merge
+
+from hf2khc.diagnostics import fail
+
+_NO_DEFAULT = inspect.Parameter.empty
+
+
+@functools.lru_cache(maxsize=256)
+def layer_type(op: str) -> type:
+    """The class behind `layers.X`.
+
+    Raises:
+        ConversionError: `unknown-layer`.
+    """
+    cls = getattr(keras.layers, op.removeprefix("layers."), None)
+    if cls is None:
+        raise fail("unknown-layer", f"keras.layers has no {op.removeprefix('layers.')}")
+    return cls
+
+
+@functools.lru_cache(maxsize=256)
+def constructor_defaults(op: str) -> Mapping[str, object]:
+    """Defaults of a layer's constructor by argument, `inspect.Parameter.empty` for a required one."""
+    parameters = list(inspect.signature(layer_type(op).__init__).parameters.values())[1:]
+    named = {p.name: p.default for p in parameters if p.kind is not p.VAR_KEYWORD}
+    return {**named, "name": None, "dtype": None, "trainable": True}
+
+
+@functools.lru_cache(maxsize=256)
+def call_arguments(op: str) -> tuple[str, ...]:
+    """Names of the arguments of a layer's `call`."""
+    return tuple(inspect.signature(layer_type(op).call).parameters)[1:]
+
+
+def takes_training(op: str) -> bool:
+    """Whether a layer behaves otherwise in training."""
+    return "training" in call_arguments(op)
+
+
+def takes_list(op: str) -> bool:
+    """Whether a layer takes its inputs as one list, as `Add` and `Concatenate` do."""
+    return issubclass(layer_type(op), Merge)
+
+
+@functools.lru_cache(maxsize=512)
+def op_parameters(op: str) -> tuple[tuple[str, object], ...]:
+    """Parameters of `ops.X` in order, each with its default or `inspect.Parameter.empty`.
+
+    Raises:
+        ConversionError: `unknown-op`.
+    """
+    function = getattr(keras.ops, op.removeprefix("ops."), None)
+    if function is None:
+        raise fail("unknown-op", f"keras.ops has no {op.removeprefix('ops.')}")
+    parameters = inspect.signature(function).parameters.values()
+    return tuple((p.name, p.default) for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)
+
+
+def is_required(default: object) -> bool:
+    return default is _NO_DEFAULT
+
+
+@functools.lru_cache(maxsize=1)
+def reserved_attributes() -> frozenset[str]:
+    """Attributes of layers and models that a generated class must not overwrite."""
+    return frozenset({*dir(keras.layers.Layer), *dir(keras.Model), *vars(keras.layers.Layer(name="probe"))})
+
+
+_variables: dict[tuple, tuple[str, ...]] = {}
+
+
+def variable_names(op: str, attributes: Mapping[str, object], shapes: tuple[tuple[int, ...], ...]) -> tuple[str, ...]:
+    """Paths of a layer's weights below the layer's own name, in the order of `layer.weights`.
+
+    Args:
+        op: `layers.X`.
+        attributes: evaluated constructor arguments.
+        shapes: shapes of the call's inputs; further ones are ignored.
+
+    Raises:
+        ConversionError: `layer-arguments`, where Keras does not accept them.
+    """
+    key = (op, repr(sorted(attributes.items())), shapes)
+    if key not in _variables:
+        _variables[key] = _built(op, attributes, shapes)
+    return _variables[key]
+
+
+def _built(op: str, attributes: Mapping[str, object], shapes: tuple[tuple[int, ...], ...]) -> tuple[str, ...]:
+    if takes_list(op):
+        return ()
+    try:
+        layer = layer_type(op)(**{**attributes, "name": "probe"})
+        required = [p for p in inspect.signature(layer.build).parameters.values() if p.default is _NO_DEFAULT]
+        layer.build(*shapes[: max(1, len(required))])
+    except (TypeError, ValueError) as error:
+        raise fail("layer-arguments", f"{op} does not accept {dict(attributes)}: {error}") from error
+    names = (weight.path.removeprefix("probe/") for weight in layer.weights)
+    return tuple(names)

@@ -1,0 +1,64 @@
+"""Names in the printed code."""
+
+import builtins
+import keyword
+import re
+from collections.abc import Iterable
+
+RESERVED = frozenset({*keyword.kwlist, *dir(builtins), "self", "ops", "keras", "math", "training", "dtype", "kwargs", "i"})
+
+# Names that only say which operation made a value; `x` says as much.
+_SAYS_NOTHING = frozenset(
+    "linear add mul view transpose to matmul getitem get_item reshape output out result value_ tensor y z multiply gelu relu "
+    "silu tanh dense cast permute contiguous expand unsqueeze squeeze embedding layer_norm rms_norm dropout softmax "
+    "expand_dims concatenate cat stack where rsqrt einsum subtract sub divide div negative neg mean pow power square "
+    "sum hidden_states x activation item conv2d flatten clone broadcast_to repeat take slice a b c t h".split()
+)
+
+
+def clean(name: str) -> str:
+    """The name of a value as a Python name: no dots, no leading underscore, no trailing number."""
+    text = re.sub(r"[^0-9A-Za-z]+", "_", name.removeprefix("@")).strip("_").lower()
+    text = re.sub(r"(_\d+)+$", "", text) or "x"
+    text = f"x{text}" if text[0].isdigit() else text
+    return f"{text}s" if text in RESERVED else text
+
+
+def says_nothing(name: str) -> bool:
+    """Whether a cleaned name is better replaced by `x`."""
+    return name in _SAYS_NOTHING
+
+
+def choose(name: str, taken: Iterable[str], kind: str = "") -> str:
+    """A free name for a value: `x` for one that says nothing, else its own, with `kind` of operation where that is taken."""
+    taken = {*taken, *RESERVED}
+    candidates = ["x", name] if says_nothing(name) else [name]
+    candidates += [f"{name}_{kind}" if kind else name, "x", "y", "z", f"other_{name}", f"another_{name}"]
+    candidates += [f"{name}_{letter}" for letter in "abcdefghijklmnopqrstuvwxyz"]
+    return next(c for c in candidates if c not in taken)
+
+
+def snake(name: str) -> str:
+    """`LlamaRMSNorm` as `llama_rms_norm`."""
+    text = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name)
+    return re.sub(r"[^0-9a-z]+", "_", text.lower()).strip("_")
+
+
+def input_variable(name: str) -> str:
+    """`token_ids` as `token_id_input`, as KerasHub calls the tensors of its functional models."""
+    singular = name[:-1] if name.endswith("s") and not name.endswith("ss") else name
+    return f"{singular}_input"
+
+
+def input_names(names: Iterable[str]) -> dict[str, str]:
+    """A Python name for every input of a graph, no two the same."""
+    chosen: dict[str, str] = {}
+    for name in names:
+        chosen[name] = choose_input(clean(name), set(chosen.values()))
+    return chosen
+
+
+def choose_input(name: str, taken: set[str]) -> str:
+    """`name`, or with a letter where it is taken."""
+    candidates = [name, *(f"{name}_{letter}" for letter in "abcdefghijklmnopqrstuvwxyz")]
+    return next(c for c in candidates if c not in taken)

@@ -1,0 +1,156 @@
+"""From one operation to the Python expression for it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hf2khc.diagnostics import fail
+from hf2khc.ir.expr import Expr, names_of
+from hf2khc.ir.graph import Node
+from hf2khc.ir.types import Tensor
+from hf2khc.write.layer_facts import is_required, op_parameters
+from hf2khc.write.scope import Scope
+
+ATOM, NEGATIVE, PRODUCT, SUM = 3, 2, 1, 0
+_OPERATORS = {"ops.add": ("+", SUM), "ops.subtract": ("-", SUM), "ops.multiply": ("*", PRODUCT), "ops.divide": ("/", PRODUCT)}
+LISTS = ("ops.concatenate", "ops.stack", "ops.hstack", "ops.vstack")
+# Required arguments that are nevertheless written with their names.
+_NAMED = ("axis", "repeats", "pad_width")
+
+
+@dataclass(frozen=True)
+class Text:
+    """An expression and how tightly it binds."""
+
+    text: str
+    binds: int = ATOM
+
+    def inside(self, binds: int) -> str:
+        """The expression as an operand of something that binds as `binds`."""
+        return self.text if self.binds >= binds else f"({self.text})"
+
+
+def operation(node: Node, operands: Sequence[Text | None], scope: Scope, plain: bool) -> Text:
+    """The expression for an `ops.*` node.
+
+    Args:
+        node: the operation.
+        operands: the expressions of its operands.
+        scope: spells attributes.
+        plain: whether Python's operators do on the operands what `keras.ops` does.
+    """
+    if node.op == "ops.get_item" and operands[0] is not None:
+        return Text(f"{operands[0].inside(ATOM)}[{_key(node.attrs['key'], scope)}]")
+    if node.op == "ops.negative" and plain and operands[0] is not None:
+        return Text(f"-{operands[0].inside(NEGATIVE)}", NEGATIVE)
+    if node.op in _OPERATORS and plain:
+        return _infix(node, operands, scope)
+    name = node.op.removeprefix("ops.")
+    return Text(f"ops.{name}({', '.join(_arguments(node, operands, scope))})")
+
+
+def _infix(node: Node, operands: Sequence[Text | None], scope: Scope) -> Text:
+    symbol, binds = _OPERATORS[node.op]
+    rest = iter(operands)
+    sides = [_number(node.attrs[k], scope) if k in node.attrs else next(rest) for k in ("x1", "x2")]
+    left, right = (side if side is not None else Text("None") for side in sides)
+    return Text(f"{left.inside(binds)} {symbol} {right.inside(binds + 1)}", binds)
+
+
+def _number(value, scope: Scope) -> Text:
+    text = scope.value(value)
+    simple = not isinstance(value, Expr) or text.replace(".", "").replace("_", "").isalnum()
+    negative = isinstance(value, int | float) and str(value).startswith("-")
+    return Text(text, NEGATIVE if negative else ATOM if simple else -1)
+
+
+def _arguments(node: Node, operands: Sequence[Text | None], scope: Scope) -> list[str]:
+    texts = ["None" if o is None else o.text for o in operands]
+    if node.op == "ops.einsum":
+        return [scope.value(node.attrs["subscripts"]), *texts]
+    queue = [f"[{', '.join(texts)}]"] if node.op in LISTS else texts
+    parameters = op_parameters(node.op)
+    unknown = [key for key in node.attrs if key not in dict(parameters)]
+    if unknown:
+        raise fail("op-arguments", f"%{node.name}: {node.op} has no argument {unknown[0]}", location=str(node.loc or ""))
+    written, contiguous = [], True
+    for name, default in parameters:
+        if name in node.attrs:
+            value = node.attrs[name]
+            if not is_required(default) and name != "dtype" and type(value) is type(default) and value == default:
+                contiguous = False
+                continue
+            text = attribute(node, name, scope)
+            positional = contiguous and name not in _NAMED and (is_required(default) or name in ("x1", "x2"))
+            contiguous = positional
+        elif queue:
+            text, positional = queue.pop(0), contiguous
+            if text == "None":
+                contiguous = False
+                continue
+        else:
+            contiguous = False
+            continue
+        written.append(text if positional else f"{name}={text}")
+    if queue:
+        raise fail("op-arguments", f"%{node.name}: {node.op} takes no {len(operands)} operands", location=str(node.loc or ""))
+    return written
+
+
+def attribute(node: Node, name: str, scope: Scope) -> str:
+    """The text of one attribute of an operation."""
+    value = node.attrs[name]
+    if name == "dtype":
+        return f'"{"int32" if value == "int64" else value}"'
+    if name == "newshape" and isinstance(value, tuple):
+        return new_shape(value, scope)
+    return scope.value(value)
+
+
+def new_shape(dims: tuple, scope: Scope) -> str:
+    """The target of a reshape; the last size known only at run time is left to Keras as -1."""
+    unknown = [i for i, dim in enumerate(dims) if isinstance(dim, Expr) and any(map(scope.is_size, dim.names))]
+    if unknown and -1 not in dims:
+        dims = tuple(-1 if i == unknown[-1] else dim for i, dim in enumerate(dims))
+    return scope.value(dims)
+
+
+def _key(key, scope: Scope) -> str:
+    if isinstance(key, tuple) and key and key[0] == "slice":
+        return _slice(key, scope)
+    if not isinstance(key, tuple):
+        return _item(key, scope)
+    return ", ".join(_item(item, scope) for item in key)
+
+
+def _item(item, scope: Scope) -> str:
+    if item in ("ellipsis", "..."):
+        return "..."
+    if isinstance(item, tuple):
+        return _slice(item, scope)
+    return scope.value(item)
+
+
+def _slice(item: tuple, scope: Scope) -> str:
+    start, stop, step = (None if part is None else scope.value(part) for part in (*item[1:], None, None, None)[:3])
+    start = None if start == "0" else start
+    text = f"{start or ''}:{stop or ''}"
+    return text if step in (None, "1") else f"{text}:{step}"
+
+
+def plain_operands(node: Node, types: Sequence[Tensor], pinned: Sequence[bool], scope: Scope) -> bool:
+    """Whether Python's operators do on the operands what `keras.ops` does, on every backend and dtype policy.
+
+    TensorFlow does not mix dtypes, and under a mixed policy a value that is float32 for good meets one that is not.
+    """
+    if node.op not in _OPERATORS and node.op != "ops.negative":
+        return False
+    if not types or len({t.dtype for t in types}) != 1 or len(set(pinned)) != 1 or types[0].dtype == "bool":
+        return False
+    numbers = [node.attrs[k] for k in ("x1", "x2") if k in node.attrs]
+    if any(map(scope.is_size, names_of(tuple(numbers)))):
+        return False
+    if types[0].is_floating:
+        return True
+    return node.op != "ops.divide" and all(isinstance(n, int) and not isinstance(n, bool) for n in numbers)
+
+

@@ -1,0 +1,42 @@
+"""From a plan to the files of the package."""
+
+from collections.abc import Mapping
+
+from hf2khc.diagnostics import fail
+from hf2khc.write.analysis import Analysis
+from hf2khc.write.backbone_class import write_backbone
+from hf2khc.write.construction import ClassHead
+from hf2khc.write.layer_class import write_layer
+from hf2khc.write.plan import Plan
+from hf2khc.write.source_text import formatted
+from hf2khc.write.test_class import write_test
+
+
+def write_package(plan: Plan) -> dict[str, str]:
+    """The text of every file of the package by its name in the folder, formatted.
+
+    Raises:
+        ConversionError: where the program cannot be written, with the node or the name that is in the way.
+    """
+    analysis = Analysis(plan)
+    heads: dict[str, ClassHead] = {}
+    files: dict[str, str] = {}
+    for graph in analysis.graphs:
+        if graph.name == plan.program.entry:
+            continue
+        head, text = write_layer(analysis, graph, heads)
+        if f"{head.module}.py" in files:
+            raise fail("package-files", f"two classes belong in {head.module}.py", hint="rename one of them")
+        heads[graph.name] = head
+        files[f"{head.module}.py"] = text
+    backbone = f"{plan.package}_backbone"
+    files[f"{backbone}.py"] = write_backbone(analysis, heads)
+    files[f"{backbone}_test.py"] = write_test(plan)
+    shaped = {name: formatted(text, plan.package) for name, text in files.items()}
+    return {"__init__.py": _init(plan, heads), **dict(sorted(shaped.items()))}
+
+
+def _init(plan: Plan, heads: Mapping[str, ClassHead]) -> str:
+    modules = {f"{plan.package}_backbone": f"{plan.prefix}Backbone"} | {h.module: h.name for h in heads.values()}
+    lines = [f"from {plan.package}.{module} import {name} as {name}" for module, name in sorted(modules.items())]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,82 @@
+"""What the code writer is given: a program at the keras level and the names to print it with."""
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from hf2khc.diagnostics import fail
+from hf2khc.ir.graph import Program
+
+CONSTANT = "constant."
+
+
+@dataclass(frozen=True)
+class Field:
+    """One constructor argument.
+
+    Args:
+        source: the name used in `Expr`s, such as `config.hidden_size`; a graph parameter; or `constant.<path>`.
+        name: the Python name, such as `hidden_dim`.
+        value: the value for this model, JSON-serialisable.
+        doc: one line for `Args:`, type first, such as `int. The size of the vocabulary.`
+    """
+
+    source: str
+    name: str
+    value: object
+    doc: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A package to be written.
+
+    Args:
+        package: name of the folder and prefix of its files.
+        prefix: CamelCase prefix of the classes; the backbone is `<prefix>Backbone`.
+        program: at the keras level; every graph but the entry becomes a layer class.
+        fields: every field mentioned anywhere, in the order of the constructor.
+        inputs: for each input node of the entry, its name and dtype in the package.
+        outputs: names of the outputs in the package.
+        tiny: values by `Field.source` of a small config, for the tests that are printed; absent ones keep their value.
+        provenance: what the docstring says about the origin of the model, by label.
+    """
+
+    package: str
+    prefix: str
+    program: Program
+    fields: tuple[Field, ...]
+    inputs: Mapping[str, tuple[str, str]]
+    outputs: tuple[str, ...]
+    tiny: Mapping[str, object] = field(default_factory=dict)
+    provenance: Mapping[str, str] = field(default_factory=dict)
+
+    @functools.cached_property
+    def by_source(self) -> Mapping[str, Field]:
+        return MappingProxyType({f.source: f for f in self.fields})
+
+    @functools.cached_property
+    def values(self) -> Mapping[str, object]:
+        """The value of every field by source, lists as tuples: what `Expr`s are evaluated with."""
+        return MappingProxyType({f.source: as_ir(f.value) for f in self.fields})
+
+    @functools.cached_property
+    def tiny_values(self) -> Mapping[str, object]:
+        """`values` at the small config."""
+        return MappingProxyType({**self.values, **{k: as_ir(v) for k, v in self.tiny.items()}})
+
+    def field(self, source: str) -> Field:
+        """The field of a source.
+
+        Raises:
+            ConversionError: `unnamed-field`, for a name the plan does not have.
+        """
+        if source not in self.by_source:
+            raise fail("unnamed-field", f"the package has no constructor argument for {source}")
+        return self.by_source[source]
+
+
+def as_ir(value):
+    """A JSON value as an attribute value: lists become tuples."""
+    return tuple(map(as_ir, value)) if isinstance(value, list | tuple) else value

@@ -1,0 +1,97 @@
+"""The names that may be written in one class, and a record of those that were."""
+
+from hf2khc.diagnostics import fail
+from hf2khc.ir.expr import Expr, names_of
+from hf2khc.ir.graph import Graph, join
+from hf2khc.write.analysis import Analysis
+from hf2khc.write.expressions import literal
+from hf2khc.write.names import input_names
+from hf2khc.write.plan import CONSTANT, Field
+
+_SYMBOLS = {"batch": "batch_size", "seq": "sequence_length", "sequence": "sequence_length"}
+
+
+class Scope:
+    """Spells config fields, graph parameters, constants and sizes for one graph.
+
+    Args:
+        analysis: the plan.
+        graph: the graph whose class is written.
+        owner: what stands before a constructor argument: `self.` in a layer, nothing in the backbone.
+    """
+
+    def __init__(self, analysis: Analysis, graph: Graph, owner: str = "self."):
+        self.analysis = analysis
+        self.graph = graph
+        self.owner = owner
+        self.sources: dict[str, Field] = {}
+        self.sizes: dict[str, str] = {}
+
+    def field(self, source: str) -> str:
+        """A constructor argument by `config.<name>`, graph parameter, or `constant.<path relative to the graph>`."""
+        if source not in self.sources:
+            self.sources[source] = self._argument(source)
+        return self.owner + self.sources[source].name
+
+    def _argument(self, source: str) -> Field:
+        plan = self.analysis.plan
+        if source in self.graph.parameters:
+            given = plan.by_source.get(source)
+            doc = given.doc if given else f"The `{source}` of this layer."
+            return Field(source, given.name if given else source, None, doc)
+        if source.startswith(CONSTANT):
+            return plan.field(CONSTANT + join(self.analysis.paths[self.graph.name][0], source.removeprefix(CONSTANT)))
+        return plan.field(source)
+
+    def value(self, value) -> str:
+        """An attribute value; sizes known at run time are spelled by the local variables of `call`."""
+        return literal(value, self._name, dynamic=any(map(self.is_size, names_of(value))))
+
+    def static(self, value) -> str:
+        """A value for the constructor or `build`.
+
+        Raises:
+            ConversionError: `dynamic-size`, where it depends on a size known at run time only.
+        """
+        return literal(value, self._static_name)
+
+    def dimension(self, dim) -> str:
+        """A dimension of a shape known when the layer is built; `None` where only the call knows it."""
+        if isinstance(dim, Expr) and any(self.is_size(name) for name in dim.names):
+            return "None"
+        return self.static(dim)
+
+    def shape(self, dims) -> str:
+        """A shape for `build`."""
+        items = [self.dimension(dim) for dim in dims]
+        return f"({items[0]},)" if len(items) == 1 else f"({', '.join(items)})"
+
+    def is_size(self, name: str) -> bool:
+        """Whether a name is a size known at run time."""
+        return not name.startswith("config.") and name not in self.graph.parameters
+
+    def _name(self, name: str) -> str:
+        return self._size(name) if self.is_size(name) else self.field(name)
+
+    def _static_name(self, name: str) -> str:
+        if self.is_size(name):
+            raise fail("dynamic-size", f"{self.graph.name} needs the size {name} when it is built")
+        return self.field(name)
+
+    def _size(self, symbol: str) -> str:
+        """The local variable of a size; `size_lines` assigns it."""
+        if self.owner == "":
+            raise fail("dynamic-size", f"the backbone itself cannot compute with the size {symbol}")
+        name = _SYMBOLS.get(symbol, symbol)
+        for node in self.graph.inputs:
+            for axis, dim in enumerate(node.tensor.shape):
+                if isinstance(dim, Expr) and dim.text == symbol:
+                    self.sizes[name] = f"ops.shape({input_names(n.name for n in self.graph.inputs)[node.name]})[{axis}]"
+                    return name
+        message = f"{self.graph.name}: the size {symbol} is not a dimension of any input"
+        raise fail("unknown-size", message, hint="pass a value that has the dimension to this graph")
+
+    def size_names(self) -> set[str]:
+        """Names kept for sizes, used or not."""
+        dims = [dim for node in self.graph.inputs for dim in node.tensor.shape]
+        return {_SYMBOLS.get(name, name) for dim in dims if isinstance(dim, Expr) for name in dim.names}

@@ -1,0 +1,42 @@
+"""Small programs at the keras level with the names a package gives them."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from hf2khc.ir.text import parse_program
+from hf2khc.write.plan import Field, Plan
+
+FOLDER = Path(__file__).parent
+TOKENS = {"input_ids": ("token_ids", "int32"), "attention_mask": ("padding_mask", "int32")}
+
+
+def program(name: str):
+    return parse_program((FOLDER / f"{name}.ir").read_text())
+
+
+def llama() -> Plan:
+    fields = (
+        Field("config.vocab_size", "vocabulary_size", 50, "int. The size of the token vocabulary."),
+        Field("config.num_hidden_layers", "num_layers", 3, "int. The number of decoder layers."),
+        Field("config.num_attention_heads", "num_query_heads", 4, "int. The number of query heads of each layer."),
+        Field("config.num_key_value_heads", "num_key_value_heads", 2, "int. The number of key and value heads."),
+        Field("config.hidden_size", "hidden_dim", 24, "int. The size of the hidden states."),
+        Field("config.intermediate_size", "intermediate_dim", 40, "int. The size of the feedforward layers."),
+        Field("config.head_dim", "head_dim", 6, "int. The size of each attention head."),
+        Field("config.rms_norm_eps", "layer_norm_epsilon", 1e-5, "float. Epsilon of the normalization layers."),
+        Field("config.attention_dropout", "attention_dropout", 0.0, "float. Dropout of attention weights."),
+        Field(
+            "constant.rotary_emb.inv_freq", "inverse_frequencies", [1.0, 0.04641589, 0.00215443],
+            "list of floats. The inverse frequencies of the rotary embedding.",
+        ),
+    )  # fmt: skip
+    tiny = {
+        "config.vocab_size": 11, "config.num_hidden_layers": 2, "config.num_attention_heads": 4,
+        "config.num_key_value_heads": 2, "config.hidden_size": 8, "config.intermediate_size": 12, "config.head_dim": 4,
+        "constant.rotary_emb.inv_freq": [1.0, 0.01],
+    }  # fmt: skip
+    outputs = ("sequence_output", "logits")
+    origin = {"transformers class": "`LlamaModel`", "sizes": "3 layers, 4 heads, 24 hidden, 10 thousand parameters"}
+    return Plan("llama", "Llama", program("llama"), fields, TOKENS, outputs, tiny, origin)
