@@ -47,7 +47,7 @@ types: setup  ## mypy, and import-linter for the one direction of the imports
 	@for path in compiler/*; do case $$path in *__pycache__) ;; *) ln -s "$(CURDIR)/$$path" $(TYPING)/ ;; esac; done
 	@ln -s "$(CURDIR)/passes" "$(CURDIR)/grammar" $(TYPING)/
 	$(BIN)/mypy
-	PYTHONPATH=build/typing $(BIN)/lint-imports --no-cache
+	PYTHONPATH=build/typing $(BIN)/lint-imports --no-cache --no-logo
 
 TOUR := --set n_layer=2 --set n_embd=32 --set n_head=4 --set vocab_size=128 --set n_positions=64
 

@@ -75,7 +75,7 @@ def test_killed_run_leaves_no_package_and_the_next_run_clears_up(tmp_path: Path)
     left = list(tmp_path.iterdir())
     assert len(left) == 1 and left[0].name.startswith(".out.hf2khc-")
     with staged(tmp_path / "out") as staging:
-        assert [path for path in tmp_path.iterdir()] == [staging]
+        assert list(tmp_path.iterdir()) == [staging]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 

@@ -1,5 +1,6 @@
 """What the command line does: convert, or print what a conversion sees."""
 
+import difflib
 import inspect
 import json
 import re
@@ -55,6 +56,7 @@ def _progress(options: Options) -> Iterator[Any]:
 
 
 def _print_program(options: Options) -> int:
+    _check_stage(options.emit_ir)
     with _progress(options) as progress:
         compiled = compile_only(
             options.model or "", random_init=options.random_init, overrides=options.overrides, task=options.task,
@@ -82,27 +84,32 @@ def _print_inside(options: Options, compiled: Any) -> None:
         sys.stdout.write(output.explanation(compiled))
 
 
+def _check_stage(stage: str | None) -> None:
+    """Refuses an unknown stage before the model is captured."""
+    from hf2khc.passes.pipeline import stage_names
+
+    known = [*stage_names(), ALL, LAST]
+    if stage is not None and stage not in known:
+        near = difflib.get_close_matches(stage, known, n=3) or known
+        hint = f"choose from {', '.join(near)}; `hf2khc --list-passes` shows them all"
+        raise fail("unknown-stage", f"there is no stage {stage!r}", location=f"--emit-ir={stage}", hint=hint)
+
+
 def _stage_text(stage: str, compiled: Any) -> str:
     from hf2khc.ir.text import format_program
 
-    stages = dict(compiled.stages)
     if stage == ALL:
-        return "".join(f"# {name}\n{format_program(program)}\n" for name, program in stages.items())
-    if stage == LAST:
-        return format_program(compiled.program)
-    if stage not in stages:
-        hint = f"choose from {', '.join(stages)}, {ALL}, {LAST}"
-        raise fail("unknown-stage", f"there is no stage {stage!r}", location=f"--emit-ir={stage}", hint=hint)
-    return format_program(stages[stage])
+        return "".join(f"# {name}\n{format_program(program)}\n" for name, program in compiled.stages.items())
+    return format_program(compiled.program if stage == LAST else compiled.stages[stage])
 
 
 def _list_passes(options: Options) -> int:
-    from hf2khc.driver.compile import PIPELINE
+    from hf2khc.passes.pipeline import PIPELINE
 
     rows = [
-        (function.__module__.split(".")[-2], function.__name__, (inspect.getdoc(function) or "").split("\n")[0])
+        (level.name, step.__name__, (inspect.getdoc(step) or "").split("\n")[0])
         for level in PIPELINE
-        for function in level
+        for step in level.passes
     ]
     if options.as_json:
         print(json.dumps([dict(zip(("level", "name", "description"), row, strict=True)) for row in rows], indent=2))

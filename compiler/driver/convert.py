@@ -12,7 +12,7 @@ from hf2khc.diagnostics import ConversionError, Diagnostic, fail
 from hf2khc.driver.package import staged
 from hf2khc.driver.report import ERROR_COLUMNS, Report, error_cells, worst, write_report
 from hf2khc.driver.stages import StageEvent, StageTimer
-from hf2khc.package import import_package, package_folder
+from hf2khc.package import import_package
 
 if TYPE_CHECKING:
     from keras import Model
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 OnEvent = Callable[[StageEvent], None]
 MOST_DIAGNOSTICS = 5
+SCRATCH = ".random-weights-"
 
 
 @dataclass(frozen=True)
@@ -89,23 +90,29 @@ def convert(
             model, random_init=random_init, task=task, overrides=dict(overrides or {}),
             trust_remote_code=trust_remote_code,
         )  # fmt: skip
-        from hf2khc.driver import steps
+        from hf2khc.driver.compile import compile_model
+        from hf2khc.driver.describe import describe
+        from hf2khc.driver.fill import fill, with_weights
+        from hf2khc.driver.layout import lay_out
+        from hf2khc.driver.proof import prove_package
 
-        compiled = steps.compile_model(source, validate=True, on_stage=stages)
+        compiled = compile_model(source, validate=True, on_stage=stages)
         stages("write")
-        written = steps.write(source, compiled, staging)
-        stages("weights")
-        transferred = steps.fill(source, written, staging, weights=weights, seed=seed)
-        stages("check")
-        proof = steps.prove(transferred.source, compiled, staging, backends) if check and weights else None
-        if proof is not None:
-            _require(proof)
+        sources = lay_out(compiled.plan, compiled.signature, staging)
+        with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=staging) as scratch:
+            stages("weights")
+            weighted = with_weights(source, Path(scratch), seed) if weights else source
+            filled = fill(weighted, compiled.plan, staging, weights=weights)
+            proof = None
+            if check and weights:
+                stages("check")
+                proof = prove_package(staging, weighted, compiled, backends, seed)
+                _require(proof)
         stages.end()
-        report = steps.report(transferred, compiled, proof, stages.records)
+        report = describe(source, compiled, filled, proof, stages.records, seed)
         write_report(report, staging)
-        sources = _sources(staging)
     directory = None if output is None else Path(output)
-    return Conversion(directory, compiled, sources, written.signature, transferred.weight_map, report)
+    return Conversion(directory, compiled, sources, compiled.signature, filled.weight_map, report)
 
 
 def compile_only(
@@ -186,11 +193,3 @@ def _destination(output: str | Path | None, overwrite: bool) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="hf2khc-package-") as folder:
         yield Path(folder)
-
-
-def _sources(directory: Path) -> dict[str, str]:
-    folder = package_folder(directory)
-    return {
-        str(path.relative_to(directory)): path.read_text(encoding="utf-8")
-        for path in sorted(folder.rglob("*.py"))
-    }  # fmt: skip

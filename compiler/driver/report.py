@@ -26,6 +26,8 @@ class Report:
         residue: operations that no idiom took up, written as plain ops, with their count.
         config_generalises: whether the package at another config equals the transformers model at that config.
         reasons: why it does not, one sentence each.
+        notes: what had to be done otherwise than planned to trace the model.
+        validation: largest error of each pass, on the twin in float64.
         errors: the proof, one row per backend, output and case; empty when it was skipped.
         runs: time and memory of the processes of the proof.
         proved: True or False as the proof says, None when it was skipped.
@@ -41,6 +43,8 @@ class Report:
     residue: Mapping[str, int] = field(default_factory=dict)
     config_generalises: bool = False
     reasons: Sequence[str] = ()
+    notes: Sequence[str] = ()
+    validation: Mapping[str, float] = field(default_factory=dict)
     errors: Sequence[OutputError] = ()
     runs: Sequence[Run] = ()
     proved: bool | None = None
@@ -87,6 +91,8 @@ def to_markdown(report: Report) -> str:
         _errors(report),
         _idioms(report),
         _fields("Residue: operations outside every idiom", report.residue),
+        _validation(report.validation),
+        _notes(report.notes),
         _stages(report.stages),
         _fields("Weights", report.weights),
         _fields("Versions", report.versions),
@@ -133,6 +139,17 @@ def error_cells(row: OutputError) -> tuple[str, ...]:
 def _idioms(report: Report) -> str:
     rows = [(layer, name, str(count)) for layer, found in report.idioms.items() for name, count in found.items()]
     return "## Idioms recognised\n\n" + table(("layer", "idiom", "count"), rows) if rows else ""
+
+
+def _validation(validation: Mapping[str, float]) -> str:
+    rows = [(name, f"{error:.1e}") for name, error in validation.items()]
+    return (
+        "## Passes, validated in float64 on a small twin\n\n" + table(("pass", "largest error"), rows) if rows else ""
+    )
+
+
+def _notes(notes: Sequence[str]) -> str:
+    return "\n".join(["## Notes of the capture", "", *(f"- {note}" for note in notes)]) if notes else ""
 
 
 def _stages(stages: Sequence[StageRecord]) -> str:

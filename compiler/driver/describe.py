@@ -1,0 +1,84 @@
+"""The report of a finished conversion, put together from what each stage knows."""
+
+import platform
+from collections.abc import Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from hf2khc.capture.source import Source
+from hf2khc.check.proof import Proof
+from hf2khc.driver.compile import Compiled
+from hf2khc.driver.fill import Filled
+from hf2khc.driver.report import Report
+from hf2khc.driver.stages import StageRecord
+
+_PACKAGES = ("hf2khc", "torch", "transformers", "keras", "keras-hub", "numpy", "jax", "tensorflow")
+
+
+def describe(
+    source: Source, compiled: Compiled, filled: Filled, proof: Proof | None, stages: Sequence[StageRecord], seed: int
+) -> Report:
+    """The report.
+
+    Args:
+        source: the model as the user named it.
+        compiled: the passes' result.
+        filled: the weights.
+        proof: None when it was skipped.
+        stages: what was timed so far.
+        seed: of random weights.
+    """
+    stats = filled.stats
+    return Report(
+        source={
+            "model": source.model,
+            "class": source.model_class.__name__,
+            "config_class": type(source.config).__name__,
+            "weights": _origin_of_weights(source, seed),
+        },
+        sizes=dict(_scalars(source.config.to_dict(), "")),
+        parameters={"transformers": compiled.captured.parameters, "keras": stats.parameters},
+        idioms=compiled.idioms,
+        residue=compiled.residue,
+        config_generalises=not compiled.generalises,
+        reasons=compiled.generalises,
+        notes=compiled.captured.notes,
+        validation=compiled.validation,
+        errors=proof.rows if proof is not None else (),
+        runs=proof.runs if proof is not None else (),
+        proved=None if proof is None else proof.holds,
+        stages=stages,
+        weights={
+            "variables": stats.variables,
+            "written_bytes": stats.written_bytes,
+            "seconds": round(stats.seconds, 3),
+            "memory_above_imports_bytes": stats.peak_bytes - stats.base_bytes,
+            "not_consumed": len(filled.weight_map.not_consumed),
+            "aliases": len(filled.weight_map.aliases),
+        },
+        versions=dict(_versions()),
+    )
+
+
+def _origin_of_weights(source: Source, seed: int) -> str:
+    if source.live is not None:
+        return "the model that was passed in"
+    return f"random, seed {seed}" if source.directory is None else str(source.directory)
+
+
+def _scalars(config: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    """Numbers, switches and words of a config; fields of sub-configs are dotted."""
+    for name, value in config.items():
+        if isinstance(value, dict):
+            yield from _scalars(value, f"{prefix}{name}.")
+        elif isinstance(value, bool | int | float | str) and not name.startswith("_"):
+            yield f"{prefix}{name}", value
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    yield "python", platform.python_version()
+    for name in _PACKAGES:
+        try:
+            yield name, version(name)
+        except PackageNotFoundError:
+            continue

@@ -1,0 +1,152 @@
+"""The weights of a package: made where there are none, named as in the file, mapped, and moved into the preset."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hf2khc.capture.build import build_meta
+from hf2khc.capture.checkpoint_files import read_checkpoint
+from hf2khc.capture.checkpoint_names import CheckpointNames, checkpoint_names
+from hf2khc.capture.file_operations import FileOperation
+from hf2khc.capture.random_weights import materialise
+from hf2khc.capture.source import Source
+from hf2khc.weights.checkpoint import Checkpoint
+from hf2khc.weights.rows import NotConsumed, Origin, Row, WeightMap, bind_rows, write_weight_map
+from hf2khc.weights.transfer import TransferStats, transfer
+from hf2khc.weights.transform import output_shape, source_names
+from hf2khc.write.plan import Plan
+from hf2khc.write.weight_paths import WeightPath, weight_paths
+
+WEIGHT_MAP_FILE = "weight_map.json"
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A package with its preset.
+
+    Args:
+        source: the model, with the directory its weights were read from.
+        weight_map: what came from where.
+        stats: of the transfer.
+    """
+
+    source: Source
+    weight_map: WeightMap
+    stats: TransferStats
+
+
+class PlannedCheckpoint:
+    """The checkpoint that a model without weights would be saved as: names, shapes and dtypes, and no values."""
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], dtypes: Mapping[str, str], directory: Path):
+        self.directory = directory
+        self._shapes, self._dtypes = shapes, dtypes
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._shapes
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a tensor."""
+        return self._shapes[name]
+
+    def dtype(self, name: str) -> str:
+        """Keras dtype name of a tensor."""
+        return self._dtypes[name]
+
+
+def with_weights(source: Source, scratch: Path, seed: int) -> Source:
+    """The source with weights on disk: its own, or random ones (or those of a live model) written to `scratch`.
+
+    Raises:
+        ConversionError: `not-enough-memory`, `not-enough-disk`, `cannot-build`, `cannot-save`.
+    """
+    return source if source.directory is not None else materialise(source, scratch, seed)
+
+
+def fill(source: Source, plan: Plan, directory: Path, *, weights: bool) -> Filled:
+    """Writes `weight_map.json` and `preset/`.
+
+    Args:
+        source: the model; without a directory only the map is written, for the file the model would be saved as.
+        plan: of the package.
+        directory: the package, with `preset/config.json`.
+        weights: whether the weights themselves are written.
+
+    Raises:
+        ConversionError: weights that do not fit the config, a broken law of the map, a broken checkpoint.
+    """
+    paths = weight_paths(plan)
+    constants = {path.constant: np.asarray(plan.program.constants[path.constant]) for path in paths if path.constant}
+    rows = [_row(path, constants) for path in paths]
+    if source.directory is None:
+        weight_map = WeightMap(_shaped(bind_rows(rows, *_planned(source))))
+    else:
+        weight_map = _bound(source, source.directory, rows)
+    write_weight_map(directory / WEIGHT_MAP_FILE, weight_map)
+    stats = transfer(directory, weight_map, source.directory, constants, weights=weights)
+    return Filled(source, weight_map, stats)
+
+
+def _row(path: WeightPath, constants: Mapping[str, np.ndarray]) -> Row:
+    if not path.constant:
+        return Row(path.keras, path.sources, path.transform, (), "float32")
+    value = constants[path.constant]
+    shape = output_shape(path.transform, [value.shape])
+    return Row(path.keras, (), path.transform, shape, _keras_dtype([str(value.dtype)]), constant=path.constant)
+
+
+def _shaped(rows: Iterable[Row]) -> tuple[Row, ...]:
+    """Bound rows with the shape and dtype that their tensors give; the laws compare them with the variables."""
+    return tuple(
+        row if row.constant else
+        replace(row, keras_shape=output_shape(row.transform, row.hf_shapes), keras_dtype=_keras_dtype(row.hf_dtypes))
+        for row in rows
+    )  # fmt: skip
+
+
+def _keras_dtype(dtypes: Sequence[str]) -> str:
+    """Weights are kept in float32, whatever floats the file has; integers keep their dtype."""
+    return "float32" if any("float" in dtype for dtype in dtypes) else dtypes[0]
+
+
+def _bound(source: Source, directory: Path, rows: Sequence[Row]) -> WeightMap:
+    names = checkpoint_names(build_meta(source.config, source.model_class), read_checkpoint(directory))
+    origins = {path: _origin(operation) for path, operation in names.stored.items()}
+    bound = _shaped(bind_rows(rows, origins, Checkpoint(directory)))
+    return WeightMap(bound, (), tuple(_not_consumed(source, names, bound)))
+
+
+def _not_consumed(source: Source, names: CheckpointNames, rows: Iterable[Row]) -> Iterable[NotConsumed]:
+    consumed = {name for row in rows for name in row.hf}
+    for name, reason in names.unused.items():
+        if name not in consumed:
+            yield NotConsumed(name, reason)
+    stored = {name for operation in names.stored.values() for name in operation.tensors}
+    for name in sorted(stored - consumed - names.unused.keys()):
+        yield NotConsumed(name, f"no output of {source.model_class.__name__} depends on it")
+
+
+def _planned(source: Source) -> tuple[dict[str, Origin], Any]:
+    tensors = build_meta(source.config, source.model_class).state_dict()
+    shapes = {name: tuple(value.shape) for name, value in tensors.items()}
+    dtypes = {name: str(value.dtype).removeprefix("torch.") for name, value in tensors.items()}
+    return {name: Origin((name,)) for name in shapes}, PlannedCheckpoint(shapes, dtypes, Path(source.model))
+
+
+def _origin(operation: FileOperation) -> Origin:
+    """What loading does to the tensors of the file, in the language of the weight map."""
+    names = dict(zip(operation.tensors, source_names(len(operation.tensors)), strict=True))
+    return Origin(operation.tensors, _expression(operation, names))
+
+
+def _expression(operation: FileOperation, names: Mapping[str, str]) -> str:
+    if operation.is_tensor:
+        return names[operation.tensors[0]]
+    operands = [_expression(operand, names) for operand in operation.operands]
+    if operation.op in ("concatenate", "stack"):
+        operands = [f"[{', '.join(operands)}]"]
+    arguments = [*operands, *(f"{name}={value!r}" for name, value in operation.attrs)]
+    return f"{operation.op}({', '.join(arguments)})"

@@ -1,0 +1,72 @@
+"""The proof of a package: which inputs, at which sizes, against which model."""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from hf2khc.capture.frontend import Captured
+from hf2khc.capture.inputs import sample_inputs
+from hf2khc.capture.source import Source
+from hf2khc.check import proof as data
+from hf2khc.check.cases import build_cases, choose_sizes
+from hf2khc.check.prove import BACKENDS, prove
+from hf2khc.driver.compile import Compiled
+from hf2khc.ir.expr import Expr, names_of
+
+
+def prove_package(
+    directory: Path, source: Source, compiled: Compiled, backends: Sequence[str] | None, seed: int = 0
+) -> data.Proof:
+    """Runs the proof of a package with its weights.
+
+    Args:
+        directory: the package.
+        source: the model, with its weights in `source.directory`.
+        compiled: what the package was written from.
+        backends: Keras backends; those installed by default.
+        seed: of the inputs.
+
+    Raises:
+        ConversionError: `reference`, when the transformers model cannot be run.
+    """
+    cases = proof_cases(source, compiled.captured, seed)
+    return prove(directory, reference(source), cases, compiled.signature, backends or installed_backends())
+
+
+def proof_cases(source: Source, captured: Captured, seed: int) -> dict[str, dict[str, np.ndarray]]:
+    """The input sets: free sizes other than the traced ones, with padding where the model takes a mask."""
+    free = free_symbols(captured)
+    held = {symbol: size for symbol, size in captured.sizes.items() if symbol not in free}
+    longest = getattr(source.config.get_text_config(), "max_position_embeddings", None)
+    limits = {symbol: longest for symbol in free if longest and symbol.endswith("seq")}
+    bindings = choose_sizes({symbol: size for symbol, size in captured.sizes.items() if symbol in free}, limits)
+    # choose_sizes always binds the batch: a batch that torch would not free keeps the size of the trace.
+    sizes = [{**binding, **held} for binding in bindings]
+
+    def sample(binding: Mapping[str, int], number: int, padding: str) -> dict[str, np.ndarray]:
+        return sample_inputs(captured.spec, dict(binding), number, padding)
+
+    return build_cases(sample, sizes, masked=any(entry.role == "mask" for entry in captured.spec), seed=seed)
+
+
+def free_symbols(captured: Captured) -> frozenset[str]:
+    """The symbols that the program kept: the others were fixed to the size of the trace."""
+    shapes = [node.tensor.shape for node in captured.program.main.inputs]
+    return frozenset(name for shape in shapes for size in shape if isinstance(size, Expr) for name in names_of(size))
+
+
+def reference(source: Source) -> data.Source:
+    """The model as the process of the reference finds it."""
+    # Whatever made the class importable here makes it importable there: code of a repository, a script's folder.
+    search = tuple(dict.fromkeys(path or os.getcwd() for path in sys.path))
+    cls = source.model_class
+    return data.Source(cls.__module__, cls.__qualname__, str(source.directory), python_path=search)
+
+
+def installed_backends() -> tuple[str, ...]:
+    """The Keras backends that are installed here."""
+    return tuple(name for name in BACKENDS if find_spec(name) is not None)
