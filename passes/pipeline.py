@@ -8,6 +8,7 @@ from hf2khc.passes.core.index_by_arange import index_by_arange
 from hf2khc.passes.core.inline_functions import inline_functions
 from hf2khc.passes.core.lower_aten import lower_aten
 from hf2khc.passes.core.normalize import normalize
+from hf2khc.passes.hub.channels_last_inputs import channels_last_inputs
 from hf2khc.passes.hub.hoist_loops import hoist_loops
 from hf2khc.passes.hub.inline_layers import inline_layers
 from hf2khc.passes.hub.merge_graphs import merge_graphs
@@ -61,6 +62,8 @@ PIPELINE = (
             # Only now is a Linear or a norm of the model's own a single layer.
             inline_layers,
             split_fused_linear,
+            # Before the transposes sink: those of an image cancel against its layout.
+            channels_last_inputs,
             sink_transposes,
             # After the transposes: between a projection and its heads stands nothing but the reshape.
             project_heads,

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from hf2khc.diagnostics import ConversionError, fail
 from hf2khc.ir.expr import evaluate
 from hf2khc.ir.graph import Graph, Node, Program, join
@@ -43,7 +45,12 @@ def interpret(
     if missing:
         raise fail("missing-input", f"no value for the inputs {', '.join(missing)} of {main.name}")
     run = _Run(program, parameters, evaluators, observe)
-    return run.graph(main, [inputs[node.name] for node in main.inputs], "", dict(env or {}))
+    return run.graph(main, [_laid_out(node, inputs[node.name]) for node in main.inputs], "", dict(env or {}))
+
+
+def _laid_out(node: Node, value):
+    """An input in the program's layout; it is given in the model's own."""
+    return np.transpose(np.asarray(value), node.attrs["permute"]) if "permute" in node.attrs else value
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ def format_program(program: Program) -> str:
 def format_graph(graph: Graph, notes: dict[str, str] | None = None) -> str:
     """One graph as text; `notes` are printed below the nodes they name."""
     parameters = f"<{', '.join(graph.parameters)}>" if graph.parameters else ""
-    inputs = ", ".join(f"{_ref(node.name)}: {node.type}" for node in graph.inputs)
+    inputs = ", ".join(map(_input, graph.inputs))
     of = f" of {graph.cls}" if graph.cls != graph.name else ""
     lines = [f"graph {graph.name}{parameters}({inputs}){of} {{"]
     lines += [f"  {node.op} {node.name}: {node.type}" for node in graph.of("param", "const")]
@@ -82,6 +82,11 @@ def _parser() -> lark.Lark:
 
 def _ref(name: str) -> str:
     return name if name.startswith("@") else f"%{name}"
+
+
+def _input(node: Node) -> str:
+    attrs = ", ".join(f"{key}={format_value(value)}" for key, value in node.attrs.items())
+    return f"{_ref(node.name)}: {node.type}" + (f" {{{attrs}}}" if attrs else "")
 
 
 def _type(type_: Type) -> str:
@@ -137,8 +142,8 @@ class _Build(lark.Transformer):
         return "of", str(items[0])
 
     def input(self, items):
-        name = _name(items[0])
-        return "node", Node(name, "input", type=items[1], origin=frozenset({name}))
+        name, attrs = _name(items[0]), dict(value for _, value in items[2:])
+        return "node", Node(name, "input", attrs=attrs, type=items[1], origin=frozenset({name}))
 
     def leaf(self, items):
         kind, name, type_ = items

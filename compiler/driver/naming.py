@@ -1,0 +1,203 @@
+"""Names of the package: constructor arguments, inputs, outputs, and the signature that ties them to transformers'."""
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+from hf2khc.capture.frontend import Captured
+from hf2khc.capture.inputs import Input
+from hf2khc.capture.source import Source
+from hf2khc.driver.config_fields import flat_fields
+from hf2khc.driver.twin import Twinned
+from hf2khc.ir.expr import Expr, names_of
+from hf2khc.ir.graph import Graph, Node, Program, join
+from hf2khc.ir.types import tensors
+from hf2khc.passes.keras.vocabulary import (
+    ENCODER_INPUT_NAMES,
+    ENCODER_OUTPUT_NAMES,
+    FIELD_NAMES,
+    INPUT_NAMES,
+    OUTPUT_NAMES,
+)
+from hf2khc.write.plan import CONSTANT, Field, Plan
+
+# Constants up to this many elements are data of the constructor; larger ones become weights that are not trained.
+MOST_DATA = 4096
+_DOCS = {
+    "vocabulary_size": "The size of the token vocabulary.",
+    "num_layers": "The number of transformer layers.",
+    "num_heads": "The number of attention heads for each transformer.",
+    "num_query_heads": "The number of query attention heads for each transformer.",
+    "num_key_value_heads": "The number of key and value attention heads for each transformer.",
+    "hidden_dim": "The size of the transformer hidden state.",
+    "intermediate_dim": "The output dimension of the first dense layer of each feedforward network.",
+    "head_dim": "The size of each attention head.",
+    "dropout": "Dropout probability.",
+    "attention_dropout": "Dropout probability of the attention weights.",
+    "layer_norm_epsilon": "Epsilon of the normalization layers.",
+    "max_sequence_length": "The maximum sequence length.",
+    "num_segments": "The number of segment ids.",
+    "rope_max_wavelength": "The maximum angular wavelength of the rotary embeddings.",
+    "sliding_window_size": "The size of the sliding local window.",
+    "inverse_frequencies": "The inverse frequencies of the rotary embeddings.",
+}
+
+
+def make_plan(source: Source, program: Program, captured: Captured, twinned: Twinned) -> Plan:
+    """What the writer prints, with every name chosen."""
+    names = _field_names(program)
+    values = {f"config.{name}": value for name, value in flat_fields(source.config).items()}
+    fields = [_config_field(source_name, name, values[source_name]) for source_name, name in names.items()]
+    small = _tiny(names, twinned)
+    for path, (name, array) in _constants(program, set(names.values())).items():
+        fields.append(Field(f"{CONSTANT}{path}", name, array.tolist(), _doc(name, array.tolist())))
+        if twinned.program is not None and path in twinned.program.constants:
+            small[f"{CONSTANT}{path}"] = twinned.program.constants[path].tolist()
+    return Plan(
+        package=source.name,
+        prefix=_prefix(source),
+        program=program,
+        fields=tuple(fields),
+        inputs={node.name: (_input_name(node.name, captured.spec), _dtype(node)) for node in program.main.inputs},
+        outputs=tuple(_output_names(program.outputs)),
+        tiny=small,
+        provenance=_provenance(source, captured, values),
+    )
+
+
+def make_signature(plan: Plan, captured: Captured) -> dict[str, object]:
+    """The content of signature.json."""
+    roles = {entry.name: entry for entry in captured.spec}
+    inputs = {}
+    for node in plan.program.main.inputs:
+        name, dtype = plan.inputs[node.name]
+        entry: dict[str, object] = {"name": name, "dtype": dtype, "shape": _symbolic(node, plan)}
+        if "permute" in node.attrs:
+            entry["permute"] = list(node.attrs["permute"])  # type: ignore[call-overload]
+        inputs[node.name] = entry | _default(roles[node.name], plan, roles)
+    graph = plan.program.main
+    outputs = {
+        path: {"name": name, "dtype": graph[value].tensor.dtype, "shape": _symbolic(graph[value], plan)}
+        for path, name, value in zip(plan.program.outputs, plan.outputs, graph.outputs, strict=True)
+    }
+    return {"inputs": inputs, "outputs": outputs, "omitted": {}}
+
+
+def _default(entry: Input, plan: Plan, roles: Mapping[str, Input]) -> dict[str, object]:
+    """How a caller fills in an input that may be left out: masks with ones, segments with zeros."""
+    if entry.role == "mask":
+        fill = "ones"
+    elif entry.fill == ("zeros",) or entry.name == "token_type_ids":
+        fill = "zeros"
+    else:
+        return {}
+    like = next((r for r in roles.values() if r.shape[:2] == entry.shape[:2] and r.role == "data" and r is not entry), None)
+    return {"default": fill, "like": plan.inputs[like.name][0]} if like and like.name in plan.inputs else {}
+
+
+def _symbolic(node: Node, plan: Plan) -> list[object]:
+    shape = []
+    for dim in node.tensor.shape:
+        if isinstance(dim, Expr):
+            dim = dim.substitute({n: plan.values[n] for n in dim.names if n.startswith("config.")})  # type: ignore[misc]
+        shape.append(str(dim) if isinstance(dim, Expr) else dim)
+    return shape
+
+
+def _prefix(source: Source) -> str:
+    return "".join(part.capitalize() for part in source.name.split("_"))
+
+
+def _dtype(node: Node) -> str:
+    return {"int64": "int32", "bool": "bool"}.get(node.tensor.dtype, node.tensor.dtype)
+
+
+def _input_name(name: str, spec: tuple[Input, ...]) -> str:
+    words = INPUT_NAMES | (ENCODER_INPUT_NAMES if any(e.name == "decoder_input_ids" for e in spec) else {})
+    return words.get(name, name)
+
+
+def _output_names(paths: tuple[str, ...]) -> list[str]:
+    words = OUTPUT_NAMES | (ENCODER_OUTPUT_NAMES if "encoder_last_hidden_state" in paths else {})
+    return [words.get(path, re.sub(r"\W", "_", path)) for path in paths]
+
+
+def _field_names(program: Program) -> dict[str, str]:
+    """Constructor argument by config field, for the fields the program mentions, in order of use."""
+    names: dict[str, str] = {}
+    for source in _mentioned(program):
+        last = source.rpartition(".")[2]
+        name = FIELD_NAMES.get(last, last)
+        if name in names.values():
+            name = last if last not in names.values() else source.removeprefix("config.").replace(".", "_")
+        names[source] = name
+    if "num_key_value_heads" in names.values():
+        names = {source: "num_query_heads" if name == "num_heads" else name for source, name in names.items()}
+    return names
+
+
+def _mentioned(program: Program) -> list[str]:
+    found: dict[str, None] = {}
+    for graph in reversed(program.callees_first()):
+        for node in graph:
+            values = [*node.attrs.values(), *(t.shape for t in tensors(node.type))]
+            found.update(dict.fromkeys(n for v in values for n in sorted(names_of(v)) if n.startswith("config.")))
+    return list(found)
+
+
+def _config_field(source: str, name: str, value: object) -> Field:
+    return Field(source, name, value, _doc(name, value))
+
+
+def _doc(name: str, value: object) -> str:
+    kind = {bool: "bool", int: "int", float: "float", str: "string", list: "list"}.get(type(value), "object")
+    return f"{kind}. {_DOCS.get(name, name.replace('_', ' ').capitalize() + '.')}"
+
+
+def _constants(program: Program, taken: set[str]) -> dict[str, tuple[str, np.ndarray]]:
+    """Name and value of the constants that are small enough to be data of the constructor, by absolute path."""
+    words = {"inv_freq": "inverse_frequencies"}
+    found: dict[str, tuple[str, np.ndarray]] = {}
+    for path in constant_paths(program):
+        array = program.constants[path]
+        if array.size > MOST_DATA:
+            continue
+        last = path.rpartition(".")[2]
+        name = words.get(last, last)
+        if name in taken:
+            name = re.sub(r"\W", "_", path)
+        taken.add(name)
+        found[path] = (name, array)
+    return found
+
+
+def constant_paths(program: Program) -> list[str]:
+    """Absolute paths of the constants a program reads, loops expanded to their first layer."""
+    found: dict[str, None] = {}
+
+    def visit(graph: Graph, prefix: str) -> None:
+        for node in graph:
+            if node.op == "const":
+                found[join(prefix, node.name[1:])] = None
+            elif node.op in ("call", "loop"):
+                path = str(node.attrs["path"]).replace("{i}", str(node.attrs.get("start", "")))
+                visit(program.graphs[str(node.attrs["graph"])], join(prefix, path))
+
+    visit(program.main, "")
+    return list(found)
+
+
+def _tiny(names: Mapping[str, str], twinned: Twinned) -> dict[str, object]:
+    small = {source: twinned.fields[source][1] for source in names if source in twinned.fields}
+    # Deep enough to show a loop, no deeper.
+    return small | {source: min(int(twinned.fields[source][1]), 2) for source in twinned.depth.values() if source in small}  # type: ignore[call-overload]
+
+
+def _provenance(source: Source, captured: Captured, values: Mapping[str, object]) -> dict[str, str]:
+    shown = {"model": source.model, "transformers class": source.model_class.__name__}
+    for field in ("num_hidden_layers", "num_attention_heads", "hidden_size", "vocab_size"):
+        value = getattr(source.config, field, None)
+        if isinstance(value, int):
+            shown[field.replace("_", " ")] = str(value)
+    return shown | {"parameters": str(captured.parameters)}
