@@ -1,0 +1,227 @@
+"""Types of new nodes: Keras's own shape inference at several bindings of the symbols, solved back to expressions."""
+
+import functools
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+from hf2khc.diagnostics import fail
+from hf2khc.ir.expr import Expr, evaluate, names_of, simplify
+from hf2khc.ir.float64 import keras_on_torch
+from hf2khc.ir.signatures import bind_call, function
+from hf2khc.ir.types import Tensor, Type, concrete
+
+# Distinct, so that no dimension is taken for another; several bindings, so that no dimension is taken for a number; a
+# third, so that a line through two points is put to the test.
+_PRIMES = (
+    (1009, 1013, 1019, 1021, 1031, 1033, 1039, 1049),
+    (1151, 1153, 1163, 1171, 1181, 1187, 1193, 1201),
+    (1531, 1303, 1487, 1361, 1433, 1409, 1381, 1319),
+)
+# Ops that move data and compute nothing: Keras may report int32 for an int64 operand, torch never does.
+_STRUCTURAL = frozenset(
+    [
+        "reshape",
+        "transpose",
+        "broadcast_to",
+        "concatenate",
+        "stack",
+        "split",
+        "unstack",
+        "take",
+        "take_along_axis",
+        "get_item",
+        "expand_dims",
+        "squeeze",
+        "tile",
+        "repeat",
+        "pad",
+        "flip",
+        "roll",
+        "moveaxis",
+        "swapaxes",
+        "where",
+        "tril",
+        "triu",
+        "meshgrid",
+        "slice",
+        "diagonal",
+        "maximum",
+        "minimum",
+        "max",
+        "min",
+        "abs",
+        "negative",
+        "clip",
+        "sum",
+        "cumsum",
+        "prod",
+        "add",
+        "subtract",
+        "multiply",
+        "floor_divide",
+        "mod",
+        "sort",
+    ]
+)
+
+
+def infer(op: str, operands: Sequence[Type | None], attrs: Mapping[str, object]) -> Type:
+    """The type of an `ops.*` or `hub.*` node.
+
+    Args:
+        op: a name in `keras.ops`, with its prefix.
+        operands: types in the order of the operands, `None` where absent.
+        attrs: as in `Node.attrs`, `Expr`s over symbols included.
+
+    Raises:
+        ConversionError: Keras rejects the call, or a dimension is no simple expression of those of the operands.
+    """
+    names = sorted(names_of(tuple(attrs.values())).union(*(t.symbols for t in operands if isinstance(t, Tensor))))
+    envs = [dict(zip(names, primes, strict=False)) for primes in _PRIMES]
+    if len(names) > len(_PRIMES[0]):
+        raise fail("shape-inference", f"{op} has more than {len(_PRIMES[0])} symbols: {', '.join(names)}")
+    results = [_at(op, operands, attrs, env) for env in envs]
+    known = _dimensions(operands, attrs)
+
+    def solve(dtype: str, shapes: Sequence[tuple]) -> Tensor:
+        dims = tuple(_solve(op, sizes, known, envs) for sizes in zip(*shapes, strict=True))
+        return Tensor(_dtype(op, dtype, operands, attrs), dims)
+
+    if isinstance(results[0], list):
+        return tuple(solve(same[0][0], [shape for _, shape in same]) for same in zip(*results, strict=True))
+    return solve(results[0][0], [shape for _, shape in results])
+
+
+def _at(op: str, operands, attrs, env):
+    """(dtype, shape) of the result, or a list of them, with the symbols bound."""
+    types = tuple(None if t is None else (t.dtype, concrete(t, env)) for t in operands)
+    values = tuple((name, evaluate(value, env)) for name, value in attrs.items())
+    return _keras(op, types, values, tuple(type(v) for _, v in values))
+
+
+@functools.lru_cache(maxsize=10_000)
+def _keras(op: str, types: tuple, attrs: tuple, _kinds: tuple):
+    """Keras's symbolic evaluation at concrete shapes (`_kinds` keeps 1, 1.0 and True apart in the cache)."""
+    keras = keras_on_torch()
+    if op in _CREATE:
+        return _CREATE[op](types, dict(attrs))
+    if op == "ops.dot_product_attention":  # Keras reports the query's shape; values may have another width
+        return types[0][0], (*types[0][1][:-1], types[2][1][-1])
+    tensors = [None if t is None else keras.KerasTensor(t[1], dtype=t[0]) for t in types]
+    args, keywords = bind_call(op, tensors, dict(attrs))
+    called = function(op)
+    if called is None:
+        raise fail("unknown-op", f"{op} does not exist in keras.ops")
+    try:
+        result = called(*args, **keywords)
+    except Exception as error:
+        shown = ", ".join("_" if t is None else f"{t[0]}{list(t[1])}" for t in types)
+        shown += "".join(f", {name}={value}" for name, value in attrs)
+        raise fail("shape-inference", f"keras.{op} does not accept ({shown}): {error}") from error
+    if isinstance(result, list | tuple):
+        return [(r.dtype, tuple(r.shape)) for r in result]
+    return result.dtype, tuple(result.shape)
+
+
+def _default_dtype(value) -> str:
+    if isinstance(value, bool):
+        return "bool"
+    return "float32" if isinstance(value, float) else "int32"
+
+
+def _arange(types, attrs):
+    start, stop, step = attrs.get("start", 0), attrs.get("stop"), attrs.get("step") or 1
+    start, stop = (0, start) if stop is None else (start, stop)
+    return attrs.get("dtype") or _default_dtype(start + stop + step), (max(0, math.ceil((stop - start) / step)),)
+
+
+def _filled(types, attrs):
+    shape = attrs["shape"]
+    value = attrs.get("fill_value", 1.0)
+    default = types[1][0] if len(types) > 1 and types[1] else _default_dtype(value)
+    return attrs.get("dtype") or default, shape if isinstance(shape, tuple) else (shape,)
+
+
+def _matrix(types, attrs):
+    return attrs.get("dtype") or "float32", (attrs["N"], attrs["N"] if attrs.get("M") is None else attrs["M"])
+
+
+# Evaluated eagerly by Keras, at a cost in memory that shapes need not have.
+_CREATE = {"ops.arange": _arange, "ops.full": _filled, "ops.ones": _filled, "ops.zeros": _filled, "ops.eye": _matrix,
+           "ops.tri": _matrix}  # fmt: skip
+
+
+def _dtype(op: str, dtype: str, operands, attrs) -> str:
+    """Keras's dtype, save that an op over int64 operands stays int64."""
+    first = next((t.dtype for t in operands if isinstance(t, Tensor)), None)
+    wide = any(isinstance(t, Tensor) and t.dtype == "int64" for t in operands)
+    if op.partition(".")[2] in _STRUCTURAL and attrs.get("dtype") is None and dtype == "int32" and wide:
+        return "int64"
+    return "int64" if op.endswith((".argmax", ".argmin", ".argsort")) and first is not None else dtype
+
+
+def _dimensions(operands, attrs) -> list:
+    """Every dimension of the operands and every integer of the attributes, each once, the shortest first."""
+    found: dict[str, object] = {}
+    for type_ in operands:
+        if isinstance(type_, Tensor):
+            found.update((str(dim), dim) for dim in type_.shape)
+    for value in attrs.values():
+        found.update((str(v), v) for v in _integers(value))
+    return sorted(found.values(), key=lambda dim: (not isinstance(dim, Expr), len(str(dim))))
+
+
+def _integers(value) -> Iterator:
+    if isinstance(value, tuple):
+        yield from itertools.chain.from_iterable(map(_integers, value))
+    elif isinstance(value, Expr) or (isinstance(value, int) and not isinstance(value, bool)):
+        yield value
+
+
+def _solve(op: str, sizes: tuple[int, ...], known: list, envs) -> int | Expr:
+    """The smallest expression of known dimensions that has these sizes at the bindings."""
+    if len(set(sizes)) == 1:
+        return sizes[0]
+    for candidate in _candidates(sizes, known, envs):
+        try:
+            values = tuple(evaluate(candidate, env) for env in envs)
+        except ZeroDivisionError:
+            continue
+        if values == sizes:
+            return candidate
+    raise fail("shape-inference", f"a dimension of {op} is no simple expression of {', '.join(map(str, known))}")
+
+
+def _candidates(sizes, known: list, envs) -> Iterator[int | Expr]:
+    symbolic = [dim for dim in known if isinstance(dim, Expr)]
+    yield from symbolic
+    for dim in symbolic:  # an affine function of one dimension
+        yield from _affine(dim, sizes, envs)
+    for a, b in itertools.combinations_with_replacement(known, 2):
+        for text in (f"({a}) * ({b})", f"({a}) + ({b})", f"({a}) - ({b})", f"({b}) - ({a})"):
+            yield simplify(text)
+    for a, b in itertools.product(symbolic, known):
+        yield simplify(f"({a}) // ({b})")
+        yield simplify(f"-(-({a}) // ({b}))")
+    yield simplify(" + ".join(f"({dim})" for dim in known) or "0")
+    for group in itertools.combinations(known, 3):
+        yield simplify(" * ".join(f"({dim})" for dim in group))
+        yield simplify(" + ".join(f"({dim})" for dim in group))
+
+
+def _affine(dim: Expr, sizes, envs) -> Iterator[int | Expr]:
+    values = [evaluate(dim, env) for env in envs]
+    if values[0] == values[1]:
+        return
+    slope, rest = divmod(sizes[0] - sizes[1], values[0] - values[1])
+    offset = sizes[0] - slope * values[0]
+    if rest == 0:
+        product = f"({dim})" if slope == 1 else f"({dim}) * {slope}"
+        yield simplify(product if offset == 0 else f"{product} {'+' if offset > 0 else '-'} {abs(offset)}")
+    for divisor in range(2, 65):
+        for shift in range(-divisor, divisor + 1):  # strides of convolutions and pools
+            if all((value + shift) // divisor == size - 1 for value, size in zip(values, sizes, strict=True)):
+                yield simplify(f"(({dim}) + {shift}) // {divisor} + 1" if shift else f"({dim}) // {divisor} + 1")
+            elif shift == 0 and all(value // divisor == size for value, size in zip(values, sizes, strict=True)):
+                yield simplify(f"({dim}) // {divisor}")

@@ -1,0 +1,82 @@
+"""What Keras says about its own ops and layers: parameters and how the operands of a node bind to them."""
+
+import functools
+import inspect
+from collections.abc import Mapping, Sequence
+
+from hf2khc.diagnostics import fail
+from hf2khc.ir.float64 import keras_on_torch
+
+# Ops that take all their operands as one list in the place of this parameter.
+LIST_OPS = {"ops.concatenate": "xs", "ops.stack": "x", "ops.einsum": "operands", "ops.meshgrid": "x"}
+
+
+@functools.cache
+def function(op: str):
+    """The function of `keras.ops` or the class of `keras.layers` an op names; `None` where there is none."""
+    keras = keras_on_torch()
+    level, _, name = op.partition(".")
+    return getattr({"ops": keras.ops, "layers": keras.layers}.get(level), name, None)
+
+
+@functools.cache
+def parameters(op: str) -> Mapping[str, inspect.Parameter]:
+    """The parameters of an op by name, in order; for a layer those of its constructor.
+
+    Raises:
+        ConversionError: Keras has no such op.
+    """
+    called = function(op)
+    if called is None:
+        raise fail("unknown-op", f"{op} does not exist in Keras")
+    found = dict(inspect.signature(called).parameters)
+    if op.startswith("layers."):
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        found |= {
+            name: inspect.Parameter(name, keyword, default=None) for name in ("name", "dtype") if name not in found
+        }
+        found = {name: p for name, p in found.items() if p.kind is not inspect.Parameter.VAR_KEYWORD}
+    return found
+
+
+def slot_names(op: str) -> tuple[str, ...]:
+    """Names of the parameters that operands fill by position; empty for layers and for ops that take a list."""
+    if not op.startswith("ops.") or op in LIST_OPS:
+        return ()
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return tuple(name for name, p in parameters(op).items() if p.kind in positional)
+
+
+def bind_call(op: str, operands: Sequence, attrs: Mapping[str, object]) -> tuple[list, dict[str, object]]:
+    """Positional and keyword arguments of the `keras.ops` function an op names.
+
+    Args:
+        operands: values, `None` for a parameter given as an attribute.
+        attrs: evaluated attributes, no `Expr` left.
+    """
+    keywords = dict(attrs)
+    if op == "ops.einsum":
+        return [keywords.pop("subscripts"), *operands], keywords
+    if op == "ops.meshgrid":
+        return list(operands), keywords
+    if op in LIST_OPS:
+        return [list(operands)], keywords
+    if op == "ops.get_item":
+        return [operands[0], index_key(keywords["key"])], {}
+    for name, operand in zip(slot_names(op), operands, strict=False):
+        if operand is not None:
+            keywords[name] = operand
+    return [], keywords
+
+
+def index_key(key):
+    """A `key` attribute as Python indexes with it: ints, slices, `...` and `None`."""
+    if not isinstance(key, tuple) or key[:1] == ("slice",):
+        key = (key,)
+    return tuple(map(_index, key))
+
+
+def _index(entry):
+    if isinstance(entry, tuple):
+        return slice(*entry[1:])
+    return {"ellipsis": Ellipsis, "newaxis": None}[entry] if isinstance(entry, str) else entry

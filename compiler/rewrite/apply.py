@@ -1,0 +1,75 @@
+"""Applying rules to a graph until none fits."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+
+from hf2khc.diagnostics import fail
+from hf2khc.ir.graph import Graph, Node
+from hf2khc.rewrite.build import build
+from hf2khc.rewrite.matcher import Match, match
+from hf2khc.rewrite.pattern import Rule
+
+# A sweep applies every match that does not overlap another; a set of rules that needs more goes round in circles.
+_MAX_SWEEPS = 100
+
+
+def apply_rules(graph: Graph, rules: Iterable[Rule]) -> Graph:
+    """Rewrite bottom-up until no rule fits; at a node the first rule in order wins.
+
+    A root keeps its name and type; new inner nodes get inferred types, the root's location, and the origins of all that
+    they replace together with the rule's name.
+
+    Raises:
+        ConversionError: a rule makes a value of another shape, or the rules do not come to an end.
+    """
+    by_root: dict[str, list[Rule]] = {}
+    for rule in rules:
+        for op in sorted(rule.roots):
+            by_root.setdefault(op, []).append(rule)
+    for _ in range(_MAX_SWEEPS):
+        found = _sweep(graph, by_root)
+        if not found:
+            return graph
+        graph = _rewritten(graph, found)
+    names = ", ".join(sorted({m.rule.name for m in found}))
+    raise fail("rule-loop", f"rules go round in circles in graph {graph.name}: {names}")
+
+
+def _sweep(graph: Graph, by_root: Mapping[str, Sequence[Rule]]) -> list[Match]:
+    """Matches of one walk, operands first, that do not overlap."""
+    covered: set[str] = set()
+    found: list[Match] = []
+    for node in graph:
+        hit = _first(graph, node, by_root.get(node.op, ()))
+        if hit is not None and covered.isdisjoint(hit.nodes):
+            covered.update(hit.nodes)
+            found.append(hit)
+    return found
+
+
+def _first(graph: Graph, node: Node, rules: Sequence[Rule]) -> Match | None:
+    for rule in rules:
+        found = match(rule, graph, node)
+        if isinstance(found, Match):
+            return found
+    return None
+
+
+def _rewritten(graph: Graph, found: Sequence[Match]) -> Graph:
+    new: dict[str, list[Node]] = {}
+    redirect: dict[str, str] = {}
+    taken: set[str] = set()
+    for hit in found:
+        nodes, moved = build(graph, hit, taken)
+        redirect.update(moved)
+        if nodes:
+            new[hit.root] = nodes
+    return splice(graph, new, redirect)
+
+
+def splice(
+    graph: Graph, new: Mapping[str, Sequence[Node]], redirect: Mapping[str, str] = MappingProxyType({})
+) -> Graph:
+    """Put nodes in the place of roots, where the roots stood; the last of each keeps the root's name."""
+    nodes = [made for node in graph for made in new.get(node.name, (node,))]
+    return graph.replaced(nodes).rewired(redirect=redirect)

@@ -1,0 +1,151 @@
+"""Lower torch's indexing to `ops.get_item`, `ops.take` and `ops.take_along_axis`."""
+
+from collections.abc import Sequence
+
+from hf2khc.ir.expr import Expr, same, simplify
+from hf2khc.ir.graph import Graph, Node, Program
+from hf2khc.passes.core.lowering import Builder, axis_of, flag, lower
+
+_ALL = ("slice", None, None, None)
+# torch's way to write "to the end".
+_END = 2**63 - 1
+# Where torch has a size it can only be counted from the front; these keep a value that is not negative as it is.
+_KEEP_SIGN = ("unsqueeze", "view", "reshape", "expand", "expand_dims", "broadcast_to", "to", "cast", "transpose")
+
+
+def lower_indexing(program: Program) -> Program:
+    """Turn slices, selections, gathers and indexing by tensors into `ops.*`.
+
+    Indices on several axes at once are one index into the axes taken as one.
+
+    Before:
+
+        graph Last(%x: f32[batch, seq, 8]) {
+          %head: f32[batch, seq, 4] = aten.slice(%x, dim=2, start=0, end=4)
+          %y: f32[batch, 4] = aten.select(%head, dim=1, index=0)
+          return %y
+        }
+
+        entry Last
+
+    After:
+
+        graph Last(%x: f32[batch, seq, 8]) {
+          %head: f32[batch, seq, 4] = ops.get_item(%x, key=("ellipsis", ("slice", none, 4, none)))
+          %y: f32[batch, 4] = ops.get_item(%head, key=(("slice", none, none, none), 0))
+          return %y
+        }
+
+        entry Last
+    """
+    return lower(program, "lower_indexing", _LOWERINGS)
+
+
+def _slice(builder: Builder, node: Node) -> list[Node]:
+    start, end = node.attrs.get("start"), node.attrs.get("end")
+    start = None if start == 0 else start
+    step = flag(node, "step", 1)
+    entry = ("slice", start, None if end is None or end == _END else end, None if step == 1 else step)
+    return _item(builder, node, entry)
+
+
+def _narrow(builder: Builder, node: Node) -> list[Node]:
+    start, length = node.attrs["start"], node.attrs["length"]
+    return _item(builder, node, ("slice", start, simplify(f"({start}) + ({length})"), None))
+
+
+def _select(builder: Builder, node: Node) -> list[Node]:
+    return _item(builder, node, node.attrs["index"])
+
+
+def _item(builder: Builder, node: Node, entry: object) -> list[Node]:
+    """Index one axis, the others whole; the last axis from the back."""
+    rank = builder.tensor(node.used[0]).rank
+    axis = axis_of(node, rank)
+    key = ("ellipsis", entry) if axis == rank - 1 and rank > 1 else (_ALL,) * axis + (entry,)
+    return builder.finish("ops.get_item", node.used[0], key=key)
+
+
+def _index(builder: Builder, node: Node) -> list[Node] | None:
+    source, *indices = node.operands
+    assert source is not None
+    axes = [axis for axis, index in enumerate(indices) if index is not None]
+    given = [index for index in indices if index is not None]
+    if any(builder.tensor(index).dtype == "bool" for index in given):
+        return None
+    if len(axes) == 1:
+        return builder.finish("ops.take", source, given[0], axis=axes[0])
+    first = axes[0]
+    if axes != list(range(first, first + len(axes))):  # torch then puts the indexed axes in front
+        rest = [axis for axis in range(builder.tensor(source).rank) if axis not in axes]
+        source, first = builder.add("ops.transpose", source, axes=(*axes, *rest)), 0
+    shape = builder.tensor(source).shape
+    behind = first + len(axes)
+    sizes = shape[first:behind]
+    merged = simplify(" * ".join(f"({size})" for size in sizes))
+    flat = builder.add("ops.reshape", source, newshape=(*shape[:first], merged, *shape[behind:]), title="flat")
+    return builder.finish("ops.take", flat, _linear(builder, given, sizes), axis=first)
+
+
+def _linear(builder: Builder, indices: Sequence[str], sizes: Sequence) -> str:
+    """Indices into several axes as one index into the axes taken as one."""
+    position = _positive(builder, indices[0], sizes[0])
+    for index, size in zip(indices[1:], sizes[1:], strict=True):
+        scaled = builder.add("ops.multiply", position, None, x2=size, title="row")
+        position = builder.add("ops.add", scaled, _positive(builder, index, size), title="position")
+    return position
+
+
+def _positive(builder: Builder, index: str, size) -> str:
+    """An index counted from the front."""
+    if _is_nonnegative(builder.graph, index):
+        return index
+    return builder.add("ops.mod", index, None, x2=size, title="from_front")
+
+
+def _is_nonnegative(graph: Graph, name: str) -> bool:
+    node = graph[name]
+    short = node.op.rpartition(".")[2]
+    if short == "arange":
+        start, step = node.attrs.get("start", 0), node.attrs.get("step", 1)
+        return not isinstance(start, Expr) and start >= 0 and not isinstance(step, Expr) and step > 0
+    if short in _KEEP_SIGN:
+        return _is_nonnegative(graph, node.used[0])
+    return short in ("argmax", "argmin", "argsort")
+
+
+def _gather(builder: Builder, node: Node) -> list[Node]:
+    source, index = node.used
+    held, wanted = builder.tensor(source), builder.tensor(index)
+    axis = axis_of(node, held.rank)
+    pairs = list(zip(held.shape, wanted.shape, strict=True))
+    key = [_ALL if i == axis or same(a, b) else ("slice", None, b, None) for i, (a, b) in enumerate(pairs)]
+    if any(entry != _ALL for entry in key):
+        source = builder.add("ops.get_item", source, key=tuple(key))
+    return builder.finish("ops.take_along_axis", source, index, axis=axis)
+
+
+def _pad(builder: Builder, node: Node) -> list[Node] | None:
+    x, widths = node.used[0], node.attrs["pad"]
+    assert isinstance(widths, tuple)
+    mode = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}[
+        flag(node, "mode", "constant")
+    ]
+    if any(isinstance(width, Expr) or width < 0 for width in widths):
+        return None
+    pairs = list(zip(widths[::2], widths[1::2], strict=True))[::-1]
+    width = ((0, 0),) * (builder.tensor(x).rank - len(pairs)) + tuple(pairs)
+    value = node.attrs.get("value")
+    attrs = {"mode": mode} if mode != "constant" else {"constant_values": value} if value else {}
+    return builder.finish("ops.pad", x, pad_width=width, **attrs)
+
+
+_LOWERINGS = {
+    "aten.slice": _slice,
+    "aten.narrow": _narrow,
+    "aten.select": _select,
+    "aten.index": _index,
+    "aten.gather": _gather,
+    "aten.pad": _pad,
+    "aten.constant_pad_nd": _pad,
+}

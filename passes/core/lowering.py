@@ -1,0 +1,51 @@
+"""How a Python lowering is applied: a table from op to a function that builds what takes a node's place."""
+
+from collections.abc import Callable, Mapping
+
+from hf2khc.ir.graph import Graph, Node, Program
+from hf2khc.rewrite.apply import splice
+from hf2khc.rewrite.build import Builder
+
+# Builds nodes with `builder.add` and ends with `builder.finish`; `None` leaves the node as it is.
+Lowering = Callable[[Builder, Node], list[Node] | None]
+
+
+def lower(program: Program, why: str, table: Mapping[str, Lowering], items: Mapping[str, Lowering] = {}) -> Program:  # noqa: B006
+    """Apply a table of lowerings to every graph.
+
+    Args:
+        why: name of the pass, added to the origins.
+        table: by op of the node that is replaced.
+        items: by op of the producer of several results; what is replaced is each `item` of it.
+    """
+    return program.map(lambda graph: _lowered(graph, why, table, items))
+
+
+def _lowered(graph: Graph, why: str, table: Mapping[str, Lowering], items: Mapping[str, Lowering]) -> Graph:
+    new: dict[str, list[Node]] = {}
+    taken: set[str] = set()
+    for node in graph:
+        replaced, lowering = (node,), table.get(node.op)
+        if node.op == "item":
+            producer = graph[node.used[0]]
+            replaced, lowering = (node, producer), items.get(producer.op)
+        if lowering is not None:
+            made = lowering(Builder(graph, node, why, replaced, taken), replaced[-1])
+            if made is not None:
+                new[node.name] = made
+    return splice(graph, new) if new else graph
+
+
+def axis_of(node: Node, rank: int, name: str = "dim", default: int = 0) -> int:
+    """The axis attribute of a torch op, counted from the front."""
+    axis = node.attrs.get(name, default)
+    assert isinstance(axis, int)
+    return axis % max(rank, 1)
+
+
+def flag(node: Node, name: str, default: object = False):
+    """An attribute of a torch op, its default where absent."""
+    return node.attrs.get(name, default)
+
+
+__all__ = ["Builder", "Lowering", "axis_of", "flag", "lower"]

@@ -1,0 +1,70 @@
+"""Drop what computes nothing."""
+
+from hf2khc.ir.expr import Expr, same
+from hf2khc.ir.graph import Graph, Node, Program
+from hf2khc.ir.types import Tensor, same_type
+
+_ALIASES = frozenset(
+    "aten.alias aten.contiguous aten.detach aten.detach_ aten.clone aten.lift_fresh aten.lift_fresh_copy".split()
+)
+# These compute nothing if the type stays the same.
+_BY_TYPE = frozenset(
+    "aten.to aten._to_copy aten.type_as aten.float aten.expand aten.expand_as aten.broadcast_to aten.view aten.reshape "
+    "aten._unsafe_view aten.view_as aten.reshape_as aten.flatten aten.squeeze aten.slice".split()
+)
+# The number that changes nothing, by op.
+_NEUTRAL = {"aten.add": 0, "aten.sub": 0, "aten.mul": 1, "aten.div": 1, "aten.pow": 1}
+
+
+def normalize(program: Program) -> Program:
+    """Drop aliases, casts to the same dtype, views of the same shape, additions of zero and products with one.
+
+    Dropout stays, training needs it; where its rate is zero it goes.
+
+    Before:
+
+        graph Norm(%x: f32[batch, 8]) {
+          %wide: f32[batch, 8] = aten.to(%x, dtype="float32")
+          %same: f32[batch, 8] = aten.view(%wide, size=(batch, 8))
+          %one: f32[batch, 8] = aten.mul(%same, other=1.0)
+          %y: f32[batch, 8] = aten.relu(%one)
+          return %y
+        }
+
+        entry Norm
+
+    After:
+
+        graph Norm(%x: f32[batch, 8]) {
+          %y: f32[batch, 8] = aten.relu(%x)
+          return %y
+        }
+
+        entry Norm
+    """
+    return program.map(_normalized)
+
+
+def _normalized(graph: Graph) -> Graph:
+    redirect = {node.name: node.used[0] for node in graph if node.used and _is_identity(graph, node)}
+    return graph.rewired(redirect=redirect).pruned()
+
+
+def _is_identity(graph: Graph, node: Node) -> bool:
+    if node.op in _ALIASES:
+        return True
+    if node.op == "aten.dropout":
+        return node.attrs.get("p") == 0
+    source = graph[node.used[0]].type
+    if not isinstance(node.type, Tensor) or not isinstance(source, Tensor) or not same_type(node.type, source):
+        return False
+    if node.op == "aten.slice":
+        return node.attrs.get("step", 1) == 1
+    return node.op in _BY_TYPE or _is_neutral(node)
+
+
+def _is_neutral(node: Node) -> bool:
+    if node.op not in _NEUTRAL or len(node.operands) != 1 or node.attrs.keys() - {"other", "exponent"}:
+        return False
+    number = node.attrs.get("other", node.attrs.get("exponent"))
+    return not isinstance(number, Expr | None) and same(float(number), float(_NEUTRAL[node.op]))
