@@ -62,7 +62,7 @@ class Analysis:
             raise fail("layer-weights", message, location=str(node.loc or graph.name))
         return node.operands[: len(node.operands) - len(weights)]
 
-    @functools.lru_cache(maxsize=None)  # noqa: B019, one analysis lives as long as the writing of its plan
+    @functools.cache  # noqa: B019, one analysis lives as long as the writing of its plan
     def printed(self, graph_name: str) -> tuple[Node, ...]:
         """The nodes whose values the code computes, weight expressions left out."""
         graph = self.plan.program.graphs[graph_name]
@@ -72,7 +72,7 @@ class Analysis:
                 alive.update(o for o in self.data(graph, node) if o is not None)
         return tuple(node for node in graph if node.name in alive or node.op == "input")
 
-    @functools.lru_cache(maxsize=None)  # noqa: B019
+    @functools.cache  # noqa: B019
     def training(self, graph_name: str) -> bool:
         """Whether a graph contains, at any depth, a layer that behaves otherwise in training."""
         for node in self.printed(graph_name):
@@ -106,7 +106,9 @@ def constructor_attributes(node: Node) -> Mapping[str, object]:
     calls = call_arguments(node.op)
     for key in node.attrs:
         if key not in known and key not in calls:
-            raise fail("layer-arguments", f"%{node.name}: {node.op} has no argument {key}", location=str(node.loc or ""))
+            raise fail(
+                "layer-arguments", f"%{node.name}: {node.op} has no argument {key}", location=str(node.loc or "")
+            )
     return {k: v for k, v in node.attrs.items() if k in known}
 
 

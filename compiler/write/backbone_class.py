@@ -104,5 +104,3 @@ def _example(plan: Plan) -> list[str]:
     ])  # fmt: skip
     shaped = formatted(f"import numpy as np\nfrom {plan.package} import {name}\n\n{text}\n", plan.package, 76)
     return shaped.rstrip("\n").splitlines()
-
-

@@ -7,7 +7,7 @@ from hf2khc.write.analysis import Analysis
 from hf2khc.write.construction import range_text
 from hf2khc.write.inlining import Inlining
 from hf2khc.write.members import Member
-from hf2khc.write.names import choose, clean
+from hf2khc.write.names import choose, clean, says_nothing
 from hf2khc.write.operations import Text
 from hf2khc.write.render import Render
 
@@ -58,8 +58,8 @@ class Body:
     def _last_reads(self, kept: set[str]) -> Mapping[str, int]:
         """For every variable the statement that reads it last; the end for what is returned."""
         end = len(self.statements)
-        last = {name: end for name in self.graph.outputs}
-        last |= {name: end for name in self.inlining.variables_behind(self.graph.outputs)}
+        last = dict.fromkeys(self.graph.outputs, end)
+        last |= dict.fromkeys(self.inlining.variables_behind(self.graph.outputs), end)
         last |= {name: end for name, variable in self.variables.items() if variable in kept}
         for index, node in enumerate(self.statements):
             for name in self.inlining.variables_behind(self.inlining.data(node)):
@@ -103,7 +103,16 @@ class Body:
             return self.wanted[name]
         node = self.graph[name]
         kind = str(node.attrs.get("name", "")) or node.op.rpartition(".")[2]
-        return choose(clean(name), taken, clean(kind))
+        return choose(self._base(name), taken, clean(kind))
+
+    def _base(self, name: str) -> str:
+        """The name a value would like: `x` for the stream through the layers, `residual` for what is added again."""
+        users = [node for node in self.graph.users(name) if node.op != "item"]
+        if users and users[-1].op == "loop" and name in users[-1].operands[: int(str(users[-1].attrs.get("carry", 1)))]:
+            return "x"
+        base = clean(name)
+        added = len(users) > 1 and users[-1].op == "ops.add" and self.graph[name].op == "ops.add"
+        return "residual" if added and says_nothing(base) else base
 
     def _results(self, node: Node) -> list[str | None]:
         if not isinstance(node.type, tuple):
@@ -128,16 +137,24 @@ class Body:
         if not member.element:
             return f"for _ in {range_text(self.render.scope, 0, count)}:"
         siblings = [n for n in self.statements if n.name in self.render.members]
-        shared = [n for n in siblings if self.render.members[n.name].attribute == member.attribute and n.name != node.name]
+        shared = [
+            n for n in siblings if self.render.members[n.name].attribute == member.attribute and n.name != node.name
+        ]
         layers = f"self.{member.attribute}"
         if shared:
-            layers += self._part(start, count, last=shared[-1].op == "call" or self.statements.index(shared[-1]) < self.statements.index(node))
+            layers += self._part(
+                start,
+                count,
+                last=shared[-1].op == "call" or self.statements.index(shared[-1]) < self.statements.index(node),
+            )
         return f"for {member.element} in {layers}:"
 
     def _part(self, start, count, last: bool) -> str:
         scope = self.render.scope
         first = "" if start == 0 else scope.value(start)
-        stop = "" if last else range_text(scope, start, count).removesuffix(")").rpartition(", ")[2].removeprefix("range(")
+        stop = (
+            "" if last else range_text(scope, start, count).removesuffix(")").rpartition(", ")[2].removeprefix("range(")
+        )
         return f"[{first}:{stop}]"
 
     def _required(self, name: str | None) -> Text:

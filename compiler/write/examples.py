@@ -13,7 +13,7 @@ _BATCH, _LENGTH = 2, 12
 
 
 def tiny_config(plan: Plan) -> Mapping[str, object]:
-    """The constructor arguments of the small config by name: the required ones and those that differ from the default."""
+    """Constructor arguments of the small config by name: the required ones and those other than the default."""
     chosen = {}
     for field in ordered(plan.fields):
         value = plan.tiny.get(field.source, field.value)
@@ -40,7 +40,9 @@ def argument(value) -> str:
 def size(dim, plan: Plan, sizes: Mapping[str, int]) -> int:
     """A dimension of an input or output in the small config."""
     names = dim.names if hasattr(dim, "names") else ()
-    symbols = {name: sizes.get(name, _BATCH if name == "batch" else _LENGTH) for name in names if name not in plan.values}
+    symbols = {
+        name: sizes.get(name, _BATCH if name == "batch" else _LENGTH) for name in names if name not in plan.values
+    }
     return int(evaluate(dim, {**symbols, **plan.tiny_values}))
 
 

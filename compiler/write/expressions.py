@@ -1,6 +1,7 @@
 """From attribute values to Python text."""
 
 import ast
+import re
 from collections.abc import Callable, Mapping
 
 from hf2khc.ir.expr import Expr
@@ -25,7 +26,7 @@ def literal(value, resolve: Resolve, dynamic: bool = False) -> str:
         return f'float("{value}")'
     if isinstance(value, str):
         return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    return repr(value)
+    return number(value) if isinstance(value, float) else repr(value)
 
 
 def expression(expr: Expr, resolve: Resolve, dynamic: bool = False) -> str:
@@ -37,7 +38,21 @@ def expression(expr: Expr, resolve: Resolve, dynamic: bool = False) -> str:
         dynamic: whether a name may be a tensor, for which Python's `max` does not do.
     """
     tree = _Spell(resolve, {**_MODULES, **_DYNAMIC} if dynamic else _MODULES).visit(ast.parse(expr.text, mode="eval"))
-    return ast.unparse(tree)
+    return re.sub(r"\*\* \((-[\d.]+)\)", r"** \1", ast.unparse(tree))
+
+
+def number(value: float) -> str:
+    """A float as short as Python reads it back: `-1e9`, `1e-5`."""
+    text = repr(value)
+    mantissa, _, exponent = text.partition("e")
+    if exponent:
+        return f"{mantissa}e{int(exponent)}"
+    digits = text.removesuffix(".0").lstrip("-")
+    zeros = len(digits) - len(digits.rstrip("0")) if text.endswith(".0") else 0
+    if zeros < 6:
+        return text
+    short = f"{'-' if value < 0 else ''}{digits[:-zeros]}e{zeros}"
+    return short if float(short) == value else text
 
 
 class _Spell(ast.NodeTransformer):

@@ -8,7 +8,7 @@ from hf2khc.write.arguments import ordered
 from hf2khc.write.body import Body
 from hf2khc.write.construction import ClassHead, Construction, shape_argument
 from hf2khc.write.members import members
-from hf2khc.write.names import input_names, snake
+from hf2khc.write.names import input_names, snake, spoken
 from hf2khc.write.plan import Field
 from hf2khc.write.render import Render
 from hf2khc.write.scope import Scope
@@ -68,7 +68,9 @@ def _in_plan_order(analysis: Analysis, scope: Scope) -> Iterable[Field]:
     order = {field.source: i for i, field in enumerate(analysis.plan.fields)}
     return (
         Field(source, f.name, f.value, f.doc) if f.source != source else f
-        for source, f in sorted(scope.sources.items(), key=lambda item: (order.get(item[1].source, len(order)), item[0]))
+        for source, f in sorted(
+            scope.sources.items(), key=lambda item: (order.get(item[1].source, len(order)), item[0])
+        )
     )
 
 
@@ -87,7 +89,7 @@ def _call(analysis: Analysis, graph: Graph, render: Render, scope: Scope) -> lis
     names = input_names(node.name for node in graph.inputs)
     body = Body(analysis, graph, render, names, taken=scope.size_names())
     lines, returned = body.lines(), body.returned()
-    sizes = [f"{name} = {text}" for name, text in scope.sizes.items()]
+    sizes = [f"{name} = {text}" for name, text in sorted(scope.sizes.items(), key=lambda item: item[1])]
     training = ["training=None"] if render.training else []
     arguments = [*names.values(), *training]
     return [signature("call", arguments), *indent([*sizes, *lines, f"return {', '.join(returned)}"])]
@@ -95,9 +97,7 @@ def _call(analysis: Analysis, graph: Graph, render: Render, scope: Scope) -> lis
 
 def _docs(analysis: Analysis, graph: Graph, fields: tuple[Field, ...]) -> list[str]:
     prefix = analysis.plan.prefix
-    words = snake(graph.name.removeprefix(prefix) or graph.name).replace("_", " ")
-    words = words if words.endswith("layer") else f"{words} layer"
-    lines = paragraph(f"{words[0].upper()}{words[1:]} of the {prefix} backbone.")
+    lines = paragraph(f"{spoken(graph.name.removeprefix(prefix) or graph.name)} of the {prefix} backbone.")
     if fields:
         lines += ["", "Args:", *argument_docs(fields)]
         lines += entry("**kwargs", "Additional keyword arguments passed to `keras.layers.Layer`.")

@@ -4,10 +4,8 @@ import functools
 import inspect
 from collections.abc import Mapping
 
-import keras
-from keras.src.layers.merging.base_merge import Merge
-
 from hf2khc.diagnostics import fail
+from hf2khc.ir.float64 import keras_on_torch
 
 _NO_DEFAULT = inspect.Parameter.empty
 
@@ -19,7 +17,7 @@ def layer_type(op: str) -> type:
     Raises:
         ConversionError: `unknown-layer`.
     """
-    cls = getattr(keras.layers, op.removeprefix("layers."), None)
+    cls = getattr(keras_on_torch().layers, op.removeprefix("layers."), None)
     if cls is None:
         raise fail("unknown-layer", f"keras.layers has no {op.removeprefix('layers.')}")
     return cls
@@ -40,13 +38,18 @@ def call_arguments(op: str) -> tuple[str, ...]:
 
 
 def takes_training(op: str) -> bool:
-    """Whether a layer behaves otherwise in training."""
-    return "training" in call_arguments(op)
+    """Whether a layer behaves otherwise in training. Dense and its like take the argument for quantization alone."""
+    return "training" in call_arguments(op) and not _is_quantizable(op)
+
+
+def _is_quantizable(op: str) -> bool:
+    base = keras_on_torch().layers.Layer
+    return any("_int8_call" in vars(cls) for cls in layer_type(op).__mro__ if cls is not base)
 
 
 def takes_list(op: str) -> bool:
     """Whether a layer takes its inputs as one list, as `Add` and `Concatenate` do."""
-    return issubclass(layer_type(op), Merge)
+    return issubclass(layer_type(op), keras_on_torch().layers.Add.__bases__)
 
 
 @functools.lru_cache(maxsize=512)
@@ -56,7 +59,7 @@ def op_parameters(op: str) -> tuple[tuple[str, object], ...]:
     Raises:
         ConversionError: `unknown-op`.
     """
-    function = getattr(keras.ops, op.removeprefix("ops."), None)
+    function = getattr(keras_on_torch().ops, op.removeprefix("ops."), None)
     if function is None:
         raise fail("unknown-op", f"keras.ops has no {op.removeprefix('ops.')}")
     parameters = inspect.signature(function).parameters.values()
@@ -70,6 +73,7 @@ def is_required(default: object) -> bool:
 @functools.lru_cache(maxsize=1)
 def reserved_attributes() -> frozenset[str]:
     """Attributes of layers and models that a generated class must not overwrite."""
+    keras = keras_on_torch()
     return frozenset({*dir(keras.layers.Layer), *dir(keras.Model), *vars(keras.layers.Layer(name="probe"))})
 
 

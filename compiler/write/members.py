@@ -122,4 +122,6 @@ def _check_same(first: Node, second: Node) -> None:
 def _equal(a, b) -> bool:
     if isinstance(a, tuple) and isinstance(b, tuple):
         return len(a) == len(b) and all(map(_equal, a, b))
-    return a == b or (not isinstance(a, str | tuple) and not isinstance(b, str | tuple) and None not in (a, b) and same(a, b))
+    return a == b or (
+        not isinstance(a, str | tuple) and not isinstance(b, str | tuple) and None not in (a, b) and same(a, b)
+    )

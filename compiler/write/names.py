@@ -5,14 +5,19 @@ import keyword
 import re
 from collections.abc import Iterable
 
-RESERVED = frozenset({*keyword.kwlist, *dir(builtins), "self", "ops", "keras", "math", "training", "dtype", "kwargs", "i"})
+RESERVED = frozenset(
+    {*keyword.kwlist, *dir(builtins), "self", "ops", "keras", "math", "training", "dtype", "kwargs", "i"}
+)
 
 # Names that only say which operation made a value; `x` says as much.
 _SAYS_NOTHING = frozenset(
-    "linear add mul view transpose to matmul getitem get_item reshape output out result value_ tensor y z multiply gelu relu "
-    "silu tanh dense cast permute contiguous expand unsqueeze squeeze embedding layer_norm rms_norm dropout softmax "
-    "expand_dims concatenate cat stack where rsqrt einsum subtract sub divide div negative neg mean pow power square "
-    "sum hidden_states x activation item conv2d flatten clone broadcast_to repeat take slice a b c t h".split()
+    """
+    linear add mul view transpose to matmul getitem get_item reshape output out result tensor y z
+    multiply gelu relu silu tanh dense cast permute contiguous expand unsqueeze squeeze embedding
+    layer_norm rms_norm dropout softmax expand_dims concatenate cat stack where rsqrt einsum subtract
+    sub divide div negative neg mean pow power square sum hidden_states x activation item conv2d flatten
+    clone broadcast_to repeat take slice a b c t h
+    """.split()  # noqa: SIM905
 )
 
 
@@ -30,7 +35,7 @@ def says_nothing(name: str) -> bool:
 
 
 def choose(name: str, taken: Iterable[str], kind: str = "") -> str:
-    """A free name for a value: `x` for one that says nothing, else its own, with `kind` of operation where that is taken."""
+    """A free name for a value: `x` for one that says nothing, else its own, with `kind` of operation if need be."""
     taken = {*taken, *RESERVED}
     candidates = ["x", name] if says_nothing(name) else [name]
     candidates += [f"{name}_{kind}" if kind else name, "x", "y", "z", f"other_{name}", f"another_{name}"]
@@ -38,10 +43,19 @@ def choose(name: str, taken: Iterable[str], kind: str = "") -> str:
     return next(c for c in candidates if c not in taken)
 
 
+_WORD_STARTS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+
+
 def snake(name: str) -> str:
     """`LlamaRMSNorm` as `llama_rms_norm`."""
-    text = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name)
-    return re.sub(r"[^0-9a-z]+", "_", text.lower()).strip("_")
+    return re.sub(r"[^0-9a-z]+", "_", _WORD_STARTS.sub("_", name).lower()).strip("_")
+
+
+def spoken(name: str) -> str:
+    """`GatedMLP` as `Gated MLP layer`, for the first line of a docstring."""
+    words = [word if word.isupper() else word.lower() for word in _WORD_STARTS.sub(" ", name.replace("_", " ")).split()]
+    words += [] if words[-1] == "layer" else ["layer"]
+    return " ".join([words[0][0].upper() + words[0][1:], *words[1:]])
 
 
 def input_variable(name: str) -> str:

@@ -11,7 +11,12 @@ from hf2khc.write.layer_facts import is_required, op_parameters
 from hf2khc.write.scope import Scope
 
 ATOM, NEGATIVE, PRODUCT, SUM = 3, 2, 1, 0
-_OPERATORS = {"ops.add": ("+", SUM), "ops.subtract": ("-", SUM), "ops.multiply": ("*", PRODUCT), "ops.divide": ("/", PRODUCT)}
+_OPERATORS = {
+    "ops.add": ("+", SUM),
+    "ops.subtract": ("-", SUM),
+    "ops.multiply": ("*", PRODUCT),
+    "ops.divide": ("/", PRODUCT),
+}
 LISTS = ("ops.concatenate", "ops.stack", "ops.hstack", "ops.vstack")
 # Required arguments that are nevertheless written with their names.
 _NAMED = ("axis", "repeats", "pad_width")
@@ -50,9 +55,8 @@ def operation(node: Node, operands: Sequence[Text | None], scope: Scope, plain: 
 
 def _infix(node: Node, operands: Sequence[Text | None], scope: Scope) -> Text:
     symbol, binds = _OPERATORS[node.op]
-    rest = iter(operands)
-    sides = [_number(node.attrs[k], scope) if k in node.attrs else next(rest) for k in ("x1", "x2")]
-    left, right = (side if side is not None else Text("None") for side in sides)
+    pairs = zip(("x1", "x2"), (*operands, None), strict=False)
+    left, right = (_number(node.attrs[k], scope) if operand is None else operand for k, operand in pairs)
     return Text(f"{left.inside(binds)} {symbol} {right.inside(binds + 1)}", binds)
 
 
@@ -67,13 +71,22 @@ def _arguments(node: Node, operands: Sequence[Text | None], scope: Scope) -> lis
     texts = ["None" if o is None else o.text for o in operands]
     if node.op == "ops.einsum":
         return [scope.value(node.attrs["subscripts"]), *texts]
-    queue = [f"[{', '.join(texts)}]"] if node.op in LISTS else texts
+    if node.op == "ops.arange" and set(node.attrs) - {"dtype"} <= {"start", "stop", "step"}:
+        texts = _arange(node, texts, scope)
+        return [*texts, f"dtype={attribute(node, 'dtype', scope)}"] if node.attrs.get("dtype") else texts
+    slots = [f"[{', '.join(texts)}]"] if node.op in LISTS else texts
     parameters = op_parameters(node.op)
     unknown = [key for key in node.attrs if key not in dict(parameters)]
     if unknown:
-        raise fail("op-arguments", f"%{node.name}: {node.op} has no argument {unknown[0]}", location=str(node.loc or ""))
+        raise fail(
+            "op-arguments", f"%{node.name}: {node.op} has no argument {unknown[0]}", location=str(node.loc or "")
+        )
+    if len(slots) > len(parameters):
+        raise fail(
+            "op-arguments", f"%{node.name}: {node.op} takes no {len(slots)} operands", location=str(node.loc or "")
+        )
     written, contiguous = [], True
-    for name, default in parameters:
+    for (name, default), slot in zip(parameters, [*slots, *["None"] * len(parameters)], strict=False):
         if name in node.attrs:
             value = node.attrs[name]
             if not is_required(default) and name != "dtype" and type(value) is type(default) and value == default:
@@ -82,18 +95,24 @@ def _arguments(node: Node, operands: Sequence[Text | None], scope: Scope) -> lis
             text = attribute(node, name, scope)
             positional = contiguous and name not in _NAMED and (is_required(default) or name in ("x1", "x2"))
             contiguous = positional
-        elif queue:
-            text, positional = queue.pop(0), contiguous
-            if text == "None":
-                contiguous = False
-                continue
-        else:
+        elif slot == "None":
             contiguous = False
             continue
+        else:
+            text, positional = slot, contiguous
         written.append(text if positional else f"{name}={text}")
-    if queue:
-        raise fail("op-arguments", f"%{node.name}: {node.op} takes no {len(operands)} operands", location=str(node.loc or ""))
     return written
+
+
+def _arange(node: Node, texts: list[str], scope: Scope) -> list[str]:
+    """The bounds of an `arange`, a start of 0 left out."""
+    bounds = {key: scope.value(node.attrs[key]) for key in ("start", "stop", "step") if node.attrs.get(key) is not None}
+    bounds |= {key: text for key, text in zip(("start", "stop", "step"), texts, strict=False) if text != "None"}
+    if "stop" not in bounds:
+        return [bounds["start"]]
+    if bounds.get("step", "1") != "1":
+        return [bounds.get("start", "0"), bounds["stop"], bounds["step"]]
+    return [bounds["stop"]] if bounds.get("start", "0") == "0" else [bounds["start"], bounds["stop"]]
 
 
 def attribute(node: Node, name: str, scope: Scope) -> str:
@@ -123,8 +142,8 @@ def _key(key, scope: Scope) -> str:
 
 
 def _item(item, scope: Scope) -> str:
-    if item in ("ellipsis", "..."):
-        return "..."
+    if isinstance(item, str):
+        return {"ellipsis": "...", "newaxis": "None"}[item]
     if isinstance(item, tuple):
         return _slice(item, scope)
     return scope.value(item)
@@ -152,5 +171,3 @@ def plain_operands(node: Node, types: Sequence[Tensor], pinned: Sequence[bool], 
     if types[0].is_floating:
         return True
     return node.op != "ops.divide" and all(isinstance(n, int) and not isinstance(n, bool) for n in numbers)
-
-

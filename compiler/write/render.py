@@ -42,7 +42,9 @@ class Render:
         if node.op == "const":
             return self._constant(node)
         if node.op == "call":
-            return Text(f"{self.members[node.name].reference}({', '.join(self._call_arguments(node, node.operands, read))})")
+            return Text(
+                f"{self.members[node.name].reference}({', '.join(self._call_arguments(node, node.operands, read))})"
+            )
         if node.op.startswith("layers."):
             return self._layer(node, read)
         if node.op.startswith("ops."):
@@ -50,7 +52,9 @@ class Render:
             single = [t for t in types if isinstance(t, Tensor)]
             plain = plain_operands(node, single, [self.pinned[o] for o in node.used], self.scope)
             return operation(node, [read(o) for o in node.operands], self.scope, plain)
-        raise fail("not-keras-level", f"%{node.name}: {node.op} cannot be written as Keras code", location=str(node.loc or ""))
+        raise fail(
+            "not-keras-level", f"%{node.name}: {node.op} cannot be written as Keras code", location=str(node.loc or "")
+        )
 
     def iteration(self, node: Node, element: str, carried: list[str], read: Read) -> str:
         """The call of one iteration of a loop."""

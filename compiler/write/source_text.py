@@ -91,5 +91,7 @@ def _ruff(arguments: Sequence[str], text: str) -> str:
     done = subprocess.run([find_ruff_bin(), *arguments], input=text, capture_output=True, text=True, check=False)
     if done.returncode:
         message = "ruff finds fault with the code that was printed"
-        raise fail("printed-code", message, excerpt=f"{done.stdout if 'check' in arguments else ''}{done.stderr}\n{text}")
+        raise fail(
+            "printed-code", message, excerpt=f"{done.stdout if 'check' in arguments else ''}{done.stderr}\n{text}"
+        )
     return done.stdout

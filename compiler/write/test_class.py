@@ -69,7 +69,7 @@ def _basics(plan: Plan) -> str:
     def test_backbone_basics(self):
         model = {plan.prefix}Backbone(**self.init_kwargs)
         outputs = model(self.input_data)
-{_shape_checks(plan, {"batch": 2, "seq": 5}, " " * 8)}
+{_shape_checks(plan, {"batch": 2, "seq": 5}, " " * 8)}\
         self.assert_all_close(outputs, model.predict(self.input_data, verbose=0))
 
     def test_mixed_precision(self):

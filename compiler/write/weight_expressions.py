@@ -71,18 +71,18 @@ class _Text:
         return f"{node.op.removeprefix('ops.')}({', '.join(self._arguments(node))})"
 
     def _arguments(self, node: Node) -> list[str]:
-        operands = [self.of(o) for o in node.used]
-        queue = [f"[{', '.join(operands)}]"] if node.op in LISTS else operands
+        operands = [None if o is None else self.of(o) for o in node.operands]
+        slots = [f"[{', '.join(map(str, operands))}]"] if node.op in LISTS else operands
         written: list[str] = []
         contiguous = True
-        for name, _ in op_parameters(node.op):
+        for (name, _), slot in zip(op_parameters(node.op), [*slots, *[None] * 16], strict=False):
             if name in node.attrs:
                 text = repr(evaluate(node.attrs[name], self.env))
-            elif queue:
-                text = queue.pop(0)
-            else:
+            elif slot is None:
                 contiguous = False
                 continue
+            else:
+                text = slot
             written.append(text if contiguous else f"{name}={text}")
         return written
 
@@ -112,12 +112,12 @@ class _Text:
 
 
 def _full_key(key, rank: int) -> list:
-    """One slice or index per axis of the operand: ellipsis spelled out, new axes left out (the result's shape has them)."""
+    """One slice or index per axis: the ellipsis spelled out, new axes left out (the result's shape has them)."""
     items = key if isinstance(key, tuple) and (not key or key[0] != "slice") else (key,)
-    items = [item for item in items if item is not None]
+    items = [item for item in items if item not in (None, "newaxis")]
     parts = [slice(*item[1:]) if isinstance(item, tuple) else item for item in items]
-    marks = [i for i, part in enumerate(parts) if part in ("ellipsis", "...")]
+    marks = [i for i, part in enumerate(parts) if part == "ellipsis"]
     at = marks[0] if marks else len(parts)
-    rest = [part for part in parts if part not in ("ellipsis", "...")]
+    rest = [part for part in parts if part != "ellipsis"]
     fill = [slice(None)] * (rank - len(rest))
     return rest[:at] + fill + rest[at:]

@@ -41,7 +41,11 @@ def weight_paths(plan: Plan) -> list[WeightPath]:
     found: dict[str, WeightPath] = {}
     for weight in walk.graph(plan.program.main, "", "", {}):
         if found.setdefault(weight.keras, weight) != weight:
-            raise fail("weight-paths", f"{weight.keras} is filled by two expressions", excerpt=f"{found[weight.keras]}\n{weight}")
+            raise fail(
+                "weight-paths",
+                f"{weight.keras} is filled by two expressions",
+                excerpt=f"{found[weight.keras]}\n{weight}",
+            )
     return list(found.values())
 
 
