@@ -50,8 +50,8 @@ def validate(
 def relative_error(found, expected) -> float:
     """The largest difference of two arrays, relative to the largest finite magnitude of `expected`.
 
-    Infinite where shapes or kinds (boolean, integer, float) differ, where NaN or infinities do not coincide, where integers
-    or booleans differ, and where something stands for nothing but zeros.
+    Infinite where shapes or kinds (boolean, integer, float) differ, where NaN or infinities do not coincide, where
+    integers or booleans differ, and where something stands for nothing but zeros.
     """
     found, expected = _array(found), _array(expected)
     if found.shape != expected.shape or _kind(found) != _kind(expected):
