@@ -77,6 +77,8 @@ def infer(op: str, operands: Sequence[Type | None], attrs: Mapping[str, object])
     Raises:
         ConversionError: Keras rejects the call, or a dimension is no simple expression of those of the operands.
     """
+    if op == "ops.get_item":
+        return _item(operands[0], attrs["key"])
     names = sorted(names_of(tuple(attrs.values())).union(*(t.symbols for t in operands if isinstance(t, Tensor))))
     envs = [dict(zip(names, primes, strict=False)) for primes in _PRIMES]
     if len(names) > len(_PRIMES[0]):
@@ -91,6 +93,42 @@ def infer(op: str, operands: Sequence[Type | None], attrs: Mapping[str, object])
     if isinstance(results[0], list):
         return tuple(solve(same[0][0], [shape for _, shape in same]) for same in zip(*results, strict=True))
     return solve(results[0][0], [shape for _, shape in results])
+
+
+def _item(source: Type | None, key) -> Tensor:
+    """Indexing: a symbolic end lies within its axis, so that the trace's own sizes come out."""
+    assert isinstance(source, Tensor)
+    entries = list(key) if isinstance(key, tuple) and key[:1] != ("slice",) else [key]
+    fixed = sum(entry not in ("ellipsis", "newaxis") for entry in entries)
+    if "ellipsis" in entries:
+        place = entries.index("ellipsis")
+        entries[place : place + 1] = [("slice", None, None, None)] * (source.rank - fixed)
+    left, shape = list(source.shape), []
+    for entry in entries:
+        if entry == "newaxis":
+            shape.append(1)
+        elif isinstance(entry, tuple):
+            shape.append(_length(left.pop(0), *entry[1:]))
+        else:
+            left.pop(0)
+    return Tensor(source.dtype, (*shape, *left))
+
+
+def _length(dim, start, stop, step):
+    """The length of a slice of an axis."""
+    if not names_of((dim, start, stop, step)):
+        return len(range(*slice(start, stop, step).indices(dim)))
+    start, stop = _border(dim, start, 0), _border(dim, stop, dim)
+    length = simplify(f"({stop}) - ({start})") if start != 0 else stop
+    return length if step in (None, 1) else simplify(f"-(-({length}) // {step})")
+
+
+def _border(dim, value, default):
+    if value is None:
+        return default
+    names = sorted(names_of((dim, value)))
+    is_negative = evaluate(value, dict(zip(names, _PRIMES[0], strict=False))) < 0
+    return simplify(f"({dim}) + ({value})") if is_negative else value
 
 
 def _at(op: str, operands, attrs, env):
@@ -113,12 +151,16 @@ def _keras(op: str, types: tuple, attrs: tuple, _kinds: tuple):
     called = function(op)
     if called is None:
         raise fail("unknown-op", f"{op} does not exist in keras.ops")
+    floatx = keras.config.floatx()
     try:
+        keras.config.set_floatx("float32")  # the interpreter widens it; types speak of the model as it is
         result = called(*args, **keywords)
     except Exception as error:
         shown = ", ".join("_" if t is None else f"{t[0]}{list(t[1])}" for t in types)
         shown += "".join(f", {name}={value}" for name, value in attrs)
         raise fail("shape-inference", f"keras.{op} does not accept ({shown}): {error}") from error
+    finally:
+        keras.config.set_floatx(floatx)
     if isinstance(result, list | tuple):
         return [(r.dtype, tuple(r.shape)) for r in result]
     return result.dtype, tuple(result.shape)

@@ -166,7 +166,7 @@ _KINDS = {"int64": "int", "int32": "int"}
 
 
 def _same_kind(a: Tensor, b: Tensor) -> bool:
-    """Whether two dtypes are equal, 32 and 64 bits of integers told apart nowhere: Keras prefers the one, torch the other."""
+    """Whether two dtypes are equal; Keras prefers 32 bits for integers where torch has 64, so these count as one."""
     return _KINDS.get(a.dtype, a.dtype) == _KINDS.get(b.dtype, b.dtype)
 
 

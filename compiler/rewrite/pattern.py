@@ -140,9 +140,8 @@ def children(expression: Expression) -> tuple[Expression, ...]:
 
 def names(expression: Expression) -> Iterator[Variable | Optional | Rest]:
     """Every variable that occurs, in order."""
-    if isinstance(expression, Variable | Optional | Rest):
-        if expression.name != "_":
-            yield expression
+    if isinstance(expression, Variable | Optional | Rest) and expression.name != "_":
+        yield expression
     for child in children(expression):
         yield from names(child)
 

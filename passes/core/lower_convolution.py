@@ -22,9 +22,9 @@ def lower_convolution(program: Program) -> Program:
 
         graph Patches(%x: f32[batch, 3, 32, 32]) {
           param @weight: f32[8, 3, 16, 16]
-          %y_channels_last: f32[batch, 32, 32, 3] = ops.transpose(%x, axes=(0, 2, 3, 1))
+          %y_last: f32[batch, 32, 32, 3] = ops.transpose(%x, axes=(0, 2, 3, 1))
           %y_kernel: f32[16, 16, 3, 8] = ops.transpose(@weight, axes=(2, 3, 1, 0))
-          %y_conv: f32[batch, 2, 2, 8] = ops.conv(%y_channels_last, %y_kernel, strides=(16, 16), padding="valid", data_format="channels_last")
+          %y_conv: f32[batch, 2, 2, 8] = ops.conv(%y_last, %y_kernel, strides=(16, 16), data_format="channels_last")
           %y: f32[batch, 8, 2, 2] = ops.transpose(%y_conv, axes=(0, 3, 1, 2))
           return %y
         }
@@ -48,7 +48,7 @@ def _conv(builder: Builder, node: Node) -> list[Node] | None:
         pairs = tuple((p, p) for p in ((0,) * rank if padding == "valid" else _each(node, "padding", rank, 0)))
     last = _padded(builder, _channels_last(builder, x, rank), pairs)
     kernel = builder.add("ops.transpose", weight, axes=(*range(2, rank + 2), 1, 0), title="kernel")
-    attrs = {"strides": _each(node, "stride", rank), "padding": "valid", "data_format": "channels_last"}
+    attrs = {"strides": _each(node, "stride", rank), "data_format": "channels_last"}
     if any(step != 1 for step in dilation):
         attrs["dilation_rate"] = dilation
     made = builder.add("ops.conv", last, kernel, **attrs)
@@ -67,7 +67,7 @@ def _conv_transpose(builder: Builder, node: Node) -> list[Node] | None:
     if any(extra > pad for extra, pad in zip(_each(node, "output_padding", rank, 0), padding, strict=True)):
         return None
     kernel = builder.add("ops.transpose", weight, axes=(*range(2, rank + 2), 1, 0), title="kernel")
-    attrs = {"strides": strides, "padding": "valid", "data_format": "channels_last"}
+    attrs = {"strides": strides, "data_format": "channels_last"}
     made = builder.add("ops.conv_transpose", _channels_last(builder, x, rank), kernel, **attrs)
     sizes = node.tensor.shape[2:]
     ends = [simplify(f"({size}) + {pad}") for size, pad in zip(sizes, padding, strict=True)]
@@ -95,7 +95,7 @@ def _pool(op: str, rank: int, fill: float):
         if builder.tensor(node.used[0]).rank != rank + 2:
             return None
         last = _padded(builder, _channels_last(builder, node.used[0], rank), tuple((p, p) for p in padding), fill)
-        attrs = {"pool_size": size, "strides": strides, "padding": "valid", "data_format": "channels_last"}
+        attrs = {"pool_size": size, "strides": strides, "data_format": "channels_last"}
         return _channels_first(builder, builder.add(op, last, **attrs), rank)
 
     return lowering
@@ -114,7 +114,7 @@ def _adaptive_average(rank: int):
             return None
         window = tuple(h // s for h, s in zip(held, size, strict=True))
         last = _channels_last(builder, x, rank)
-        attrs = {"pool_size": window, "strides": window, "padding": "valid", "data_format": "channels_last"}
+        attrs = {"pool_size": window, "strides": window, "data_format": "channels_last"}
         return _channels_first(builder, builder.add("ops.average_pool", last, **attrs), rank)
 
     return lowering
@@ -181,7 +181,7 @@ def _each(node: Node, name: str, rank: int, default: int = 1) -> tuple:
 
 
 def _channels_last(builder: Builder, x: str, rank: int) -> str:
-    return builder.add("ops.transpose", x, axes=(0, *range(2, rank + 2), 1), title="channels_last")
+    return builder.add("ops.transpose", x, axes=(0, *range(2, rank + 2), 1), title="last")
 
 
 def _channels_first(builder: Builder, x: str, rank: int) -> list[Node]:

@@ -10,7 +10,9 @@ from hf2khc.rewrite.build import Builder
 Lowering = Callable[[Builder, Node], list[Node] | None]
 
 
-def lower(program: Program, why: str, table: Mapping[str, Lowering], items: Mapping[str, Lowering] = {}) -> Program:  # noqa: B006
+def lower(
+    program: Program, why: str, table: Mapping[str, Lowering], items: Mapping[str, Lowering] | None = None
+) -> Program:
     """Apply a table of lowerings to every graph.
 
     Args:
@@ -18,7 +20,7 @@ def lower(program: Program, why: str, table: Mapping[str, Lowering], items: Mapp
         table: by op of the node that is replaced.
         items: by op of the producer of several results; what is replaced is each `item` of it.
     """
-    return program.map(lambda graph: _lowered(graph, why, table, items))
+    return program.map(lambda graph: _lowered(graph, why, table, items or {}))
 
 
 def _lowered(graph: Graph, why: str, table: Mapping[str, Lowering], items: Mapping[str, Lowering]) -> Graph:

@@ -4,14 +4,12 @@ from hf2khc.ir.expr import Expr, same
 from hf2khc.ir.graph import Graph, Node, Program
 from hf2khc.ir.types import Tensor, same_type
 
-_ALIASES = frozenset(
-    "aten.alias aten.contiguous aten.detach aten.detach_ aten.clone aten.lift_fresh aten.lift_fresh_copy".split()
-)
+_ALIASES = {"aten.alias", "aten.contiguous", "aten.detach", "aten.detach_", "aten.clone", "aten.lift_fresh",
+            "aten.lift_fresh_copy"}  # fmt: skip
 # These compute nothing if the type stays the same.
-_BY_TYPE = frozenset(
-    "aten.to aten._to_copy aten.type_as aten.float aten.expand aten.expand_as aten.broadcast_to aten.view aten.reshape "
-    "aten._unsafe_view aten.view_as aten.reshape_as aten.flatten aten.squeeze aten.slice".split()
-)
+_BY_TYPE = {"aten.to", "aten._to_copy", "aten.type_as", "aten.float", "aten.expand", "aten.expand_as", "aten.view",
+            "aten.broadcast_to", "aten.reshape", "aten._unsafe_view", "aten.view_as", "aten.reshape_as", "aten.flatten",
+            "aten.squeeze"}  # fmt: skip
 # The number that changes nothing, by op.
 _NEUTRAL = {"aten.add": 0, "aten.sub": 0, "aten.mul": 1, "aten.div": 1, "aten.pow": 1}
 
