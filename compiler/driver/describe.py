@@ -3,20 +3,24 @@
 import platform
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hf2khc.capture.source import Source
 from hf2khc.check.proof import Proof
-from hf2khc.driver.compile import Compiled
 from hf2khc.driver.fill import Filled
 from hf2khc.driver.report import Report
 from hf2khc.driver.stages import StageRecord
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+    from hf2khc.driver.compile import Compiled
 
 _PACKAGES = ("hf2khc", "torch", "transformers", "keras", "keras-hub", "numpy", "jax", "tensorflow")
 
 
 def describe(
-    source: Source, compiled: Compiled, filled: Filled, proof: Proof | None, stages: Sequence[StageRecord], seed: int
+    source: Source, compiled: "Compiled", filled: Filled, proof: Proof | None, stages: Sequence[StageRecord], seed: int
 ) -> Report:
     """The report.
 
@@ -36,7 +40,7 @@ def describe(
             "config_class": type(source.config).__name__,
             "weights": _origin_of_weights(source, seed),
         },
-        sizes=dict(_scalars(source.config.to_dict(), "")),
+        sizes=dict(_scalars(source.config)),
         parameters={"transformers": compiled.captured.parameters, "keras": stats.parameters},
         idioms=compiled.idioms,
         residue=compiled.residue,
@@ -66,11 +70,13 @@ def _origin_of_weights(source: Source, seed: int) -> str:
     return f"random, seed {seed}" if source.directory is None else str(source.directory)
 
 
-def _scalars(config: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+def _scalars(config: "PreTrainedConfig", prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Numbers, switches and words of a config; fields of sub-configs are dotted."""
-    for name, value in config.items():
-        if isinstance(value, dict):
-            yield from _scalars(value, f"{prefix}{name}.")
+    for name, value in config.to_dict().items():
+        if name in config.sub_configs:
+            part = getattr(config, name)
+            if part is not None:
+                yield from _scalars(part, f"{prefix}{name}.")
         elif isinstance(value, bool | int | float | str) and not name.startswith("_"):
             yield f"{prefix}{name}", value
 

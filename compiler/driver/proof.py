@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,12 +15,14 @@ from hf2khc.capture.source import Source
 from hf2khc.check import proof as data
 from hf2khc.check.cases import build_cases, choose_sizes
 from hf2khc.check.prove import BACKENDS, prove
-from hf2khc.driver.compile import Compiled
 from hf2khc.ir.expr import Expr, names_of
+
+if TYPE_CHECKING:
+    from hf2khc.driver.compile import Compiled
 
 
 def prove_package(
-    directory: Path, source: Source, compiled: Compiled, backends: Sequence[str] | None, seed: int = 0
+    directory: Path, source: Source, compiled: "Compiled", backends: Sequence[str] | None, seed: int = 0
 ) -> data.Proof:
     """Runs the proof of a package with its weights.
 
