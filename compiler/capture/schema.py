@@ -9,6 +9,7 @@ are strings. Device, layout and the like are dropped. The overload's name is not
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -54,7 +55,7 @@ def flatten_call(overload, args: Sequence, kwargs: Mapping[str, object]) -> tupl
     return tuple(operands), attrs
 
 
-def rebuild_call(op: str, operands: Sequence, attrs: Mapping[str, object]) -> tuple[object, list, dict[str, object]]:
+def rebuild_call(op: str, operands: Sequence, attrs: Mapping[str, object]) -> tuple[Any, list, dict[str, object]]:
     """The torch call that a node stands for; the inverse of `flatten_call`.
 
     Args:
@@ -91,8 +92,8 @@ def rebuild_call(op: str, operands: Sequence, attrs: Mapping[str, object]) -> tu
 class _Plan:
     """An overload and, per argument, how many operands it takes; `None` for an argument that is no operand."""
 
-    overload: object
-    slots: tuple[tuple[object, int | None], ...]
+    overload: Any
+    slots: tuple[tuple[Any, int | None], ...]
 
 
 @functools.lru_cache(maxsize=10_000)

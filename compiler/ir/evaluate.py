@@ -4,6 +4,7 @@ import functools
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from hf2khc.diagnostics import fail
 from hf2khc.ir import hub
@@ -36,7 +37,7 @@ class LayerArguments:
     `ReversibleEmbedding`).
     """
 
-    layer: type
+    layer: Any
     constructor: frozenset[str]
     call: frozenset[str]
 
@@ -45,7 +46,7 @@ class LayerArguments:
 def layer_arguments(op: str) -> LayerArguments | None:
     """The class, constructor and call arguments of a `layers.*` op; `None` if Keras has no such layer."""
     keras = keras_on_torch()
-    layer = getattr(keras.layers, op.partition(".")[2], None)
+    layer: Any = getattr(keras.layers, op.partition(".")[2], None)
     if not (inspect.isclass(layer) and issubclass(layer, keras.layers.Layer)):
         return None
     constructor = frozenset(_named(layer.__init__)) | _BASE_LAYER
@@ -116,6 +117,7 @@ def _built(op: str, attributes: tuple, types: tuple, keys: tuple) -> tuple:
     """
     keras = keras_on_torch()
     taken, attrs = layer_arguments(op), dict(attributes)
+    assert taken is not None
     errors = []
     for inputs in range(1, len(keys) + 1):
         zeros = [None if k is None else keras.ops.zeros(k[0], dtype=k[1].removeprefix("torch.")) for k in keys[:inputs]]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -9,7 +10,7 @@ from hf2khc.diagnostics import ConversionError, fail
 from hf2khc.ir.expr import evaluate
 from hf2khc.ir.graph import Graph, Node, Program, join
 from hf2khc.ir.text import format_node
-from hf2khc.ir.types import Type, bind, concrete, tensors
+from hf2khc.ir.types import Tensor, bind, concrete, tensors
 
 # (node, operand values, attributes with expressions evaluated, values of symbols) -> the node's value.
 Evaluator = Callable[[Node, list, dict[str, object], Mapping[str, object]], object]
@@ -50,7 +51,8 @@ def interpret(
 
 def _laid_out(node: Node, value):
     """An input in the program's layout; it is given in the model's own."""
-    return np.transpose(np.asarray(value), node.attrs["permute"]) if "permute" in node.attrs else value
+    axes: Any = node.attrs.get("permute")
+    return value if axes is None else np.transpose(np.asarray(value), axes)
 
 
 @dataclass(frozen=True)
@@ -149,18 +151,18 @@ class _Scope:
 
     graph: Graph
     path: str
-    env: dict[str, object]
+    env: dict[str, Any]
     values: dict[str, object] = field(default_factory=dict)
 
 
-def _attributes(node: Node, scope: _Scope) -> dict[str, object]:
+def _attributes(node: Node, scope: _Scope) -> dict[str, Any]:
     try:
         return {key: evaluate(value, scope.env) for key, value in node.attrs.items()}
     except KeyError as error:
         raise _failure("unbound-name", f"nothing binds the name {error.args[0]}", node, scope) from None
 
 
-def _shape(type_: Type, node: Node, scope: _Scope) -> tuple[int, ...]:
+def _shape(type_: Tensor, node: Node, scope: _Scope) -> tuple[int, ...]:
     try:
         return concrete(type_, scope.env)
     except KeyError as error:

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from math import inf
+from typing import Any
 
 import numpy as np
 
 from hf2khc.diagnostics import ConversionError, Diagnostic
+from hf2khc.ir.graph import Node
 from hf2khc.ir.interpret import Evaluator, interpret
 from hf2khc.ir.text import format_node
 
@@ -75,7 +77,8 @@ def _first_difference(before, after, inputs, parameters, evaluators, tolerance, 
 
     Passes may keep a name for a value in another layout, so values of other shapes are passed over.
     """
-    old, new = ({}, {})
+    old: dict[tuple, tuple[Node, Any]] = {}
+    new: dict[tuple, tuple[Node, Any]] = {}
     for program, seen in ((before, old), (after, new)):
         interpret(program, inputs, parameters, evaluators, _recorder(seen), env)
     for key, (node, expected) in old.items():

@@ -38,7 +38,9 @@ def verify(program: Program, level: str | None) -> None:
         diagnostics.append(Diagnostic("invalid-ir", message))
     symbols = _symbols(program)
     for name, graph in program.graphs.items():
-        errors = [(None, f"the graph named {name} calls itself {graph.name}")] if name != graph.name else []
+        errors: list[tuple[Node | None, str]] = []
+        if name != graph.name:
+            errors.append((None, f"the graph named {name} calls itself {graph.name}"))
         errors += _graph(graph, program, level, symbols)
         if errors:
             diagnostics.append(_diagnostic(graph, errors))
