@@ -7,14 +7,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from hf2khc.diagnostics import fail
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import logging as library_logging
 
+from hf2khc.diagnostics import fail
 
-def build(config: PreTrainedConfig, model_class: type[PreTrainedModel], attention: str | None = None) -> PreTrainedModel:
+
+def build(
+    config: PreTrainedConfig, model_class: type[PreTrainedModel], attention: str | None = None
+) -> PreTrainedModel:
     """The model of a config with untouched memory for its parameters, in float32 and eval mode, caches off.
 
     Raises:
@@ -40,10 +43,13 @@ def build_meta(
         with quiet(), torch.device("meta"):
             return _construct(config, model_class, attention)
     except Exception as error:
-        raise fail("cannot-build", f"{model_class.__name__} does not build from its config",
-                   location=str(config.name_or_path or config.model_type),
-                   excerpt=f"{type(error).__name__}: {error}"[:600],
-                   hint="correct the config, or convert another class with --task") from error
+        raise fail(
+            "cannot-build",
+            f"{model_class.__name__} does not build from its config",
+            location=str(config.name_or_path or config.model_type),
+            excerpt=f"{type(error).__name__}: {error}"[:600],
+            hint="correct the config, or convert another class with --task",
+        ) from error
 
 
 def _construct(config: PreTrainedConfig, model_class: type[PreTrainedModel], attention: str | None) -> PreTrainedModel:
@@ -139,22 +145,31 @@ def _take_from_real(model: PreTrainedModel, buffers: list[str], attributes: list
         try:
             value = getattr(real.get_submodule(path), name)
         except AttributeError as error:
-            raise fail("unknown-buffer", f"nothing gives {path}.{name} its value", location=type(model).__name__
-                       ) from error
+            raise fail(
+                "unknown-buffer", f"nothing gives {path}.{name} its value", location=type(model).__name__
+            ) from error
         getattr(model.get_submodule(path), store)[name] = value.clone()
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
     """Silences warnings, logs and progress bars of transformers and torch: what goes wrong here is raised."""
-    disabled, bars = logging.root.manager.disable, library_logging.is_progress_bar_enabled()
-    logging.disable(logging.CRITICAL)
+    # Not logging.disable: torch would then go on collecting a trace for a handler that never finds out it is unused.
+    handlers = [handler for name in ("torch", "transformers") for handler in logging.getLogger(name).handlers]
+    bars = library_logging.is_progress_bar_enabled()
     library_logging.disable_progress_bar()
+    for handler in handlers:
+        handler.addFilter(_nothing)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.disable(disabled)
+        for handler in handlers:
+            handler.removeFilter(_nothing)
         if bars:
             library_logging.enable_progress_bar()
+
+
+def _nothing(record: logging.LogRecord) -> bool:
+    return False

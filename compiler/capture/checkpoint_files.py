@@ -55,8 +55,10 @@ def read_checkpoint(directory: Path) -> dict[str, FileTensor]:
         raise _no_weights(directory)
     try:
         where = json.loads(index.read_text())["weight_map"]
-    except (ValueError, KeyError) as error:
-        raise fail("index-broken", f"{INDEX} is not a weight index", location=str(index)) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise fail(
+            "index-broken", f"{INDEX} is not a weight index", location=str(index), hint="copy or download it again"
+        ) from error
     return dict(sorted(_read_shards(directory, where).items()))
 
 
@@ -64,14 +66,23 @@ def _read_shards(directory: Path, where: dict[str, str]) -> dict[str, FileTensor
     shards = sorted(set(where.values()))
     missing = [shard for shard in shards if not (directory / shard).is_file()]
     if missing:
-        raise fail("shard-missing", f"{len(missing)} of {len(shards)} weight files are missing",
-                   location=str(directory / INDEX), excerpt="\n".join(missing[:8]),
-                   hint="copy or download the missing files into the directory")
+        raise fail(
+            "shard-missing",
+            f"{len(missing)} of {len(shards)} weight files are missing",
+            location=str(directory / INDEX),
+            excerpt="\n".join(missing[:8]),
+            hint="copy or download the missing files into the directory",
+        )
     tensors = {name: entry for shard in shards for name, entry in _read_file(directory / shard).items()}
     lost = sorted(where.keys() - tensors.keys())
     if lost:
-        raise fail("shard-broken", f"{len(lost)} tensors of the index are in no weight file",
-                   location=str(directory / INDEX), excerpt="\n".join(lost[:8]), hint="download the files again")
+        raise fail(
+            "shard-broken",
+            f"{len(lost)} tensors of the index are in no weight file",
+            location=str(directory / INDEX),
+            excerpt="\n".join(lost[:8]),
+            hint="download the files again",
+        )
     return tensors
 
 
@@ -84,7 +95,9 @@ def _read_file(path: Path) -> dict[str, FileTensor]:
         try:
             header = json.loads(file.read(length))
         except ValueError as error:
-            raise fail("shard-broken", f"{path.name} is not a safetensors file", location=str(path)) from error
+            raise fail(
+                "shard-broken", f"{path.name} is not a safetensors file", location=str(path), hint="download it again"
+            ) from error
     header.pop("__metadata__", None)
     end = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
     if end > size:
@@ -98,21 +111,33 @@ def _read_file(path: Path) -> dict[str, FileTensor]:
 
 
 def _truncated(path: Path, expected: int, size: int) -> ConversionError:
-    return fail("shard-truncated", f"{path.name} is cut off: {size} bytes of at least {expected}", location=str(path),
-                hint="download or copy the file again")
+    return fail(
+        "shard-truncated",
+        f"{path.name} is cut off: {size} bytes of at least {expected}",
+        location=str(path),
+        hint="download or copy the file again",
+    )
 
 
 def _no_weights(directory: Path) -> ConversionError:
     pickles = sorted(path.name for pattern in PICKLES for path in directory.glob(pattern))
     if pickles:
         return pickle_weights(str(directory), pickles)
-    return fail("weights-not-found", "the directory holds no safetensors weights", location=str(directory),
-                hint=f"it needs {SINGLE}, or {INDEX} and its shards;\nor convert the architecture with --random-init")
+    return fail(
+        "weights-not-found",
+        "the directory holds no safetensors weights",
+        location=str(directory),
+        hint=f"it needs {SINGLE}, or {INDEX} and its shards;\nor convert the architecture with --random-init",
+    )
 
 
 def pickle_weights(location: str, files: list[str]) -> ConversionError:
     """The refusal of weights in a format that can run code when it is read."""
-    return fail("pickle-weights", "the weights are pickles, which can run code when they are read; only safetensors "
-                "are", location=location, excerpt="\n".join(files[:4]),
-                hint="if you trust them, load the model with transformers (from_pretrained) and write it with\n"
-                     "save_pretrained, which writes safetensors; then convert that directory")
+    return fail(
+        "pickle-weights",
+        "the weights are pickles, which can run code when they are read; only safetensors are",
+        location=location,
+        excerpt="\n".join(files[:4]),
+        hint="if you trust them, load the model with transformers (from_pretrained) and write it with\n"
+        "save_pretrained, which writes safetensors; then convert that directory",
+    )

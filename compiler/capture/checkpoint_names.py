@@ -6,14 +6,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightConverter, WeightRenaming, dot_natural_key, rename_source_key
+
 from hf2khc.capture.build import quiet
 from hf2khc.capture.checkpoint_files import FileTensor, same_bytes
 from hf2khc.capture.file_operations import FileOperation, tensor
 from hf2khc.capture.record_conversion import Recorder, UnknownConversion
 from hf2khc.diagnostics import fail
-from transformers import PreTrainedModel
-from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import WeightConverter, WeightRenaming, dot_natural_key, rename_source_key
 
 
 @dataclass
@@ -62,7 +63,7 @@ def _assign(
     with quiet():
         rules = get_model_conversion_mapping(model)
     renamings = [rule for rule in rules if isinstance(rule, WeightRenaming)]
-    patterns = {rule: [p for p in rule.source_patterns] for rule in rules if isinstance(rule, WeightConverter)}
+    patterns = {rule: list(rule.source_patterns) for rule in rules if isinstance(rule, WeightConverter)}
     by_pattern = {pattern: rule for rule, sources in patterns.items() for pattern in sources}
     meta, prefix = model.state_dict(), model.base_model_prefix
     collected: dict[str, WeightConverter] = {}
@@ -95,10 +96,13 @@ def _convert(
             return {path: recorder.operation(value) for path, value in values.items() if path in wanted}
     except UnknownConversion as error:
         operations = ", ".join(type(operation).__name__ for operation in converter.operations)
-        raise fail("unknown-weight-conversion", f"transformers converts this weight in an unknown way: {error}",
-                   location=first, excerpt=operations,
-                   hint="load the model with transformers and write it with save_pretrained(save_original_format="
-                        "False)") from error
+        raise fail(
+            "unknown-weight-conversion",
+            f"transformers converts this weight in an unknown way: {error}",
+            location=first,
+            excerpt=operations,
+            hint="load the model with transformers and write it with save_pretrained(save_original_format=False)",
+        ) from error
 
 
 def _check_shapes(
@@ -156,15 +160,19 @@ def _alias(names: CheckpointNames, path: str, source: str) -> None:
     names.stored[path] = names.stored[source]
     names.aliases[path] = source
     for name in former.tensors if former is not None and former != names.stored[source] else ():
-        names.unused[name] = f"the same tensor as {names.stored[source]}"
+        names.unused[name] = f"holds the same as {names.stored[source].tensors[0]}, to which it is tied"
 
 
 def _check_equal(first: str, second: str, tensors: Mapping[str, FileTensor], names: CheckpointNames) -> None:
     a, b = names.stored[first], names.stored[second]
     if a == b or a.is_tensor and b.is_tensor and same_bytes(tensors[a.tensors[0]], tensors[b.tensors[0]]):
         return
-    raise fail("tied-weights-differ", "the config ties two parameters, and the checkpoint has different values for "
-               "them", location=f"{first}, {second}", hint='set "tie_word_embeddings": false in config.json')
+    raise fail(
+        "tied-weights-differ",
+        "the config ties two parameters, and the checkpoint has different values for them",
+        location=f"{first}, {second}",
+        hint='set "tie_word_embeddings": false in config.json',
+    )
 
 
 def _check_missing(model: PreTrainedModel, wanted: Mapping[str, Any], names: CheckpointNames) -> None:
@@ -183,7 +191,11 @@ def _check_missing(model: PreTrainedModel, wanted: Mapping[str, Any], names: Che
 
 def _do_not_fit(model: PreTrainedModel, message: str, lines: list[str]):
     more = [f"... and {len(lines) - 8} more"] if len(lines) > 8 else []
-    return fail("weights-do-not-fit", message, location=str(model.config.name_or_path),
-                excerpt="\n".join(lines[:8] + more),
-                hint="the config and the weights belong to different models, or the class is another:\n"
-                     "choose it with --task, for example --task feature-extraction for the model without a head")
+    return fail(
+        "weights-do-not-fit",
+        message,
+        location=str(model.config.name_or_path),
+        excerpt="\n".join(lines[:8] + more),
+        hint="the config and the weights belong to different models, or the class is another:\n"
+        "choose it with --task, for example --task feature-extraction for the model without a head",
+    )

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
+
 from hf2khc.capture.model_classes import remote_code
 from hf2khc.diagnostics import ConversionError, fail
-from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
 
 def default_config(model_type: str, overrides: dict[str, Any]) -> PreTrainedConfig:
@@ -41,31 +42,45 @@ def read_config(directory: Path, overrides: dict[str, Any], *, trust_remote_code
 
 def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise fail("config-not-found", "the directory has no config.json", location=str(path.parent),
-                   hint="give the directory that save_pretrained wrote")
+        raise fail(
+            "config-not-found",
+            "the directory has no config.json",
+            location=str(path.parent),
+            hint="give the directory that save_pretrained wrote",
+        )
     try:
         values = json.loads(path.read_text())
     except ValueError as error:
-        raise fail("bad-config", f"config.json is not valid JSON: {error}", location=str(path)) from error
+        raise fail(
+            "bad-config", f"config.json is not valid JSON: {error}", location=str(path), hint="copy it again"
+        ) from error
     if not isinstance(values, dict):
-        raise fail("bad-config", "config.json is not an object", location=str(path))
+        raise fail("bad-config", "config.json is not an object", location=str(path), hint="copy it again")
     return values
 
 
 def _config_class(values: dict[str, Any], path: Path) -> type[PreTrainedConfig]:
     model_type = values.get("model_type")
     if model_type is None:
-        raise fail("unknown-model-type", "config.json names no model_type", location=str(path),
-                   hint='add "model_type", one of the types transformers knows')
+        raise fail(
+            "unknown-model-type",
+            "config.json names no model_type",
+            location=str(path),
+            hint='add "model_type", one of the types transformers knows',
+        )
     if model_type not in CONFIG_MAPPING:
-        raise fail("unknown-model-type", f"this transformers does not know the model type {model_type!r}",
-                   location=str(path), hint="update transformers; if the repository brings its own code, "
-                                            "add --trust-remote-code")
+        raise fail(
+            "unknown-model-type",
+            f"this transformers does not know the model type {model_type!r}",
+            location=str(path),
+            hint="update transformers; if the repository brings its own code, add --trust-remote-code",
+        )
     return CONFIG_MAPPING[model_type]
 
 
-def _construct(config_class: type[PreTrainedConfig], values: dict[str, Any], overrides: dict[str, Any],
-               location: str) -> PreTrainedConfig:
+def _construct(
+    config_class: type[PreTrainedConfig], values: dict[str, Any], overrides: dict[str, Any], location: str
+) -> PreTrainedConfig:
     config = _checked(config_class, values, location)
     if not overrides:
         return config
@@ -84,8 +99,13 @@ def _checked(config_class: type[PreTrainedConfig], values: dict[str, Any], locat
 
 def _bad_config(error: Exception, location: str) -> ConversionError:
     lines = str(error).strip().splitlines() or [repr(error)]
-    return fail("bad-config", "transformers does not accept the config", location=location,
-                excerpt="\n".join(lines[:6]), hint="correct config.json or --set")
+    return fail(
+        "bad-config",
+        "transformers does not accept the config",
+        location=location,
+        excerpt="\n".join(lines[:6]),
+        hint="correct config.json or --set",
+    )
 
 
 def _override(values: dict[str, Any], config: PreTrainedConfig, field: str, value: Any) -> None:
@@ -129,8 +149,12 @@ def _member(node: Any, name: str, field: str) -> Any:
     if isinstance(node, PreTrainedConfig) and name in _fields(node):
         return getattr(node, name)
     known = sorted(node) if isinstance(node, dict) else _fields(node) if isinstance(node, PreTrainedConfig) else []
-    raise fail("unknown-field", f"the config has no field {name!r}", location=f"--set {field}",
-               hint="fields: " + ", ".join(str(name) for name in known))
+    raise fail(
+        "unknown-field",
+        f"the config has no field {name!r}",
+        location=f"--set {field}",
+        hint="fields: " + ", ".join(str(name) for name in known),
+    )
 
 
 def _fields(config: PreTrainedConfig) -> list[str]:

@@ -7,12 +7,13 @@ from types import FrameType
 from typing import Any
 
 import torch
-from hf2khc.capture.build import quiet
-from hf2khc.capture.inputs import Input, sample_inputs, symbols
-from hf2khc.diagnostics import ConversionError, fail
 from torch.export import Dim, ExportedProgram
 from transformers import PreTrainedModel
 from transformers.exporters.exporter_dynamo import DynamoConfig, DynamoExporter
+
+from hf2khc.capture.build import quiet
+from hf2khc.capture.inputs import Input, sample_inputs, symbols
+from hf2khc.diagnostics import ConversionError, fail
 
 
 @dataclass(frozen=True)
@@ -106,10 +107,14 @@ def _summary(error: Exception) -> str:
 def _refusal(model: PreTrainedModel, error: Exception) -> ConversionError:
     location = next(iter(_places(model, error)), type(model).__name__)
     lines = [line for line in str(error).splitlines() if line.strip()]
-    return fail("not-capturable", f"torch.export does not take {type(model).__name__}: {type(error).__name__}",
-                location=location, excerpt="\n".join(line[:160] for line in lines[:6]),
-                hint="the line branches on data or uses what torch cannot trace;\n"
-                     "another class of the model (--task) may leave it out")
+    return fail(
+        "not-capturable",
+        f"torch.export does not take {type(model).__name__}: {type(error).__name__}",
+        location=location,
+        excerpt="\n".join(line[:160] for line in lines[:6]),
+        hint="the line branches on data or uses what torch cannot trace;\n"
+        "another class of the model (--task) may leave it out",
+    )
 
 
 def _places(model: PreTrainedModel, error: Exception) -> Iterator[str]:

@@ -1,10 +1,7 @@
 """How a parameter comes from tensors of a file, as data."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 
 @dataclass(frozen=True)
@@ -23,43 +20,30 @@ class FileOperation:
     attrs: tuple[tuple[str, Any], ...] = ()
 
     @property
-    def tensors(self) -> tuple[str, ...]:
-        """Names of the tensors it reads, each once, in order."""
-        if self.op == "tensor":
-            return (dict(self.attrs)["name"],)
-        return tuple(dict.fromkeys(name for operand in self.operands for name in operand.tensors))
-
-    @property
     def is_tensor(self) -> bool:
         """Whether it is a tensor of the file as it stands."""
         return self.op == "tensor"
 
-    def apply(self, read: Any) -> np.ndarray:
-        """The value, where `read(name)` gives the array of a tensor of the file."""
-        attrs = dict(self.attrs)
-        if self.op == "tensor":
-            return read(attrs["name"])
-        values = [operand.apply(read) for operand in self.operands]
-        return _APPLY[self.op](values, attrs)
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """Names of the tensors it reads, each once, in order."""
+        if self.is_tensor:
+            return (dict(self.attrs)["name"],)
+        return tuple(dict.fromkeys(name for operand in self.operands for name in operand.tensors))
 
-    def __str__(self) -> str:
-        if self.op == "tensor":
-            return dict(self.attrs)["name"]
-        arguments = [*map(str, self.operands), *(f"{name}={value}" for name, value in self.attrs)]
-        return f"{self.op}({', '.join(arguments)})"
+    @property
+    def transform(self) -> str:
+        """The expression in the weight map's language, over `x` if one tensor is read, else `x0`, `x1`, ..."""
+        names = self.tensors
+        return self._text({name: f"x{i}" if len(names) > 1 else "x" for i, name in enumerate(names)})
 
-
-_APPLY = {
-    "concatenate": lambda values, attrs: np.concatenate(values, attrs["axis"]),
-    "stack": lambda values, attrs: np.stack(values, attrs["axis"]),
-    "transpose": lambda values, attrs: np.transpose(values[0], attrs["axes"]),
-    "reshape": lambda values, attrs: np.reshape(values[0], attrs["newshape"]),
-    "slice": lambda values, attrs: _slice(values[0], attrs["start_indices"], attrs["shape"]),
-}
-
-
-def _slice(value: np.ndarray, start: Sequence[int], shape: Sequence[int]) -> np.ndarray:
-    return value[tuple(slice(begin, begin + size) for begin, size in zip(start, shape, strict=True))]
+    def _text(self, variables: dict[str, str]) -> str:
+        if self.is_tensor:
+            return variables[self.tensors[0]]
+        operands = ", ".join(operand._text(variables) for operand in self.operands)
+        if self.op in ("concatenate", "stack"):
+            operands = f"[{operands}]"
+        return f"{self.op}({', '.join([operands, *(f'{name}={value!r}' for name, value in self.attrs)])})"
 
 
 def tensor(name: str) -> FileOperation:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from hf2khc.capture.build import configs
-from hf2khc.diagnostics import fail
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
+
+from hf2khc.capture.build import configs
+from hf2khc.diagnostics import fail
 
 DEFAULT_IMAGE_SIZE = 224  # for models that take images of any size
 TYPICAL_SAMPLES = 4096  # samples of a waveform: enough for one frame of any strided feature extractor
@@ -46,10 +47,13 @@ def input_spec(model: PreTrainedModel) -> tuple[Input, ...]:
     needed = [name for name, argument in accepted.items() if _required(argument) and name not in described]
     if needed or not spec:
         main = model.main_input_name
-        raise fail("inputs-unknown", f"no way to make the inputs of {type(model).__name__}: "
-                   + ", ".join(needed or [str(main)]), location=f"{type(model).__name__}.forward",
-                   excerpt="forward(" + ", ".join(accepted) + ")",
-                   hint="convert another class of the model with --task")
+        raise fail(
+            "inputs-unknown",
+            f"no way to make the inputs of {type(model).__name__}: " + ", ".join(needed or [str(main)]),
+            location=f"{type(model).__name__}.forward",
+            excerpt="forward(" + ", ".join(accepted) + ")",
+            hint="convert another class of the model with --task",
+        )
     return spec
 
 
@@ -108,7 +112,9 @@ def _special_ids(config: PreTrainedConfig) -> Iterator[int]:
     for part in configs(config):
         for name, value in part.to_dict().items():
             if name.endswith(("_token_id", "_token_index", "_token_ids")):
-                yield from (token for token in np.ravel(value if value is not None else []) if isinstance(token, np.integer))
+                yield from (
+                    token for token in np.ravel(value if value is not None else []) if isinstance(token, np.integer)
+                )
 
 
 def _image_input(config: PreTrainedConfig) -> Input:

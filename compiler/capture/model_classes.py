@@ -4,12 +4,13 @@ import re
 from pathlib import Path
 
 import transformers
-from hf2khc.diagnostics import fail
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
 from transformers.models.auto import modeling_auto
 from transformers.models.auto.auto_factory import _get_model_class
 from transformers.pipelines import SUPPORTED_TASKS
+
+from hf2khc.diagnostics import fail
 
 
 def resolve_class(config: PreTrainedConfig, task: str | None = None, *, code: Path | None = None) -> type:
@@ -67,19 +68,30 @@ def _auto_model(config: PreTrainedConfig, auto: type, code: Path | None) -> type
         return get_class_from_dynamic_module(reference, str(code))
     if type(config) in auto._model_mapping:
         return _get_model_class(config, auto._model_mapping)
-    raise fail("unknown-task", f"a {config.model_type} has no model class for {auto.__name__}",
-               location="config.model_type",
-               hint="give --task another value, or leave it out to convert the class the config names")
+    raise fail(
+        "unknown-task",
+        f"a {config.model_type} has no model class for {auto.__name__}",
+        location="config.model_type",
+        hint="give --task another value, or leave it out to convert the class the config names",
+    )
 
 
 def _unknown_architecture(config: PreTrainedConfig, name: str):
     if getattr(config, "auto_map", None):
         return remote_code(config.name_or_path, name)
-    return fail("unknown-architecture", f"transformers {transformers.__version__} has no class {name}",
-                location="config.architectures", hint="update transformers, or choose a class with --task")
+    return fail(
+        "unknown-architecture",
+        f"transformers {transformers.__version__} has no class {name}",
+        location="config.architectures",
+        hint="update transformers, or choose a class with --task",
+    )
 
 
 def remote_code(location: str, name: str):
     """The refusal to run code that comes with a model."""
-    return fail("remote-code", f"{name} is defined by Python code in the model's own repository", location=location,
-                hint="read that code; if you trust it, add --trust-remote-code")
+    return fail(
+        "remote-code",
+        f"{name} is defined by Python code in the model's own repository",
+        location=location,
+        hint="read that code; if you trust it, add --trust-remote-code",
+    )

@@ -3,7 +3,7 @@
 import ast
 import inspect
 from collections.abc import Callable, Iterable
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import transformers
@@ -30,7 +30,7 @@ def assignment_names(model: nn.Module) -> Callable[[str, int], str | None]:
 
 
 def _files(classes: Iterable[type]) -> Iterable[str]:
-    for cls in {base for cls in set(classes) for base in cls.__mro__}:
+    for cls in {base for model_class in set(classes) for base in model_class.__mro__}:
         if cls.__module__.split(".")[0] in ("torch", "builtins"):
             continue
         try:
@@ -41,7 +41,7 @@ def _files(classes: Iterable[type]) -> Iterable[str]:
             yield file
 
 
-@lru_cache(maxsize=None)
+@cache
 def _names(path: str) -> dict[int, str]:
     """The assigned name by line of one file; of nested statements the innermost counts."""
     try:
@@ -76,7 +76,7 @@ def tuple_names(file: str, line: int) -> tuple[str, ...] | None:
     return _tuples(str(Path(file).resolve())).get(line)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _tuples(path: str) -> dict[int, tuple[str, ...]]:
     try:
         tree = ast.parse(Path(path).read_text())

@@ -7,11 +7,12 @@ import shutil
 from pathlib import Path
 
 import torch
+from torch import nn
+from transformers import PreTrainedModel
+
 from hf2khc.capture.build import build_meta, quiet
 from hf2khc.capture.source import Source
 from hf2khc.diagnostics import fail
-from torch import nn
-from transformers import PreTrainedModel
 
 HEADROOM = 1 << 30  # bytes besides the weights: the process itself and one tensor's noise
 SHARD = "2GB"
@@ -34,10 +35,13 @@ def materialise(source: Source, directory: Path, seed: int = 0, shard: str = SHA
         with quiet():
             model.save_pretrained(directory, max_shard_size=shard)
     except Exception as error:
-        raise fail("cannot-save", f"transformers cannot save {type(model).__name__}", location=str(directory),
-                   excerpt=f"{type(error).__name__}: {error}"[:600],
-                   hint="quantised and otherwise wrapped models have to be turned back into plain ones first"
-                   ) from error
+        raise fail(
+            "cannot-save",
+            f"transformers cannot save {type(model).__name__}",
+            location=str(directory),
+            excerpt=f"{type(error).__name__}: {error}"[:600],
+            hint="quantised and otherwise wrapped models have to be turned back into plain ones first",
+        ) from error
     return dataclasses.replace(source, directory=directory, live=None)
 
 
@@ -48,9 +52,13 @@ def random_model(source: Source, seed: int = 0) -> PreTrainedModel:
             torch.manual_seed(seed)
             model = source.model_class._from_config(copy.deepcopy(source.config), dtype=torch.float32).eval()
     except Exception as error:
-        raise fail("cannot-build", f"{source.model_class.__name__} does not build from its config",
-                   location=source.model, excerpt=f"{type(error).__name__}: {error}"[:600],
-                   hint="correct the values given with --set") from error
+        raise fail(
+            "cannot-build",
+            f"{source.model_class.__name__} does not build from its config",
+            location=source.model,
+            excerpt=f"{type(error).__name__}: {error}"[:600],
+            hint="correct the values given with --set",
+        ) from error
     add_noise(model, seed)
     return model
 
@@ -102,13 +110,21 @@ def check_memory(source: Source, directory: Path, available: int | None = None) 
     free = available_memory() if available is None else available
     hint = "make the model smaller, for example with --set num_hidden_layers=2"
     if size + HEADROOM > free:
-        raise fail("not-enough-memory", f"random weights take {size / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free",
-                   location=source.model, hint=hint)
+        raise fail(
+            "not-enough-memory",
+            f"random weights take {size / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free",
+            location=source.model,
+            hint=hint,
+        )
     existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
     disk = shutil.disk_usage(existing).free
     if size > disk:
-        raise fail("not-enough-disk", f"random weights take {size / 1e9:.1f} GB, and {disk / 1e9:.1f} GB are free",
-                   location=str(directory), hint=hint)
+        raise fail(
+            "not-enough-disk",
+            f"random weights take {size / 1e9:.1f} GB, and {disk / 1e9:.1f} GB are free",
+            location=str(directory),
+            hint=hint,
+        )
 
 
 def available_memory() -> int:

@@ -4,9 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from hf2khc.capture.file_operations import FileOperation
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from hf2khc.capture.file_operations import FileOperation
 
 Shape = tuple[int, ...]
 aten = torch.ops.aten

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel
+
 from hf2khc.capture.checkpoint_files import PICKLES, pickle_weights, read_checkpoint
 from hf2khc.capture.configs import default_config, read_config
 from hf2khc.capture.hub import fetch, not_found, weight_files
 from hf2khc.capture.model_classes import resolve_class
 from hf2khc.diagnostics import ConversionError, fail
-from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,12 @@ def open_source(
         ConversionError: one diagnostic per kind of bad input.
     """
     if overrides and not random_init:
-        raise fail("override-without-random-init", "config fields can be changed for random weights only",
-                   location="--set " + next(iter(overrides)), hint="add --random-init")
+        raise fail(
+            "override-without-random-init",
+            "config fields can be changed for random weights only",
+            location="--set " + next(iter(overrides)),
+            hint="add --random-init",
+        )
     if isinstance(model, PreTrainedModel):
         return _from_model(model, task)
     directory = _directory(model, random_init=random_init, trust_remote_code=trust_remote_code)
@@ -72,8 +77,9 @@ def open_source(
     model_class = resolve_class(config, task, code=directory if trust_remote_code else None)
     if directory is not None and not random_init:
         read_checkpoint(directory)
-    return Source(package_name(model), model, config, model_class, None if random_init else directory,
-                  trust_remote_code)
+    return Source(
+        package_name(model), model, config, model_class, None if random_init else directory, trust_remote_code
+    )
 
 
 def package_name(model: str) -> str:
@@ -89,8 +95,12 @@ def package_name(model: str) -> str:
 
 def _from_model(model: PreTrainedModel, task: str | None) -> Source:
     if task is not None:
-        raise fail("task-of-a-model", "a task chooses the class of a named model, and this is a model already",
-                   location=f"task={task!r}", hint="leave the task out")
+        raise fail(
+            "task-of-a-model",
+            "a task chooses the class of a named model, and this is a model already",
+            location=f"task={task!r}",
+            hint="leave the task out",
+        )
     name = model.config.name_or_path or model.config.model_type or type(model).__name__
     return Source(package_name(name), name, copy.deepcopy(model.config), type(model), live=model)
 
@@ -124,10 +134,18 @@ def _from_hub(model: str, *, random_init: bool, trust_remote_code: bool) -> Path
 def _bare_name(model: str, random_init: bool) -> ConversionError:
     """The diagnostic for a name without a slash that the Hub did not give: a model type was probably meant."""
     if model in CONFIG_MAPPING:
-        return fail("model-not-found", f"{model!r} is a model type, and no Hub repository of that name was found",
-                    location=model, hint="to convert the type's default config with random weights, add --random-init")
+        return fail(
+            "model-not-found",
+            f"{model!r} is a model type, and no Hub repository of that name was found",
+            location=model,
+            hint="to convert the type's default config with random weights, add --random-init",
+        )
     if random_init:
         near = difflib.get_close_matches(model, list(CONFIG_MAPPING), n=5, cutoff=0.5)
-        return fail("unknown-model-type", f"this transformers does not know the model type {model!r}", location=model,
-                    hint="nearest: " + ", ".join(near) if near else "update transformers")
+        return fail(
+            "unknown-model-type",
+            f"this transformers does not know the model type {model!r}",
+            location=model,
+            hint="nearest: " + ", ".join(near) if near else "update transformers",
+        )
     return not_found(model)

@@ -5,13 +5,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
+from transformers import PreTrainedConfig, PreTrainedModel
+
 from hf2khc.capture.build import build_meta, configs, materialise, quiet
 from hf2khc.capture.inputs import Input, input_spec, sample_inputs, trace_sizes
 from hf2khc.capture.truncate import truncate
 from hf2khc.capture.twin_fields import Proposer, get_field, numeric_fields, set_field
 from hf2khc.diagnostics import ConversionError
-from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
-from transformers import PreTrainedConfig, PreTrainedModel
 
 
 @dataclass

@@ -20,6 +20,8 @@ POSITIONS = re.compile(r"position|n_ctx|max_.*len|seq_?len|context_len|max_(sour
 WINDOW = re.compile(r"window")
 DROPOUT = re.compile(r"drop")
 LARGE = 16
+# Few heads, how many times as many in all, and their size; large sizes for models that split or group a head.
+HEAD_SHAPES = [(few, ratio, size) for ratio in (2, 4) for size in (8, 16, 24, 64) for few in (3, 5, 7, 9)]
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,13 @@ def _numbers(path: str, name: str, part: str, value: Any) -> Iterator[Field]:
         for key, entry in value.items():
             if isinstance(key, str):
                 yield from _numbers(f"{path}.{key}", key, part, entry)
-    elif isinstance(value, int) and value >= 2:
-        yield Field(path, name, part, value)
-    elif isinstance(value, float) and math.isfinite(value) and value not in (0.0, 1.0, -1.0):
+    elif (
+        isinstance(value, int)
+        and value >= 2
+        or isinstance(value, float)
+        and math.isfinite(value)
+        and value not in (0.0, 1.0, -1.0)
+    ):
         yield Field(path, name, part, value)
     elif isinstance(value, list | tuple) and value and all(type(v) is int and v >= LARGE for v in value):
         yield Field(path, name, part, list(value))
@@ -122,12 +128,20 @@ class Proposer:
             return []
         main = max(heads, key=lambda f: (not GROUPED.search(f.name), f.value))
         sizes = [f for f in fields if HEAD_DIM.search(f.name) and type(f.value) is int]
-        few = next(n for n in (3, 5, 7, 9, 11) if 2 * n not in self.used | {main.value})
+        original = {field.path: field.value for field in (*heads, *width, *sizes)}
         # A size of its own for a head keeps it apart from width / heads, where the model lets it be free.
-        shapes = [(few, 2, 8, True), (few, 2, 8, False), (few, 2, 16, True), (few, 2, 16, False), (few, 2, 64, False),
-                  (4, 2, 32, False), (2, 4, 64, False)]
-        options = [_attention_values(main, heads, width, sizes, *shape) for shape in shapes]
-        self.used |= set(options[0].values())
+        free, derived = (
+            sorted(
+                (values for values in options if _all_differ(values, original)),
+                key=lambda values: not self.used.isdisjoint(values.values()),
+            )
+            for options in (
+                [_attention_values(main, heads, width, sizes, *shape, free=free) for shape in HEAD_SHAPES]
+                for free in (True, False)
+            )
+        )
+        options = free[:1] + derived[:1] + free[1::4] + derived[1::4]
+        self.used |= set(options[0].values()) if options else set()
         return options
 
     def _image(self, fields: list[Field]) -> list[dict[str, Any]]:
@@ -136,13 +150,22 @@ class Proposer:
         if image is None or type(image.value) is not int:
             return []
         if patch is None or type(patch.value) is not int or image.value % patch.value:
-            return [{image.path: value} for value in (64, 96, 128, image.value // 2, image.value * 2)
-                    if value != image.value]
+            return [
+                {image.path: value}
+                for value in (64, 96, 128, image.value // 2, image.value * 2)
+                if value != image.value
+            ]
         grid = image.value // patch.value
-        options = [(size, count) for size in (6, 10, patch.value // 2, patch.value + 2, patch.value * 2)
-                   for count in (5, 4, 8, grid)]
-        return [{image.path: size * count, patch.path: size} for size, count in options
-                if size > 1 and size != patch.value and size * count != image.value]
+        options = [
+            (size, count)
+            for size in (6, 10, patch.value // 2, patch.value + 2, patch.value * 2)
+            for count in (5, 4, 8, grid)
+        ]
+        return [
+            {image.path: size * count, patch.path: size}
+            for size, count in options
+            if size > 1 and size != patch.value and size * count != image.value
+        ]
 
     def _single(self, field: Field) -> list[dict[str, Any]]:
         return [{field.path: value} for value in self._values(field) if value != field.value]
@@ -190,3 +213,10 @@ def _attention_values(
     for index, field in enumerate(sizes):
         values[field.path] = size + 8 * (index + 1) if free or index else size
     return values
+
+
+def _all_differ(values: dict[str, Any], original: dict[str, Any]) -> bool:
+    """Whether every value is new, and as many differ from each other as before."""
+    if any(values[path] == value for path, value in original.items()):
+        return False
+    return len(set(values.values())) >= len(set(original.values()))

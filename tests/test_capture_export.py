@@ -1,0 +1,118 @@
+"""The exported program computes what the model computes, at sizes other than the traced ones."""
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from torch import nn
+
+from hf2khc.capture.build import build_meta, configs, materialise
+from hf2khc.capture.export import export
+from hf2khc.capture.inputs import input_spec, sample_inputs, trace_sizes
+from hf2khc.capture.random_weights import add_noise
+from hf2khc.capture.truncate import truncate
+from hf2khc.diagnostics import ConversionError
+
+SMALL = {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 24, "vocab_size": 40}
+T5 = {"d_model": 16, "d_ff": 24, "d_kv": 8, "num_heads": 2, "num_layers": 2, "vocab_size": 40}
+GEMMA = {**SMALL, "num_key_value_heads": 1, "head_dim": 8, "sliding_window": 4}
+MODELS = {
+    "gpt2": (transformers.GPT2LMHeadModel, transformers.GPT2Config(n_embd=16, n_layer=4, n_head=2, vocab_size=40)),
+    "bert": (transformers.BertModel, transformers.BertConfig(**SMALL)),
+    "gemma2": (transformers.Gemma2ForCausalLM, transformers.Gemma2Config(**GEMMA)),
+    "vit": (transformers.ViTModel, transformers.ViTConfig(**SMALL, image_size=24, patch_size=8)),
+    "t5": (transformers.T5Model, transformers.T5Config(**T5)),
+}
+
+
+@cache
+def known(name):
+    return captured(*MODELS[name])
+
+
+def captured(model_class, config):
+    model = build_meta(config, model_class)
+    truncate(model)
+    materialise(model)
+    spec = input_spec(model)
+    return model, spec, export(model, spec, trace_sizes(model, spec))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_export_computes_the_model(name):
+    model, spec, captured_model = known(name)
+    # Weights come after the capture: nothing of it may depend on them.
+    fill(model)
+    sizes = {symbol: size + 3 for symbol, size in captured_model.sizes.items()}
+    inputs = {name: torch.from_numpy(a) for name, a in sample_inputs(spec, sizes, padding="right").items()}
+    with torch.no_grad():
+        expected = model(**inputs)
+        found = captured_model.program.module()(**inputs)
+    assert list(found) == list(expected)
+    for key in expected:
+        torch.testing.assert_close(found[key], expected[key])
+
+
+def fill(model):
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    add_noise(model, 0)
+
+
+def test_symbols_have_names():
+    _, spec, found = known("t5")
+    assert sorted(found.symbols.values()) == ["batch", "decoder_seq", "seq"] and not found.notes
+    assert found.attention == "sdpa"
+
+
+def test_outputs_hold_no_cache():
+    model, _, found = known("gpt2")
+    assert not any(part.use_cache for part in configs(model.config))
+    outputs = [node for node in found.program.graph.nodes if node.op == "output"][0].args[0]
+    assert len(outputs) == 1
+
+
+def test_a_window_shows_at_the_traced_length():
+    _, _, found = known("gemma2")
+    assert found.sizes["seq"] > 4
+
+
+class Custom(transformers.PreTrainedModel):
+    config_class = transformers.BertConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.embed = nn.Embedding(40, 8)
+        self.post_init()
+
+
+class Branching(Custom):
+    def forward(self, input_ids):
+        hidden = self.embed(input_ids)
+        if hidden.sum() > 0:
+            hidden = hidden * 2
+        return hidden
+
+
+class FixedLength(Custom):
+    def forward(self, input_ids):
+        return self.embed(input_ids)[:, :11].reshape(-1, 11 * 8)
+
+
+def test_what_branches_on_data_is_refused_with_its_line():
+    with pytest.raises(ConversionError) as caught:
+        captured(Branching, transformers.BertConfig(**SMALL))
+    (diagnostic,) = caught.value.diagnostics
+    assert diagnostic.code == "not-capturable"
+    lines = Path(__file__).read_text().splitlines()
+    line = 1 + next(i for i, text in enumerate(lines) if text.strip() == "if hidden.sum() > 0:")
+    assert diagnostic.location.startswith(f"{__file__}:{line}  (Branching, model)")
+
+
+def test_a_size_that_is_not_free_is_noted():
+    _, _, found = captured(FixedLength, transformers.BertConfig(**SMALL))
+    (note,) = found.notes
+    assert "named sizes" in note and "Constraints violated (seq)" in note

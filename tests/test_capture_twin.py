@@ -1,0 +1,131 @@
+"""Twins differ in every number and in nothing else."""
+
+import pytest
+import transformers
+
+from hf2khc.capture.build import build_meta, materialise
+from hf2khc.capture.export import export
+from hf2khc.capture.inputs import input_spec, trace_sizes
+from hf2khc.capture.truncate import truncate
+from hf2khc.capture.twin import twin_config
+from hf2khc.capture.twin_fields import get_field, numeric_fields
+
+SMALL = {
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 44,
+    "vocab_size": 150,
+}
+GROUPED = {**SMALL, "num_key_value_heads": 2}
+T5 = {"d_model": 32, "d_ff": 44, "d_kv": 8, "num_heads": 4, "num_layers": 3, "vocab_size": 150}
+SWIN = {"embed_dim": 12, "depths": [1, 1], "num_heads": [2, 4], "image_size": 56}
+CLIP = {"text_config": SMALL, "vision_config": {**SMALL, "image_size": 32, "patch_size": 8}, "projection_dim": 28}
+VISION = {**SMALL, "image_size": 32, "patch_size": 8}
+MODELS = {
+    "gpt2": (transformers.GPT2LMHeadModel, transformers.GPT2Config(n_embd=32, n_layer=3, n_head=4, vocab_size=150)),
+    "bert": (transformers.BertForMaskedLM, transformers.BertConfig(**SMALL)),
+    "llama": (transformers.LlamaForCausalLM, transformers.LlamaConfig(**GROUPED)),
+    "qwen3": (transformers.Qwen3Model, transformers.Qwen3Config(**GROUPED, head_dim=16)),
+    "gemma2": (transformers.Gemma2Model, transformers.Gemma2Config(**GROUPED, head_dim=16)),
+    "vit": (transformers.ViTModel, transformers.ViTConfig(**VISION)),
+    "t5": (transformers.T5Model, transformers.T5Config(**T5)),
+    "albert": (transformers.AlbertModel, transformers.AlbertConfig(**SMALL, embedding_size=24)),
+    "clip": (transformers.CLIPModel, transformers.CLIPConfig(**CLIP)),
+    "swin": (transformers.SwinModel, transformers.SwinConfig(**SWIN)),
+}  # fmt: skip
+
+
+def twin_of(name):
+    model_class, config = MODELS[name]
+    model = build_meta(config, model_class)
+    return config, model_class, twin_config(config, model_class, input_spec(model))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_number_changes_and_the_structure_stays(name):
+    config, model_class, twin = twin_of(name)
+    for field in numeric_fields(config):
+        if field.path not in twin.unchanged:
+            assert get_field(twin.config, field.path) != field.value, field.path
+    assert not twin.unchanged
+    real, other = build_meta(config, model_class), build_meta(twin.config, model_class)
+    assert list(real.state_dict()) == list(other.state_dict())
+    shapes, others = ({k: v.shape for k, v in model.state_dict().items()} for model in (real, other))
+    assert sum(shapes[key] != others[key] for key in shapes) > 0.9 * len(shapes)
+
+
+def test_the_twin_is_captured_like_the_model():
+    config, model_class, twin = twin_of("gemma2")
+    targets = []
+    for each in (config, twin.config):
+        model = build_meta(each, model_class)
+        truncate(model)
+        materialise(model)
+        spec = input_spec(model)
+        captured = export(model, spec, trace_sizes(model, spec))
+        targets.append([str(node.target) for node in captured.program.graph.nodes])
+    assert targets[0] == targets[1]
+
+
+def test_large_dimensions_of_a_twin_are_distinct():
+    _, _, twin = twin_of("qwen3")
+    config = twin.config
+    names = ("hidden_size", "intermediate_size", "vocab_size", "head_dim", "num_attention_heads", "num_key_value_heads",
+             "max_position_embeddings")  # fmt: skip
+    values = [getattr(config, name) for name in names]
+    assert len(set(values)) == len(values)
+    # Only so does a product of heads and their size differ from the width.
+    assert config.head_dim * config.num_attention_heads != config.hidden_size
+
+
+def test_ratios_of_grouping_stay():
+    for name, grouped in (("llama", True), ("gemma2", True)):
+        config = twin_of(name)[2].config
+        assert (config.num_attention_heads > config.num_key_value_heads) == grouped
+        assert config.num_attention_heads % config.num_key_value_heads == 0
+    model_class, _ = MODELS["llama"]
+    config = transformers.LlamaConfig(**SMALL)
+    twin = twin_config(config, model_class, input_spec(build_meta(config, model_class))).config
+    assert twin.num_attention_heads == twin.num_key_value_heads != config.num_attention_heads
+
+
+def test_a_window_shows_at_the_length_of_a_trace():
+    _, model_class, twin = twin_of("gemma2")
+    model = build_meta(twin.config, model_class)
+    assert twin.config.sliding_window < trace_sizes(model, input_spec(model))["seq"]
+
+
+def test_depth_and_switches_stay():
+    config, _, twin = twin_of("gemma2")
+    for name in ("num_hidden_layers", "layer_types", "hidden_activation", "attention_bias", "tie_word_embeddings"):
+        assert getattr(twin.config, name) == getattr(config, name), name
+
+
+def test_the_users_config_is_not_touched():
+    config = transformers.LlamaConfig(**GROUPED)
+    before = config.to_dict()
+    twin_config(config, transformers.LlamaModel, input_spec(build_meta(config, transformers.LlamaModel)))
+    assert config.to_dict() == before
+
+
+class Stubborn(transformers.LlamaModel):
+    """Takes no other vocabulary, and runs only where the intermediate size is a multiple of 11."""
+
+    def __init__(self, config):
+        if config.vocab_size != 150:
+            raise ValueError("no other vocabulary")
+        super().__init__(config)
+
+    def forward(self, *args, **kwargs):
+        if self.config.intermediate_size % 11:
+            raise ValueError("not a multiple of 11")
+        return super().forward(*args, **kwargs)
+
+
+def test_what_a_model_refuses_is_reported_and_the_rest_changes():
+    config = transformers.LlamaConfig(**GROUPED)
+    twin = twin_config(config, Stubborn, input_spec(build_meta(config, Stubborn)))
+    assert list(twin.unchanged) == ["vocab_size"] and "no other vocabulary" in twin.unchanged["vocab_size"]
+    assert twin.config.intermediate_size in (22, 88)
+    assert twin.config.hidden_size != 32 and twin.config.rms_norm_eps != config.rms_norm_eps
