@@ -1,7 +1,7 @@
 """Work that needs a process of its own, because a Keras backend is fixed when keras is imported.
 
-The parent writes a JSON job; the child (`python -m MODULE JOB.json`) answers in `JOB.json.result`, with its result or with
-the diagnostics of the error that ended it.
+The parent writes a JSON job; the child (`python -m MODULE JOB.json`) answers in `JOB.json.result`, with its result or
+with the diagnostics of the error that ended it.
 """
 
 import json
@@ -63,6 +63,16 @@ def serve(work: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     except ConversionError as error:
         result = {"diagnostics": [asdict(d) for d in error.diagnostics]}
     Path(f"{path}.result").write_text(json.dumps(result), encoding="utf-8")
+
+
+def hide_tensorflow() -> None:
+    """Keep keras and keras_hub from importing tensorflow under jax and torch; call before they are imported.
+
+    They use it for tokenizers and data sets alone, and it costs 600 MB and seconds in every process.
+    """
+    if os.environ.get("KERAS_BACKEND") in ("jax", "torch"):
+        for name in ("tensorflow", "tensorflow_text"):
+            sys.modules.setdefault(name, None)  # type: ignore[arg-type]
 
 
 def peak_memory() -> int:

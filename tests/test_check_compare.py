@@ -119,8 +119,10 @@ def test_inputs_are_renamed_permuted_and_filled():
     signature = {"inputs": {
         "pixel_values": {"name": "images", "dtype": "float32", "shape": ["batch", 4, 5, 3], "permute": [0, 2, 3, 1]},
         "ids": {"name": "token_ids", "dtype": "int32", "shape": ["batch", "seq"]},
-        "mask": {"name": "padding_mask", "dtype": "int32", "shape": ["batch", "seq"], "default": "ones", "like": "token_ids"},
-        "where": {"name": "positions", "dtype": "int32", "shape": ["batch", "seq"], "default": "arange", "like": "token_ids"},
+        "mask": {"name": "padding_mask", "dtype": "int32", "shape": ["batch", "seq"], "default": "ones",
+                 "like": "token_ids"},
+        "where": {"name": "positions", "dtype": "int32", "shape": ["batch", "seq"], "default": "arange",
+                  "like": "token_ids"},
     }}  # fmt: skip
     pixels = GENERATOR.normal(size=(2, 3, 4, 5))
     found = package_inputs(signature, {"pixel_values": pixels, "ids": np.ones((2, 3), np.int64)})

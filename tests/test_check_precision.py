@@ -9,7 +9,7 @@ transformers = pytest.importorskip("transformers")
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 from hf2khc.check.precision import at_least_float64  # noqa: E402
-from hf2khc.check.reference import _configs, outputs_float64, widen  # noqa: E402
+from hf2khc.check.reference import _configs, load_model, outputs_float64, widen  # noqa: E402
 from hf2khc.diagnostics import ConversionError  # noqa: E402
 
 
@@ -144,6 +144,15 @@ def test_constants_in_float32_enter_with_their_values():
     with at_least_float64():
         found = constant * torch.tensor([1.0, 3.0])
     assert torch.equal(found, constant.double() * torch.tensor([1.0, 3.0], dtype=torch.float64))
+
+
+def test_weights_that_the_checkpoint_lacks_are_an_error(tmp_path):
+    config = transformers.GPT2Config(**CONFIGS["gpt2"][2], architectures=["GPT2LMHeadModel"])
+    noisy(config).save_pretrained(tmp_path)
+    source = {"module": "transformers", "qualname": "GPT2LMHeadModel", "path": str(tmp_path), "options": {}}
+    assert not load_model({**source, "python_path": ()}).training  # a tied head is not lacking
+    with pytest.raises(ConversionError, match="score.weight"):
+        load_model({**source, "qualname": "GPT2ForSequenceClassification", "python_path": ()})
 
 
 def test_a_write_into_a_float32_tensor_is_refused():

@@ -93,7 +93,8 @@ def test_variable_not_assigned(good, checkpoint):
 
 
 def test_variable_assigned_twice(good, checkpoint):
-    broken(replace(good, rows=good.rows + good.rows[3:4]), checkpoint, "weight-assignment", "dense/kernel: assigned 2 times")
+    weights = replace(good, rows=good.rows + good.rows[3:4])
+    broken(weights, checkpoint, "weight-assignment", "dense/kernel: assigned 2 times")
 
 
 def test_variable_unknown(good, checkpoint):
@@ -129,17 +130,20 @@ def test_tensor_not_accounted_for(good, checkpoint):
 
 def test_tensor_accounted_for_twice(good, checkpoint):
     items = (*good.not_consumed, NotConsumed("dense.weight", "unused"))
-    broken(replace(good, not_consumed=items), checkpoint, "weight-consumption", "dense.weight: consumed and not consumed")
+    weights = replace(good, not_consumed=items)
+    broken(weights, checkpoint, "weight-consumption", "dense.weight: consumed and not consumed")
 
 
 def test_reason_required_and_names_exist(good, checkpoint):
-    broken(replace(good, not_consumed=(NotConsumed("steps", ""),)), checkpoint, "weight-consumption", "without a reason")
+    weights = replace(good, not_consumed=(NotConsumed("steps", ""),))
+    broken(weights, checkpoint, "weight-consumption", "without a reason")
     items = (*good.not_consumed, NotConsumed("stepz", "a counter"))
     broken(replace(good, not_consumed=items), checkpoint, "weight-consumption", "stepz: not in the checkpoint")
 
 
 def test_row_of_another_file(good, checkpoint):
-    broken(changed(good, "norm/scale", hf_dtypes=("float16",)), checkpoint, "weight-consumption", "the row says float16")
+    weights = changed(good, "norm/scale", hf_dtypes=("float16",))
+    broken(weights, checkpoint, "weight-consumption", "the row says float16")
 
 
 def test_alias_must_repeat(good, checkpoint):

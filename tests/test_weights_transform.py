@@ -22,7 +22,7 @@ CASES = [
     ("stack((x0, x1), axis=-1)", [A, B], np.stack([A, B], -1)),
     ("x + 1", [A], A + 1),
     ("add(x, 1.0)", [A], A + 1),
-    ("x0 * x1 / sqrt(sum(square(x1), axis=(0,), keepdims=True))", [A, B], A * B / np.sqrt((B**2).sum(0, keepdims=True))),
+    ("x0 * x1 / sqrt(sum(square(x1), axis=(0,), keepdims=True))", [A, B], A * B / np.sqrt((B**2).sum(0)[None])),
     ("mean(x, axis=1)", [A], A.mean(1)),
     ("squeeze(expand_dims(x, 1), axis=1)", [A], A),
     ("flip(x, axis=0)", [A], A[::-1]),
@@ -60,7 +60,7 @@ def test_shapes_cost_no_memory():
 
 @pytest.mark.parametrize(
     "transform",
-    ["__import__('os')", "x.T", "open('f')", "roll(x, 1)", "y", "x[0:2]", "[x for _ in x]", "x if x else x", "x @ x", "("],
+    ["__import__('os')", "x.T", "open('f')", "roll(x)", "y", "x[0:2]", "[x for _ in x]", "x if x else x", "x @ x", "("],
 )
 def test_refuses_everything_else(transform):
     with pytest.raises(ConversionError) as caught:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +39,8 @@ def build_cases(
     """Named input sets: no padding at all sizes, right and left padding where the model takes a mask.
 
     Args:
-        sample: `sample(sizes, seed, padding)` with padding `none`, `right` or `left`; gives transformers' keyword arguments.
+        sample: `sample(sizes, seed, padding)` with padding `none`, `right` or `left`; gives arrays by transformers'
+            keyword arguments.
         sizes: bindings of the symbols.
         masked: whether the model takes a mask.
         seed: of the random inputs.
@@ -53,9 +55,10 @@ def build_cases(
 
 def save_arrays(path: Path, groups: Mapping[str, Mapping[str, np.ndarray]]) -> None:
     """Write named arrays in named groups to an npz; the names are kept in it, so they may hold any character."""
-    pairs = [(group, name, array) for group, arrays in groups.items() for name, array in arrays.items()]
+    pairs = [(group, name, array) for group, found in groups.items() for name, array in found.items()]
     names = np.array([[group, name] for group, name, _ in pairs], dtype=str).reshape(len(pairs), 2)
-    np.savez(path, groups=np.array(list(groups), dtype=str), names=names, **{f"a{i}": a for i, (_, _, a) in enumerate(pairs)})
+    arrays: dict[str, Any] = {f"a{i}": array for i, (_, _, array) in enumerate(pairs)}
+    np.savez(path, groups=np.array(list(groups), dtype=str), names=names, **arrays)
 
 
 def load_arrays(path: Path) -> dict[str, Inputs]:

@@ -89,7 +89,7 @@ def _same(ours: np.ndarray, exact: np.ndarray) -> np.ndarray:
 
 
 def _error(values: np.ndarray, exact: np.ndarray, where: np.ndarray, magnitude: float) -> float:
-    """Largest error relative to the magnitude; absolute where the reference is zero throughout. NaN counts as infinite."""
+    """Largest error relative to the magnitude, absolute where that is zero. NaN counts as infinite."""
     with np.errstate(invalid="ignore"):
         largest = float(np.max(np.abs(values - exact), initial=0.0, where=where))
     return float("inf") if np.isnan(largest) else largest / magnitude if magnitude else largest

@@ -1,8 +1,9 @@
 """Run a torch model in float64 although its code asks for float32.
 
-A cast to float32 inside a model means "at least float32": norms, softmax and rotary tables use it to leave half precision.
-In the reference it must not throw bits away. Two modes see to that: one at the level of torch's Python functions, so that
-a constant given in Python keeps all its digits, and one at the level of aten, for what the first cannot see.
+A cast to float32 inside a model means "at least float32": norms, softmax and rotary tables use it to leave half
+precision. In the reference it must not throw bits away. Two modes see to that: one at the level of torch's Python
+functions, so that a constant given in Python keeps all its digits, and one at the level of aten, for what the first
+cannot see.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -28,9 +28,15 @@ def load_model(source: Mapping[str, Any]) -> torch.nn.Module:
     sys.path[:0] = list(source["python_path"])
     try:
         cls = reduce(getattr, source["qualname"].split("."), importlib.import_module(source["module"]))
-        model = cls.from_pretrained(source["path"], local_files_only=True, dtype=torch.float32, **source["options"])
+        model, loading = cls.from_pretrained(
+            source["path"], local_files_only=True, dtype=torch.float32, output_loading_info=True, **source["options"]
+        )
     except Exception as error:  # from_pretrained has no closed list of errors
         raise fail("reference", f"{source['qualname']} cannot be loaded: {error!r}", location=source["path"]) from error
+    lacking = sorted(str(key) for kind in ("missing_keys", "mismatched_keys") for key in loading[kind])
+    if lacking:  # transformers would fill them with random numbers
+        message = f"{source['qualname']} has weights that the checkpoint lacks"
+        raise fail("reference", message, location=source["path"], excerpt="\n".join(lacking))
     for config in _configs(model.config):
         if getattr(config, "use_cache", False):
             config.use_cache = False

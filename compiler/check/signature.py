@@ -1,6 +1,6 @@
 """`signature.json`: how inputs and outputs of transformers map to those of the package."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -8,7 +8,7 @@ import numpy as np
 from hf2khc.diagnostics import ConversionError, Diagnostic, fail
 
 Inputs = dict[str, np.ndarray]
-_FILL = {
+_FILL: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "ones": np.ones_like,
     "zeros": np.zeros_like,
     "arange": lambda like: np.broadcast_to(np.arange(like.shape[-1]), like.shape),
@@ -40,7 +40,8 @@ def package_inputs(signature: Mapping[str, Any], inputs: Inputs) -> Inputs:
             filled = _FILL[entry["default"]](mapped[entry["like"]])
             mapped[entry["name"]] = np.ascontiguousarray(filled, dtype=entry["dtype"])
     if problems:
-        raise ConversionError(Diagnostic("signature", "the inputs do not fit signature.json", excerpt="\n".join(problems)))
+        message = "the inputs do not fit signature.json"
+        raise ConversionError(Diagnostic("signature", message, excerpt="\n".join(problems)))
     return mapped
 
 
@@ -70,7 +71,9 @@ def in_package_order(entry: Mapping[str, Any], array: np.ndarray) -> np.ndarray:
     return np.transpose(array, entry["permute"]) if "permute" in entry else array
 
 
-def compared_rows(signature: Mapping[str, Any], entry: Mapping[str, Any], inputs: Inputs, shape: tuple[int, ...]) -> np.ndarray:
+def compared_rows(
+    signature: Mapping[str, Any], entry: Mapping[str, Any], inputs: Inputs, shape: tuple[int, ...]
+) -> np.ndarray:
     """Which elements of an output are compared: those in rows whose mask is 1 (bool, the output's shape).
 
     A mask of shape (batch, s) bears on an output that has both symbols among its axes.

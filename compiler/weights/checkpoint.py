@@ -111,7 +111,7 @@ class Checkpoint:
 
 
 def _fill(stream: Any, raw: np.ndarray, file: Path) -> None:
-    view, done = memoryview(raw), 0
+    view, done = raw.data, 0
     while done < len(view):
         count = stream.readinto(view[done:])
         if not count:
@@ -171,5 +171,6 @@ def _entry(file: Path, base: int, name: str, item: dict[str, Any]) -> Entry:
         raise ConversionError(_broken(file, f"stores {name} as {kind}, which is not supported"))
     dtype, shape = _DTYPES[kind], tuple(item["shape"])
     if end - begin != math.prod(shape) * as_dtype(dtype).itemsize:
-        raise ConversionError(_broken(file, f"gives {name} {end - begin} bytes, which does not fit {kind}{list(shape)}"))
+        what = f"gives {name} {end - begin} bytes, which does not fit {kind}{list(shape)}"
+        raise ConversionError(_broken(file, what))
     return Entry(file, base + begin, dtype, shape)

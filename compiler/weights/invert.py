@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Sequence
+from typing import Any
 
 from hf2khc.diagnostics import ConversionError, fail
 from hf2khc.weights.transform import call_name, output_shape, parse, source_names
@@ -51,7 +52,7 @@ def _walk(node: ast.expr, value: str, shapes: dict[str, Shape], found: dict[str,
             operand, inverse = _arithmetic(_OPERATOR[type(op)], left, right, value)
             _walk(operand, inverse, shapes, found)
         case ast.Call() if call_name(node) in _SWAPPED:
-            operand, inverse = _arithmetic(call_name(node), *node.args[:2], value)
+            operand, inverse = _arithmetic(call_name(node), node.args[0], node.args[1], value)
             _walk(operand, inverse, shapes, found)
         case ast.Call() if call_name(node) in ("concatenate", "stack"):
             for item, part in zip(node.args[0].elts, _parts(node, value, shapes), strict=True):  # type: ignore[attr-defined]
@@ -79,7 +80,7 @@ def _arithmetic(name: str, left: ast.expr, right: ast.expr, value: str) -> tuple
     raise fail("not-invertible", f"{name} of {ast.unparse(left)} and {ast.unparse(right)} has no inverse")
 
 
-def _argument(node: ast.Call, position: int, name: str, default: object = None) -> object:
+def _argument(node: ast.Call, position: int, name: str, default: Any = None) -> Any:
     if len(node.args) > position:
         return ast.literal_eval(node.args[position])
     return next((ast.literal_eval(k.value) for k in node.keywords if k.arg == name), default)
@@ -91,13 +92,13 @@ def _shape(node: ast.expr, shapes: dict[str, Shape]) -> Shape:
 
 
 def _parts(node: ast.Call, value: str, shapes: dict[str, Shape]) -> list[str]:
-    axis = _argument(node, 1, "axis", 0)
+    axis = int(_argument(node, 1, "axis", 0))
     items = node.args[0].elts  # type: ignore[attr-defined]
     if call_name(node) == "stack":
         return [f"squeeze(split({value}, {len(items)}, axis={axis})[{i}], axis={axis})" for i in range(len(items))]
     total, stops = 0, []
     for item in items:
-        total += _shape(item, shapes)[axis]  # type: ignore[index]
+        total += _shape(item, shapes)[axis]
         stops.append(total)
     return [f"split({value}, {stops[:-1]}, axis={axis})[{i}]" for i in range(len(items))]
 
@@ -106,8 +107,8 @@ def _transpose(node: ast.Call, value: str, shapes: dict[str, Shape]) -> str:
     axes = _argument(node, 1, "axes")
     if axes is None:
         return f"transpose({value})"
-    rank = len(axes)  # type: ignore[arg-type]
-    positive = [a % rank for a in axes]  # type: ignore[attr-defined]
+    rank = len(axes)
+    positive = [a % rank for a in axes]
     return f"transpose({value}, {tuple(positive.index(i) for i in range(rank))})"
 
 

@@ -14,10 +14,10 @@ from hf2khc.diagnostics import ConversionError, Diagnostic
 from hf2khc.weights.checkpoint import Checkpoint
 from hf2khc.weights.rows import Row, WeightMap
 from hf2khc.weights.transform import call_name, output_shape, parse, trace_indices
-from hf2khc.weights.transform_ops import INDEX_TRACE
+from hf2khc.weights.transform_ops import BINARY, INDEX_TRACE
 
 _BLOCK = 1 << 24
-_BINARY_OPS = frozenset(("add", "subtract", "multiply", "divide"))
+_PICKS = frozenset(("slice", "split", "take", "repeat", "broadcast_to"))
 _SOURCE = re.compile(r"x\d*")
 
 
@@ -41,7 +41,7 @@ def check_laws(
     Args:
         weights: the map; its rows are bound to the checkpoint.
         layout: the variables of the Keras model.
-        checkpoint: None when there is none (`--no-weights` on a bare config): then only shapes and coverage are checked.
+        checkpoint: None when there is none: then only shapes, assignment and elements are checked.
         constants: the arrays that rows name with `constant`.
 
     Raises:
@@ -53,7 +53,7 @@ def check_laws(
     ]
     if checkpoint is not None:
         laws += [
-            ("weight-consumption", "every tensor of the checkpoint must be accounted for once", _tensors(weights, checkpoint)),
+            ("weight-consumption", "every tensor must be accounted for once", _tensors(weights, checkpoint)),
             ("weight-alias", "an alias must repeat its tensor", _aliases(weights, checkpoint)),
         ]
     broken = [(code, message, lines) for code, message, lines in laws if lines]
@@ -80,7 +80,8 @@ def _shapes(rows: Iterable[Row], layout: Sequence[Variable], constants: Mapping[
     for row in rows:
         variable = variables.get(row.keras)
         if variable and (row.keras_shape, row.keras_dtype) != (variable.shape, variable.dtype):
-            lines.append(f"{row.keras}: {variable.dtype}{variable.shape}, the row says {row.keras_dtype}{row.keras_shape}")
+            found = f"{variable.dtype}{variable.shape}"
+            lines.append(f"{row.keras}: {found}, the row says {row.keras_dtype}{row.keras_shape}")
         if any(_kind(dtype) != _kind(row.keras_dtype) for dtype in row.hf_dtypes):
             lines.append(f"{row.keras}: {row.keras_dtype} cannot hold {', '.join(row.hf_dtypes)}")
         if row.constant and row.constant not in constants:
@@ -93,7 +94,8 @@ def _shapes(rows: Iterable[Row], layout: Sequence[Variable], constants: Mapping[
             lines.append(f"{row.keras}: {error.diagnostics[0].message}")
             continue
         if shape != row.keras_shape:
-            lines.append(f"{row.keras}: {row.transform} of {', '.join(map(str, shapes))} gives {shape}, not {row.keras_shape}")
+            given = f"{row.transform} of {', '.join(map(str, shapes))}"
+            lines.append(f"{row.keras}: {given} gives {shape}, not {row.keras_shape}")
     return lines
 
 
@@ -111,7 +113,7 @@ def _tensors(weights: WeightMap, checkpoint: Checkpoint) -> list[str]:
         roles[alias.hf].add("an alias")
     for item in weights.not_consumed:
         roles[item.hf].add("not consumed")
-    lines = [f"{name}: neither consumed, nor an alias, nor listed with a reason" for name in checkpoint if name not in roles]
+    lines = [f"{name}: neither consumed, nor an alias, nor listed" for name in checkpoint if name not in roles]
     lines += [f"{name}: not in the checkpoint" for name in roles if name not in checkpoint]
     lines += [f"{name}: {' and '.join(sorted(role))}" for name, role in roles.items() if len(role) > 1]
     lines += [f"{item.hf}: listed without a reason" for item in weights.not_consumed if not item.reason]
@@ -182,7 +184,7 @@ def _computes(row: Row) -> bool:
             return True
         if isinstance(node, ast.BinOp) and _has_source(node.left) and _has_source(node.right):
             return True
-        if isinstance(node, ast.Call) and call_name(node) in _BINARY_OPS and all(map(_has_source, node.args[:2])):
+        if isinstance(node, ast.Call) and call_name(node) in BINARY and all(map(_has_source, node.args[:2])):
             return True
     return False
 
@@ -197,7 +199,7 @@ def _keeps_all(row: Row) -> bool:
     calls = {call_name(node) for node in ast.walk(tree) if isinstance(node, ast.Call)}
     names = [n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and _SOURCE.fullmatch(n.id)]
     picks = any(isinstance(node, ast.Subscript) for node in ast.walk(tree))
-    return not picks and not calls & {"slice", "split", "take", "repeat", "broadcast_to"} and len(names) == len(set(names))
+    return not picks and not calls & _PICKS and len(names) == len(set(names))
 
 
 def _landed(row: Row, position: int) -> np.ndarray:

@@ -13,8 +13,8 @@ from keras.src.saving import saving_lib
 from keras_hub.src.utils import preset_utils
 
 from hf2khc.diagnostics import fail
-from hf2khc.weights.laws import Variable
 from hf2khc.package import broken_package, import_package
+from hf2khc.weights.laws import Variable
 from hf2khc.weights.transform_ops import as_dtype
 
 SHARD_GIGABYTES = 10

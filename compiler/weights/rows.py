@@ -165,8 +165,7 @@ def _bind(row: Row, origins: Mapping[str, Origin], checkpoint: Checkpoint) -> Ro
     tensors = tuple(dict.fromkeys(t for origin in chosen for t in origin.tensors))
     names = dict(zip(tensors, source_names(len(tensors)), strict=True))
     inner = {
-        outer: _renamed(origin.transform, dict(zip(source_names(len(origin.tensors)), origin.tensors, strict=True)), names)
-        for outer, origin in zip(source_names(len(row.sources)), chosen, strict=True)
+        outer: _renamed(origin, names) for outer, origin in zip(source_names(len(row.sources)), chosen, strict=True)
     }
     tree = _Substitute(inner).visit(ast.parse(row.transform, mode="eval"))
     return replace(
@@ -178,10 +177,11 @@ def _bind(row: Row, origins: Mapping[str, Origin], checkpoint: Checkpoint) -> Ro
     )
 
 
-def _renamed(transform: str, tensors: Mapping[str, str], names: Mapping[str, str]) -> ast.expr:
-    """A load transform over the names that the whole row gives to its tensors."""
-    renaming: dict[str, ast.expr] = {old: ast.Name(names[tensor]) for old, tensor in tensors.items()}
-    return _Substitute(renaming).visit(ast.parse(transform, mode="eval")).body
+def _renamed(origin: Origin, names: Mapping[str, str]) -> ast.expr:
+    """A transform of loading over the names that the whole row gives to its tensors."""
+    old = source_names(len(origin.tensors))
+    renaming = {name: ast.Name(names[tensor]) for name, tensor in zip(old, origin.tensors, strict=True)}
+    return _Substitute(renaming).visit(ast.parse(origin.transform, mode="eval")).body
 
 
 class _Substitute(ast.NodeTransformer):

@@ -11,10 +11,9 @@ import numpy as np
 from hf2khc.weights.checkpoint import Checkpoint
 from hf2khc.weights.rows import Row
 from hf2khc.weights.transform import call_name, evaluate, is_arithmetic, names_used, output_shape, parse, source_names
-from hf2khc.weights.transform_ops import VALUES, as_dtype
+from hf2khc.weights.transform_ops import ELEMENTWISE, VALUES, as_dtype
 
 BLOCK_BYTES = 64 << 20
-_ELEMENTWISE = frozenset("cast negative square sqrt rsqrt exp reciprocal".split())
 _SCALAR = {ast.Add: "add", ast.Sub: "subtract", ast.Mult: "multiply", ast.Div: "divide"}
 Array = np.ndarray
 
@@ -49,8 +48,8 @@ class Piece:
 def fill_dataset(dataset: Any, row: Row, checkpoint: Checkpoint, block_bytes: int = BLOCK_BYTES) -> None:
     """Write a row's value into an h5 dataset of the variable's shape and dtype.
 
-    A concatenation or a stack is written part by part; a tensor larger than `block_bytes` whose transform keeps the rows
-    apart (transposition, slice, elementwise) is read in blocks.
+    A concatenation or a stack is written part by part; a tensor larger than `block_bytes` whose transform keeps the
+    rows apart (transposition, slice, elementwise) is read in blocks.
     """
     dtype = as_dtype(row.keras_dtype)
     for piece in pieces(row):
@@ -137,12 +136,12 @@ def _plan(node: ast.expr, shape: tuple[int, ...]) -> Blocks | None:
             return _plan_scalar(_SCALAR[type(op)], left, right, shape)
         case ast.Call() if call_name(node) in _SCALAR.values():
             return _plan_scalar(call_name(node), node.args[0], node.args[1], shape)
-        case ast.Call() if call_name(node) in _STEPS or call_name(node) in _ELEMENTWISE:
+        case ast.Call() if call_name(node) in _STEPS or call_name(node) in ELEMENTWISE:
             inner = _plan(node.args[0], shape)
             arguments = _arguments(node)
             if inner is None or arguments is None:
                 return None
-            if call_name(node) in _ELEMENTWISE:
+            if call_name(node) in ELEMENTWISE:
                 function = VALUES[call_name(node)]
                 return replace(inner, apply=lambda block: function(inner.apply(block), *arguments))
             return _STEPS[call_name(node)](inner, *arguments)
@@ -158,19 +157,22 @@ def _arguments(node: ast.Call) -> list[Any] | None:
 
 
 def _plan_scalar(name: str, left: ast.expr, right: ast.expr, shape: tuple[int, ...]) -> Blocks | None:
-    function = VALUES[name]
-    for operand, constant, swapped in ((left, right, False), (right, left, True)):
-        try:
-            number = ast.literal_eval(constant)
-        except ValueError:
-            continue
-        inner = _plan(operand, shape)
-        if inner is None:
-            return None
-        if swapped:
-            return replace(inner, apply=lambda block: function(number, inner.apply(block)))
-        return replace(inner, apply=lambda block: function(inner.apply(block), number))
-    return None
+    """Arithmetic with a constant on one side."""
+    function, numbers = VALUES[name], [_number(left), _number(right)]
+    inner = _plan(left if numbers[0] is None else right, shape)
+    if inner is None or numbers.count(None) != 1:
+        return None
+    if numbers[0] is None:
+        return replace(inner, apply=lambda block: function(inner.apply(block), numbers[1]))
+    return replace(inner, apply=lambda block: function(numbers[0], inner.apply(block)))
+
+
+def _number(node: ast.expr) -> int | float | None:
+    try:
+        value = ast.literal_eval(node)
+    except ValueError:
+        return None
+    return value if isinstance(value, int | float) else None
 
 
 def _transpose(inner: Blocks, axes: Sequence[int] | None = None) -> Blocks:
@@ -188,9 +190,7 @@ def _slice(inner: Blocks, starts: Sequence[int], sizes: Sequence[int]) -> Blocks
         slice(None) if axis == inner.axis else slice(start, start + size)
         for axis, (start, size) in enumerate(zip(starts, sizes, strict=True))
     )
-    return Blocks(
-        inner.axis, first, first + sizes[inner.axis], tuple(sizes), lambda block: inner.apply(block)[chosen]
-    )
+    return Blocks(inner.axis, first, first + sizes[inner.axis], tuple(sizes), lambda block: inner.apply(block)[chosen])
 
 
 def _reshape(inner: Blocks, newshape: int | Sequence[int]) -> Blocks | None:

@@ -10,9 +10,9 @@ from typing import Any
 import h5py
 import numpy as np
 
+from hf2khc.process import hide_tensorflow, peak_memory, run_job, serve
 from hf2khc.weights.checkpoint import Checkpoint
 from hf2khc.weights.laws import Variable, check_laws
-from hf2khc.process import peak_memory, run_job, serve
 from hf2khc.weights.rows import Row, WeightMap, from_json, to_json
 from hf2khc.weights.stream import fill_dataset
 from hf2khc.weights.transform import evaluate
@@ -88,13 +88,14 @@ def read_layout(directory: Path, dtype: str | None = "float32") -> list[Variable
     return [Variable(path, tuple(shape), kind) for path, shape, kind in answer["layout"]]
 
 
-def _numbered(constants: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _numbered(constants: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Arrays under names that are safe as file names inside an npz."""
     return {f"c{i}": array for i, array in enumerate(constants.values())}
 
 
 def _work(job: dict[str, Any]) -> dict[str, Any]:
     """The child's part: keras is imported here, under the backend that the parent chose."""
+    hide_tensorflow()
     from hf2khc.weights import layout
 
     directory, base, start = Path(job["directory"]), peak_memory(), time.perf_counter()
@@ -121,7 +122,9 @@ def _constants(job: Mapping[str, Any]) -> dict[str, np.ndarray]:
         return {name: arrays[f"c{i}"] for i, name in enumerate(job["constant_names"])}
 
 
-def _fill(slots: Sequence[Any], rows: Sequence[Row], checkpoint: Checkpoint | None, constants: Mapping[str, np.ndarray]) -> None:
+def _fill(
+    slots: Sequence[Any], rows: Sequence[Row], checkpoint: Checkpoint | None, constants: Mapping[str, np.ndarray]
+) -> None:
     by_variable = {row.keras: row for row in rows}
     for file in sorted({slot.file for slot in slots}):
         with h5py.File(file, "r+") as weights:

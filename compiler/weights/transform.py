@@ -5,20 +5,17 @@ It is parsed with `ast` and evaluated through the tables of `transform_ops`; not
 """
 
 import ast
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from hf2khc.diagnostics import ConversionError, fail
-from hf2khc.weights.transform_ops import INDEX_TRACE, SHAPES, VALUES
+from hf2khc.weights.transform_ops import BINARY, ELEMENTWISE, INDEX_TRACE, REDUCE, SHAPES, VALUES, Table
 
-Table = Mapping[str, Callable[..., Any]]
 _BINARY = {ast.Add: "add", ast.Sub: "subtract", ast.Mult: "multiply", ast.Div: "divide"}
-_ARITHMETIC = frozenset(
-    "add subtract multiply divide negative square sqrt rsqrt exp reciprocal sum mean max".split()
-)
+_ARITHMETIC = frozenset((*ELEMENTWISE, *BINARY, *REDUCE)) - {"cast"}
 
 
 @lru_cache(maxsize=4096)

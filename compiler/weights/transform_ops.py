@@ -10,6 +10,7 @@ import ml_dtypes
 import numpy as np
 
 Axes = int | Sequence[int] | None
+Table = dict[str, Callable[..., Any]]
 
 
 def as_dtype(name: str) -> np.dtype:
@@ -40,12 +41,12 @@ def squeeze(x: np.ndarray, axis: Axes = None) -> np.ndarray:
     return np.squeeze(x, axis=axis if axis is None or isinstance(axis, int) else tuple(axis))
 
 
-def expand_dims(x: np.ndarray, axis: Axes) -> np.ndarray:
+def expand_dims(x: np.ndarray, axis: int | Sequence[int]) -> np.ndarray:
     return np.expand_dims(x, axis)
 
 
 def flip(x: np.ndarray, axis: Axes = None) -> np.ndarray:
-    return np.flip(x, axis)
+    return np.flip(x, axis if axis is None or isinstance(axis, int) else tuple(axis))
 
 
 def broadcast_to(x: np.ndarray, shape: Sequence[int]) -> np.ndarray:
@@ -141,24 +142,26 @@ def _trace_unary(x: np.ndarray, *_: Any, **__: Any) -> np.ndarray:
     return x
 
 
-_MOVES: dict[str, Callable[..., Any]] = {
+_MOVES: Table = {
     "transpose": transpose, "reshape": reshape, "slice": slice_, "split": split, "squeeze": squeeze,
     "expand_dims": expand_dims, "flip": flip, "broadcast_to": broadcast_to,
 }  # fmt: skip
-_UNARY: dict[str, Callable[..., Any]] = {
+ELEMENTWISE: Table = {
     "negative": np.negative, "square": np.square, "sqrt": np.sqrt, "exp": np.exp, "reciprocal": lambda x: 1.0 / x,
     "rsqrt": lambda x: 1.0 / np.sqrt(x), "cast": cast,
 }  # fmt: skip
-_BINARY: dict[str, Callable[..., Any]] = {
+BINARY: Table = {
     "add": np.add, "subtract": np.subtract, "multiply": np.multiply, "divide": np.true_divide,
 }  # fmt: skip
-_REDUCE: dict[str, Callable[..., Any]] = {"sum": _total(np.sum), "mean": _total(np.mean), "max": _total(np.max)}
-_JOIN: dict[str, Callable[..., Any]] = {"concatenate": concatenate, "stack": stack, "take": take, "repeat": repeat}
+REDUCE: Table = {"sum": _total(np.sum), "mean": _total(np.mean), "max": _total(np.max)}
+_JOIN: Table = {"concatenate": concatenate, "stack": stack, "take": take, "repeat": repeat}
 
-VALUES = {**_MOVES, **_UNARY, **_BINARY, **_REDUCE, **_JOIN}
-SHAPES = {
-    **_MOVES, **dict.fromkeys(_UNARY, _shape_unary), **dict.fromkeys(_BINARY, _shape_binary),
-    **dict.fromkeys(_REDUCE, _shape_reduce), "concatenate": _shape_concatenate, "stack": _shape_stack,
+VALUES: Table = {**_MOVES, **ELEMENTWISE, **BINARY, **REDUCE, **_JOIN}
+SHAPES: Table = {
+    **_MOVES, **dict.fromkeys(ELEMENTWISE, _shape_unary), **dict.fromkeys(BINARY, _shape_binary),
+    **dict.fromkeys(REDUCE, _shape_reduce), "concatenate": _shape_concatenate, "stack": _shape_stack,
     "take": _shape_take, "repeat": _shape_repeat,
 }  # fmt: skip
-INDEX_TRACE = {**_MOVES, **_JOIN, **dict.fromkeys(_UNARY, _trace_unary), **dict.fromkeys(_BINARY, _trace_binary)}
+INDEX_TRACE: Table = {
+    **_MOVES, **_JOIN, **dict.fromkeys(ELEMENTWISE, _trace_unary), **dict.fromkeys(BINARY, _trace_binary),
+}  # fmt: skip
