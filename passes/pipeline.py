@@ -17,13 +17,16 @@ from hf2khc.passes.hub.recognize_embedding import recognize_embedding
 from hf2khc.passes.hub.recognize_idioms import recognize_idioms
 from hf2khc.passes.hub.recognize_linear import recognize_linear
 from hf2khc.passes.hub.recognize_norms import recognize_norms
+from hf2khc.passes.hub.recognize_rotary import recognize_rotary
 from hf2khc.passes.hub.roll_loops import roll_loops
+from hf2khc.passes.hub.simplify import simplify
 from hf2khc.passes.hub.sink_producers import sink_producers
 from hf2khc.passes.hub.sink_transposes import sink_transposes
 from hf2khc.passes.hub.split_fused_linear import split_fused_linear
 from hf2khc.passes.keras.name_inputs import name_inputs
 from hf2khc.passes.keras.name_layers import name_layers
 from hf2khc.passes.keras.outline_entry import outline_entry
+from hf2khc.passes.keras.outline_rotary import outline_rotary
 
 Pass = Callable[[Program], Program]
 
@@ -65,16 +68,19 @@ PIPELINE = (
             # Before the transposes sink: those of an image cancel against its layout.
             channels_last_inputs,
             sink_transposes,
+            # Now rotations are on (batch, seq, heads, dim).
+            recognize_rotary,
             # After the transposes: between a projection and its heads stands nothing but the reshape.
             project_heads,
             # Before merging: layers that differ by a mask are one graph with a parameter only once the mask is inside.
             sink_producers,
+            simplify,
             merge_graphs,
             roll_loops,
             hoist_loops,
         ),
     ),
-    Level("keras", (outline_entry, name_inputs, name_layers)),
+    Level("keras", (outline_rotary, outline_entry, name_inputs, name_layers)),
 )
 
 

@@ -79,7 +79,7 @@ def range_axis(graph: Graph, name: str, size) -> int | None:
     if node.op != "aten.unsqueeze":
         return None
     axis = range_axis(graph, node.used[0], size)
-    behind = (-int(node.attrs["dim"]) if int(node.attrs["dim"]) < 0 else node.tensor.rank - int(node.attrs["dim"]))  # type: ignore[call-overload]
+    behind = -int(node.attrs["dim"]) if int(node.attrs["dim"]) < 0 else node.tensor.rank - int(node.attrs["dim"])  # type: ignore[call-overload]
     return None if axis is None else axis + 1 if behind <= axis else axis
 
 

@@ -126,18 +126,34 @@ def _gather(builder: Builder, node: Node) -> list[Node]:
 
 
 def _pad(builder: Builder, node: Node) -> list[Node] | None:
-    x, widths = node.used[0], node.attrs["pad"]
+    x, widths, mode = node.used[0], node.attrs["pad"], flag(node, "mode", "constant")
     assert isinstance(widths, tuple)
-    mode = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}[
-        flag(node, "mode", "constant")
-    ]
     if any(isinstance(width, Expr) or width < 0 for width in widths):
         return None
     pairs = list(zip(widths[::2], widths[1::2], strict=True))[::-1]
     width = ((0, 0),) * (builder.tensor(x).rank - len(pairs)) + tuple(pairs)
+    if mode in ("replicate", "circular"):
+        return _repeated_border(builder, x, width, mode)
     value = node.attrs.get("value")
     attrs = {"mode": mode} if mode != "constant" else {"constant_values": value} if value else {}
     return builder.finish("ops.pad", x, pad_width=width, **attrs)
+
+
+def _repeated_border(builder: Builder, x: str, width: tuple, mode: object) -> list[Node]:
+    """Padding that repeats values, which Keras's own has not on every backend: taken at positions beyond the border."""
+    padded = [axis for axis, pair in enumerate(width) if any(pair)]
+    for axis in padded:
+        size = builder.tensor(x).shape[axis]
+        stop = simplify(f"({size}) + {width[axis][1]}")
+        index = builder.add("ops.arange", start=-width[axis][0], stop=stop, dtype="int64", title="index")
+        if mode == "circular":
+            index = builder.add("ops.mod", index, None, x2=size, title="wrapped")
+        else:
+            index = builder.add("ops.clip", index, x_min=0, x_max=simplify(f"({size}) - 1"), title="clipped")
+        if axis == padded[-1]:
+            break
+        x = builder.add("ops.take", x, index, axis=axis)
+    return builder.finish("ops.take", x, index, axis=axis)
 
 
 _LOWERINGS = {

@@ -1,7 +1,7 @@
 """Inline modules that are a single layer."""
 
 from hf2khc.ir.analysis import weight_values
-from hf2khc.ir.graph import LEAVES, Graph, Node, Program
+from hf2khc.ir.graph import LEAVES, Graph, Program
 from hf2khc.ir.inline import inline_calls
 
 

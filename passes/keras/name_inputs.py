@@ -1,5 +1,6 @@
 """Name the inputs of modules after what their callers hand over."""
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from hf2khc.ir.graph import Graph, Program
@@ -61,16 +62,23 @@ def _title(graph: Graph, operand: str) -> str:
 
 
 def _renamed(graph: Graph, titles: list[str]) -> Graph:
+    """The graph with its inputs named so; a value inside that has the name already makes way."""
     names: dict[str, str] = {}
     for node, title in zip(graph.inputs, titles, strict=True):
-        taken = {*graph.nodes, *names.values()} - {node.name}
-        name, n = title, 1
-        while name in taken:
-            n += 1
-            name = f"{title}{n}"
-        names[node.name] = name
+        names[node.name] = _unused(title, names.values())
+    for node in graph:
+        if node.name not in names and node.name in names.values():
+            names[node.name] = _unused(node.name, {*graph.nodes, *names.values()})
     nodes = [
         replace(node, name=names.get(node.name, node.name), operands=tuple(o and names.get(o, o) for o in node.operands))
         for node in graph
     ]
     return graph.replaced(nodes, outputs=[names.get(o, o) for o in graph.outputs])
+
+
+def _unused(base: str, taken: Collection[str]) -> str:
+    name, n = base, 0
+    while name in taken:
+        n += 1
+        name = f"{base}_{n}"
+    return name

@@ -1,0 +1,81 @@
+"""Simplify what a trace spells out: equal computations once, chains of new axes as one index."""
+
+import importlib.resources
+
+from hf2khc.ir.graph import Graph, Node, Program
+from hf2khc.rewrite.apply import apply_rules
+from hf2khc.rewrite.load import load_rules
+
+RULES = load_rules(importlib.resources.files(__package__) / "simplify.rules")
+
+
+def simplify(program: Program) -> Program:
+    """Apply the rules of `simplify.rules`, compute equal values once, and index new axes in one step.
+
+    Before:
+
+        graph Mask(%mask: bool[batch, seq]) {
+          %a: i64[seq] = ops.arange(start=0, stop=seq, dtype="int64")
+          %b: i64[seq] = ops.arange(start=0, stop=seq, dtype="int64")
+          %c: i64[1, seq] = ops.expand_dims(%a, axis=0)
+          %d: i64[1, seq, 1] = ops.expand_dims(%c, axis=2)
+          %e: i64[1, seq] = ops.expand_dims(%b, axis=0)
+          %f: i64[1, 1, seq] = ops.expand_dims(%e, axis=1)
+          %y: bool[1, seq, seq] = ops.less_equal(%f, %d)
+          return %y
+        }
+
+        entry Mask
+
+    After:
+
+        graph Mask(%mask: bool[batch, seq]) {
+          %a: i64[seq] = ops.arange(start=0, stop=seq, dtype="int64")
+          %d: i64[1, seq, 1] = ops.get_item(%a, key=("newaxis", ("slice", none, none, none), "newaxis"))
+          %f: i64[1, 1, seq] = ops.get_item(%a, key=("newaxis", "newaxis", ("slice", none, none, none)))
+          %y: bool[1, seq, seq] = ops.less_equal(%f, %d)
+          return %y
+        }
+
+        entry Mask
+    """
+    return program.map(lambda graph: _new_axes(_once(apply_rules(graph, RULES))))
+
+
+def _once(graph: Graph) -> Graph:
+    """Equal operations on equal operands are one; layers are not: two dropouts are two."""
+    seen: dict[tuple, str] = {}
+    redirect: dict[str, str] = {}
+    for node in graph:
+        if node.level != "ops":
+            continue
+        operands = tuple(redirect.get(o, o) if o else o for o in node.operands)
+        key = (node.op, operands, tuple(sorted((k, repr(v)) for k, v in node.attrs.items())), str(node.type))
+        if seen.setdefault(key, node.name) != node.name:
+            redirect[node.name] = seen[key]
+    return graph.rewired(redirect=redirect) if redirect else graph
+
+
+def _new_axes(graph: Graph) -> Graph:
+    """Every chain of two or more `expand_dims` as one index."""
+    new = []
+    for node in graph.of("ops.expand_dims"):
+        base, axes = _chain(graph, node)
+        if len(axes) < 2:
+            continue
+        whole = ("slice", None, None, None)
+        key = tuple("newaxis" if axis in axes else whole for axis in range(node.tensor.rank))
+        new.append(Node(node.name, "ops.get_item", (base,), {"key": key}, node.type, node.loc, node.origin))
+    return graph.rewired(new) if new else graph
+
+
+def _chain(graph: Graph, node: Node) -> tuple[str, set[int]]:
+    """Where a chain of `expand_dims` begins, and which axes of its result it made."""
+    axes: set[int] = set()
+    rank = node.tensor.rank
+    made = list(range(rank))  # axes of the result still to be explained, by position in the current node
+    while node.op == "ops.expand_dims" and isinstance(node.attrs["axis"], int):
+        axis = node.attrs["axis"] % node.tensor.rank
+        axes.add(made.pop(axis))
+        node = graph[node.operands[0]]  # type: ignore[index]
+    return node.name, axes
