@@ -136,14 +136,8 @@ def _shape(operation: FileOperation, read: Mapping[str, torch.Tensor]) -> tuple[
 
 def _tie(model: PreTrainedModel, tensors: Mapping[str, FileTensor], names: CheckpointNames) -> None:
     """Gives tied parameters, and parameters of one module with two paths, the source that is in the file."""
-    pairs = dict(getattr(model, "all_tied_weights_keys", None) or {})
-    owners: dict[int, str] = {}
-    for path, value in model.state_dict(keep_vars=True).items():
-        pairs.setdefault(path, owners.setdefault(id(value), path))
     groups: dict[str, list[str]] = {}
-    for path, source in pairs.items():
-        while pairs.get(source, source) != source:
-            source = pairs[source]
+    for path, source in _sources(model).items():
         if path != source:
             groups.setdefault(source, []).append(path)
     for source, tied in groups.items():
@@ -153,6 +147,21 @@ def _tie(model: PreTrainedModel, tensors: Mapping[str, FileTensor], names: Check
         for path in (source, *tied):
             if present and path != present[0]:
                 _alias(names, path, present[0])
+
+
+def _sources(model: PreTrainedModel) -> dict[str, str]:
+    """The path that stands for each parameter and persistent buffer: of tied ones, the one they are tied to."""
+    tied = dict(getattr(model, "all_tied_weights_keys", None) or {})
+    first: dict[int, str] = {}
+    sources = {}
+    state = model.state_dict(keep_vars=True)
+    # What others are tied to comes first; two paths of one tensor are one parameter.
+    for path in sorted(state, key=lambda path: path in tied):
+        sources[path] = first.setdefault(id(state[path]), path)
+    for path, source in tied.items():
+        if path in sources and source in sources:
+            sources[path] = sources[source]
+    return sources
 
 
 def _alias(names: CheckpointNames, path: str, source: str) -> None:
