@@ -34,7 +34,7 @@ class Analysis:
         self.paths[graph.name].append(path)
         env = {**self.plan.tiny_values, **parameters}
         for node in graph.of("call", "loop"):
-            start = evaluate(node.attrs.get("start", 0), env)
+            start = known(node.attrs.get("start", 0), env)
             callee = self.plan.program.graphs[str(node.attrs["graph"])]
             inner = {p: iteration_value(node, p, env, 0) for p in callee.parameters}
             self._visit(callee, join(path, child_path(node, start)), inner)
@@ -47,9 +47,9 @@ class Analysis:
     def weights(self, graph: Graph, node: Node) -> tuple[str, ...]:
         """Names of the weights of a `layers.*` node, in the order of its trailing operands."""
         env = self.env(graph)
-        attributes = {k: evaluate(v, env) for k, v in constructor_attributes(node).items()}
+        attributes = {k: known(v, env) for k, v in constructor_attributes(node).items()}
         types = [graph[o].type for o in node.operands if o is not None]
-        shapes = tuple(tuple(int(evaluate(d, env)) for d in t.shape) for t in types if isinstance(t, Tensor))
+        shapes = tuple(tuple(int(known(d, env)) for d in t.shape) for t in types if isinstance(t, Tensor))
         return variable_names(node.op, attributes, shapes)
 
     def data(self, graph: Graph, node: Node) -> tuple[str | None, ...]:
@@ -87,6 +87,18 @@ class Analysis:
         return self.plan.by_source.get(CONSTANT + join(self.paths[graph.name][0], path))
 
 
+def known(value, env: Mapping[str, object]):
+    """The value of an attribute or dimension.
+
+    Raises:
+        ConversionError: `unnamed-field`, for a name that has no value.
+    """
+    try:
+        return evaluate(value, env)
+    except KeyError as error:
+        raise fail("unnamed-field", f"the package has no constructor argument for {error.args[0]}") from None
+
+
 def child_path(node: Node, index: int) -> str:
     """The module path of a call, or of one iteration of a loop."""
     return str(node.attrs.get("path", "")).replace("{i}", str(index))
@@ -94,7 +106,7 @@ def child_path(node: Node, index: int) -> str:
 
 def iteration_value(node: Node, parameter: str, env: Mapping[str, object], iteration: int):
     """The value of a graph parameter in an iteration, counted from 0, of a `loop`, or in a `call`."""
-    value = evaluate(node.attrs[parameter], env)
+    value = known(node.attrs[parameter], env)
     if node.op == "loop" and isinstance(value, tuple):
         return value[iteration % len(value)]
     return value

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from hf2khc.ir.graph import LEAVES, Graph, Node
 from hf2khc.write.analysis import Analysis
+from hf2khc.write.blocks import commented
 from hf2khc.write.construction import range_text
 from hf2khc.write.inlining import Inlining
 from hf2khc.write.members import Member
@@ -67,11 +68,11 @@ class Body:
         return last
 
     def lines(self) -> list[str]:
-        """The statements, without the return."""
-        lines: list[str] = []
-        for index, node in enumerate(self.statements):
-            lines += self._loop(index, node) if node.op == "loop" else self._assignment(index, node)
-        return lines
+        """The statements, without the return, in blocks with a comment each where there are several."""
+        parts = [
+            (n, self._loop(i, n) if n.op == "loop" else self._assignment(i, n)) for i, n in enumerate(self.statements)
+        ]
+        return commented(parts)
 
     def returned(self) -> list[str]:
         """The expressions of the outputs."""
@@ -110,7 +111,8 @@ class Body:
         users = [node for node in self.graph.users(name) if node.op != "item"]
         if users and users[-1].op == "loop" and name in users[-1].operands[: int(str(users[-1].attrs.get("carry", 1)))]:
             return "x"
-        base = clean(name)
+        node = self.graph[name]
+        base = "x" if node.op == "call" and name == str(node.attrs.get("path", "")).rpartition(".")[2] else clean(name)
         added = len(users) > 1 and users[-1].op == "ops.add" and self.graph[name].op == "ops.add"
         return "residual" if added and says_nothing(base) else base
 

@@ -8,7 +8,7 @@ from hf2khc.write.arguments import ordered
 from hf2khc.write.body import Body
 from hf2khc.write.construction import ClassHead, Construction, shape_argument
 from hf2khc.write.members import members
-from hf2khc.write.names import input_names, snake, spoken
+from hf2khc.write.names import input_names, snake, spoken, without_prefix
 from hf2khc.write.plan import Field
 from hf2khc.write.render import Render
 from hf2khc.write.scope import Scope
@@ -45,7 +45,7 @@ def write_layer(analysis: Analysis, graph: Graph, heads: Mapping[str, ClassHead]
 
 def module_name(package: str, prefix: str, name: str) -> str:
     """`LlamaRMSNorm` of package `llama` as `llama_rms_norm`."""
-    return f"{package}_{snake(name.removeprefix(prefix) or name)}"
+    return f"{package}_{snake(without_prefix(name, prefix))}"
 
 
 def register(package: str) -> str:
@@ -97,7 +97,7 @@ def _call(analysis: Analysis, graph: Graph, render: Render, scope: Scope) -> lis
 
 def _docs(analysis: Analysis, graph: Graph, fields: tuple[Field, ...]) -> list[str]:
     prefix = analysis.plan.prefix
-    lines = paragraph(f"{spoken(graph.name.removeprefix(prefix) or graph.name)} of the {prefix} backbone.")
+    lines = paragraph(f"{spoken(without_prefix(graph.name, prefix))} of the {prefix} backbone.")
     if fields:
         lines += ["", "Args:", *argument_docs(fields)]
         lines += entry("**kwargs", "Additional keyword arguments passed to `keras.layers.Layer`.")

@@ -24,14 +24,14 @@ _SAYS_NOTHING = frozenset(
 def clean(name: str) -> str:
     """The name of a value as a Python name: no dots, no leading underscore, no trailing number."""
     text = re.sub(r"[^0-9A-Za-z]+", "_", name.removeprefix("@")).strip("_").lower()
-    text = re.sub(r"(_\d+)+$", "", text) or "x"
+    text = re.sub(r"(_\d+)+(?=_|$)", "", text) or "x"
     text = f"x{text}" if text[0].isdigit() else text
     return f"{text}s" if text in RESERVED else text
 
 
 def says_nothing(name: str) -> bool:
     """Whether a cleaned name is better replaced by `x`."""
-    return name in _SAYS_NOTHING
+    return name in _SAYS_NOTHING or name.startswith("scaled_dot_product_attention")
 
 
 def choose(name: str, taken: Iterable[str], kind: str = "") -> str:
@@ -58,6 +58,11 @@ def spoken(name: str) -> str:
     return " ".join([words[0][0].upper() + words[0][1:], *words[1:]])
 
 
+def without_prefix(name: str, prefix: str) -> str:
+    """`GPT2Attention` as `Attention` for the prefix `Gpt2`."""
+    return name[len(prefix) :] if name.lower().startswith(prefix.lower()) and len(name) > len(prefix) else name
+
+
 def input_variable(name: str) -> str:
     """`token_ids` as `token_id_input`, as KerasHub calls the tensors of its functional models."""
     singular = name[:-1] if name.endswith("s") and not name.endswith("ss") else name
@@ -68,7 +73,9 @@ def input_names(names: Iterable[str]) -> dict[str, str]:
     """A Python name for every input of a graph, no two the same."""
     chosen: dict[str, str] = {}
     for name in names:
-        chosen[name] = choose_input(clean(name), set(chosen.values()))
+        # Keras hands an argument of the name `mask` the mask of the first input.
+        wanted = "attention_mask" if clean(name) == "mask" else clean(name)
+        chosen[name] = choose_input(wanted, set(chosen.values()))
     return chosen
 
 

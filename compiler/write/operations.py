@@ -18,6 +18,8 @@ _OPERATORS = {
     "ops.divide": ("/", PRODUCT),
 }
 LISTS = ("ops.concatenate", "ops.stack", "ops.hstack", "ops.vstack")
+# Arguments that are written even where they equal the default.
+_ALWAYS = ("dtype", "approximate")
 # Required arguments that are nevertheless written with their names.
 _NAMED = ("axis", "repeats", "pad_width")
 
@@ -89,7 +91,7 @@ def _arguments(node: Node, operands: Sequence[Text | None], scope: Scope) -> lis
     for (name, default), slot in zip(parameters, [*slots, *["None"] * len(parameters)], strict=False):
         if name in node.attrs:
             value = node.attrs[name]
-            if not is_required(default) and name != "dtype" and type(value) is type(default) and value == default:
+            if not is_required(default) and name not in _ALWAYS and type(value) is type(default) and value == default:
                 contiguous = False
                 continue
             text = attribute(node, name, scope)

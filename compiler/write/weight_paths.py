@@ -4,9 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from hf2khc.diagnostics import fail
-from hf2khc.ir.expr import evaluate
 from hf2khc.ir.graph import Graph, Node, join
-from hf2khc.write.analysis import Analysis, child_path, iteration_value
+from hf2khc.write.analysis import Analysis, child_path, iteration_value, known
 from hf2khc.write.members import INDEX, Member, members
 from hf2khc.write.plan import Plan
 from hf2khc.write.weight_expressions import Leaf, weight_expression
@@ -81,8 +80,8 @@ class _Walk:
     def _calls(self, node: Node, path: str, prefix: str, env: Env) -> Iterator[WeightPath]:
         callee = self.analysis.plan.program.graphs[str(node.attrs["graph"])]
         name = str(node.attrs["name"])
-        start = int(str(evaluate(node.attrs.get("start", 0), env)))
-        count = int(str(evaluate(node.attrs["count"], env))) if node.op == "loop" and INDEX in name else 1
+        start = int(str(known(node.attrs.get("start", 0), env)))
+        count = int(str(known(node.attrs["count"], env))) if node.op == "loop" and INDEX in name else 1
         for iteration in range(count):
             index = start + iteration
             inner = {p: iteration_value(node, p, env, iteration) for p in callee.parameters}

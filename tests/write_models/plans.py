@@ -40,3 +40,51 @@ def llama() -> Plan:
     outputs = ("sequence_output", "logits")
     origin = {"transformers class": "`LlamaModel`", "sizes": "3 layers, 4 heads, 24 hidden, 10 thousand parameters"}
     return Plan("llama", "Llama", program("llama"), fields, TOKENS, outputs, tiny, origin)
+
+
+def bert() -> Plan:
+    fields = (
+        Field("config.vocab_size", "vocabulary_size", 30, "int. The size of the token vocabulary."),
+        Field("config.num_hidden_layers", "num_layers", 4, "int. The number of transformer layers."),
+        Field("config.num_attention_heads", "num_heads", 3, "int. The number of attention heads."),
+        Field("config.hidden_size", "hidden_dim", 12, "int. The size of the hidden states."),
+        Field("config.intermediate_size", "intermediate_dim", 20, "int. The size of the feedforward layers."),
+        Field("config.hidden_act", "activation", "gelu", "string. The activation of the feedforward layers."),
+        Field("config.layer_scale", "layer_scale", 0.25, "float. What every other layer is scaled by."),
+        Field("config.hidden_dropout_prob", "dropout", 0.1, "float. Dropout probability."),
+        Field("config.type_vocab_size", "num_segments", 2, "int. The number of segments."),
+        Field("config.max_position_embeddings", "max_sequence_length", 16, "int. The maximum sequence length."),
+    )
+    tiny = {
+        "config.vocab_size": 11, "config.num_hidden_layers": 3, "config.num_attention_heads": 2,
+        "config.hidden_size": 8, "config.intermediate_size": 6,
+    }  # fmt: skip
+    inputs = {**TOKENS, "token_type_ids": ("segment_ids", "int32")}
+    return Plan("bert", "Bert", program("bert"), fields, inputs, ("sequence_output", "pooled_output"), tiny)
+
+
+def vit() -> Plan:
+    fields = (
+        Field("config.num_hidden_layers", "num_layers", 3, "int. How often the mixer is applied."),
+        Field("config.hidden_size", "hidden_dim", 10, "int. The size of the hidden states."),
+        Field("config.image_size", "image_size", 12, "int. The height and width of the images."),
+        Field("config.patch_size", "patch_size", 4, "int. The height and width of the patches."),
+        Field("config.num_channels", "num_channels", 3, "int. The number of channels of the images."),
+        Field("config.layer_norm_eps", "layer_norm_epsilon", 1e-6, "float. Epsilon of the normalization layer."),
+    )
+    tiny = {"config.num_hidden_layers": 2, "config.hidden_size": 6, "config.image_size": 8}
+    return Plan("vit", "ViT", program("vit"), fields, {"pixel_values": ("images", "float32")}, ("sequence_output",), tiny)
+
+
+PLANS = {"llama": llama, "bert": bert, "vit": vit}
+
+
+def constants(plan: Plan) -> Plan:
+    """The plan with its constants at this model's values, where the text holds those of another size."""
+    values = {
+        f.source.removeprefix("constant."): np.asarray(f.value, "float32")
+        for f in plan.fields
+        if f.source.startswith("constant.")
+    }
+    program = dataclasses.replace(plan.program, constants={**plan.program.constants, **values})
+    return dataclasses.replace(plan, program=program)

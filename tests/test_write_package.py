@@ -1,0 +1,270 @@
+"""The code writer: what is printed computes what the program says, and reads as it should."""
+
+import ast
+import dataclasses
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hf2khc.diagnostics import ConversionError
+from hf2khc.ir.evaluate import keras_evaluators
+from hf2khc.ir.graph import join
+from hf2khc.ir.interpret import interpret
+from hf2khc.ir.types import concrete
+from hf2khc.weights.transform import evaluate as transform
+from hf2khc.write.analysis import Analysis, child_path
+from hf2khc.write.package import write_package
+from hf2khc.write.weight_paths import weight_paths
+
+sys.path.insert(0, str(Path(__file__).parent))
+from write_models.plans import PLANS, bert, constants, llama  # noqa: E402
+
+LENGTHS = {"batch": 2, "seq": 7}
+
+
+def save(plan, directory: Path) -> None:
+    folder = directory / plan.package
+    folder.mkdir(exist_ok=True)
+    for name, text in write_package(plan).items():
+        (folder / name).write_text(text)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """The packages on disk, importable: the folder and their plans."""
+    directory = tmp_path_factory.mktemp("packages")
+    plans = {name: constants(make()) for name, make in PLANS.items()}
+    for plan in plans.values():
+        save(plan, directory)
+    sys.path.insert(0, str(directory))
+    yield directory, plans
+    sys.path.remove(str(directory))
+
+
+def build(plan):
+    """The backbone at the plan's own config."""
+    module = importlib.import_module(f"{plan.package}.{plan.package}_backbone")
+    return getattr(module, f"{plan.prefix}Backbone")(**{field.name: field.value for field in plan.fields})
+
+
+def random_parameters(plan) -> dict[str, np.ndarray]:
+    """An array for every parameter of the transformers model, by absolute path."""
+    generator, found = np.random.default_rng(0), {}
+    for graph in plan.program.callees_first():
+        for path in every_path(plan, graph.name):
+            for node in graph.of("param"):
+                found[join(path, node.name[1:])] = generator.normal(0, 0.5, concrete(node.tensor, plan.values))
+    return found
+
+
+def every_path(plan, name: str) -> set[str]:
+    if name == plan.program.entry:
+        return {""}
+    paths = set()
+    for graph in plan.program.graphs.values():
+        for node in graph.of("call", "loop"):
+            if node.attrs["graph"] == name:
+                start = node.attrs.get("start", 0)
+                count = 1 if node.op == "call" else 8
+                paths |= {
+                    join(prefix, child_path(node, start + i))
+                    for prefix in every_path(plan, graph.name)
+                    for i in range(count)
+                }
+    return paths
+
+
+def random_inputs(plan) -> dict[str, np.ndarray]:
+    generator, found = np.random.default_rng(1), {}
+    for node in plan.program.main.inputs:
+        shape = concrete(node.tensor, {**LENGTHS, **plan.values})
+        if node.tensor.is_floating:
+            found[node.name] = generator.normal(size=shape).astype("float32")
+        elif "mask" in node.name:
+            found[node.name] = (np.arange(shape[1])[None] < [[shape[1]], [4]]).astype("int32")
+        else:
+            found[node.name] = generator.integers(0, 2, shape).astype("int32")
+    return found
+
+
+def fill(model, plan, parameters) -> None:
+    rows = {row.keras: row for row in weight_paths(plan)}
+    for variable in model.weights:
+        row = rows[variable.path]
+        sources = [parameters[s] for s in row.sources] or [plan.program.constants[row.constant]]
+        variable.assign(transform(row.transform, sources).astype("float32"))
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_computes_what_the_program_says(written, name):
+    import keras
+
+    plan = written[1][name]
+    parameters, inputs = random_parameters(plan), random_inputs(plan)
+    model = build(plan)
+    fill(model, plan, parameters)
+    outputs = model({plan.inputs[key][0]: value for key, value in inputs.items()})
+    found = [outputs[key] for key in plan.outputs] if isinstance(outputs, dict) else [outputs]
+    expected = interpret(plan.program, inputs, parameters.__getitem__, keras_evaluators(), env=plan.values)
+    for ours, reference in zip(found, expected, strict=True):
+        reference = reference.detach().numpy()
+        error = np.abs(keras.ops.convert_to_numpy(ours) - reference).max() / np.abs(reference).max()
+        assert reference.dtype == np.float64 and error < 3e-6
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_weight_paths_are_the_variables_of_the_model(written, name):
+    plan = written[1][name]
+    model, paths = build(plan), weight_paths(plan)
+    assert sorted(row.keras for row in paths) == sorted(variable.path for variable in model.weights)
+    parameters = random_parameters(plan)
+    shapes = {variable.path: tuple(variable.shape) for variable in model.weights}
+    for row in paths:
+        sources = [parameters[s] for s in row.sources] or [plan.program.constants[row.constant]]
+        assert transform(row.transform, sources).shape == shapes[row.keras]
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_config_round_trip(written, name):
+    model = build(written[1][name])
+    config = model.get_config()
+    copy = type(model).from_config(config)
+    assert copy.get_config() == config
+    assert all(config[field.name] == field.value for field in written[1][name].fields)
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_layers_are_built_without_being_called(written, name):
+    """Loading weights needs a layer's variables before its first call."""
+    model = build(written[1][name])
+    for layer in model.layers:
+        if layer.weights:
+            config = layer.get_config()
+            fresh = type(layer).from_config(config)
+            assert fresh.get_config() == config
+            shape = getattr(layer, "_build_shapes_dict", None)
+            fresh.build(next(iter(shape.values())))
+            assert [w.path.split("/")[1:] for w in fresh.weights] == [w.path.split("/")[1:] for w in layer.weights]
+
+
+def run_printed_tests(directory: Path, plan, backend: str) -> subprocess.CompletedProcess:
+    test = directory / plan.package / f"{plan.package}_backbone_test.py"
+    env = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(directory)}
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(test)]
+    return subprocess.run(command, capture_output=True, text=True, env=env, cwd=directory, check=False)
+
+
+def test_printed_tests_pass(written):
+    directory, plans = written
+    done = run_printed_tests(directory, plans["bert"], "jax")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_printed_tests_can_fail(written, tmp_path):
+    """The same tests on a backbone that forgets one of its arguments."""
+    plan = written[1]["vit"]
+    save(plan, tmp_path)
+    backbone = tmp_path / "vit" / "vit_backbone.py"
+    text = backbone.read_text()
+    assert '"hidden_dim": self.hidden_dim,' in text
+    backbone.write_text(text.replace('"hidden_dim": self.hidden_dim,', '"hidden_dim": 2 * self.hidden_dim,'))
+    done = run_printed_tests(tmp_path, plan, "torch")
+    assert done.returncode != 0 and "test_config" in done.stdout
+
+
+def test_example_of_the_docstring_runs(written):
+    directory, plans = written
+    for name, plan in plans.items():
+        tree = ast.parse((directory / name / f"{name}_backbone.py").read_text())
+        cls = next(node for node in tree.body if isinstance(node, ast.ClassDef))
+        example = ast.get_docstring(cls).split("```python")[1].split("```")[0]
+        scope: dict = {}
+        exec(example, scope)
+        assert type(scope["model"]).__name__ == f"{plan.prefix}Backbone"
+
+
+def test_same_text_under_another_hash_seed(tmp_path):
+    code = (
+        "import sys, json; sys.path.insert(0, sys.argv[1])\n"
+        "from write_models.plans import PLANS\n"
+        "from hf2khc.write.package import write_package\n"
+        "from hf2khc.write.weight_paths import weight_paths\n"
+        "print(json.dumps([[write_package(p()), [str(w) for w in weight_paths(p())]] for p in PLANS.values()]))"
+    )
+    texts = []
+    for seed in ("1", "77"):
+        env = {**os.environ, "PYTHONHASHSEED": seed}
+        command = [sys.executable, "-c", code, str(Path(__file__).parent)]
+        texts.append(subprocess.run(command, capture_output=True, text=True, env=env, check=True).stdout)
+    assert texts[0] == texts[1] and "LlamaBackbone" in texts[0]
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_style(name):
+    """What every printed file keeps to: width, names, no hints, no lambdas, one public class per file."""
+    for file, text in write_package(PLANS[name]()).items():
+        assert max(map(len, text.splitlines())) <= 80, file
+        tree = ast.parse(text)
+        if file != "__init__.py":
+            assert sum(isinstance(node, ast.ClassDef) for node in tree.body) == 1
+        for node in ast.walk(tree):
+            assert not isinstance(node, ast.Lambda) or file.endswith("_test.py")
+            assert not isinstance(node, ast.arg) or node.annotation is None
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                assert not node.id.rpartition("_")[2].isdigit(), (file, node.id)
+
+
+def test_no_number_that_the_config_determines():
+    """The same program at other sizes prints the same classes; only defaults, docs and tests may differ."""
+    plan = llama()
+    other = dataclasses.replace(
+        plan,
+        fields=tuple(
+            dataclasses.replace(f, value=f.value * 2) if isinstance(f.value, int) else f for f in plan.fields
+        ),
+    )
+    first, second = write_package(plan), write_package(other)
+    assert first == second
+
+
+def test_parts_read_as_they_should():
+    files = write_package(bert())
+    assert "first=self" not in files["bert_backbone.py"]
+    assert "layer_scale if i % 2 == 0 else 0.5" in files["bert_backbone.py"]
+    assert "for transformer_layer in self.transformer_layers[1:]:" in files["bert_backbone.py"]
+    assert "for i in range(1, num_layers):" in files["bert_backbone.py"]
+    assert "key, value = ops.split(" in files["bert_self_attention.py"] or "k, v = ops.split(" in (
+        files["bert_self_attention.py"]
+    )
+    assert "self.hidden_dim // self.num_heads" in files["bert_self_attention.py"]
+    assert "trainable=False" in files["bert_embeddings.py"]
+
+
+def fails(plan, code: str) -> str:
+    with pytest.raises(ConversionError) as error:
+        write_package(plan)
+    assert error.value.diagnostics[0].code == code
+    return str(error.value)
+
+
+def mutated(plan, graph: str, node: str, **attrs):
+    old = plan.program.graphs[graph]
+    nodes = [n.with_attrs(**attrs) if n.name == node else n for n in old]
+    graphs = {**plan.program.graphs, graph: old.replaced(nodes)}
+    return dataclasses.replace(plan, program=dataclasses.replace(plan.program, graphs=graphs))
+
+
+def test_errors():
+    assert "config.rms_norm_eps" in fails(dataclasses.replace(llama(), fields=llama().fields[:7]), "unnamed-field")
+    fails(mutated(llama(), "LlamaMLP", "gate", colour="red"), "layer-arguments")
+    fails(mutated(llama(), "LlamaMLP", "gate", use_bias=True), "layer-weights")
+    fails(mutated(llama(), "LlamaMLP", "silu", colour="red"), "op-arguments")
+    fails(mutated(llama(), "LlamaMLP", "gate", name="up"), "layer-name")
+    fails(mutated(llama(), "LlamaMLP", "gate", name=None), "unnamed-layer")
+    fails(mutated(bert(), "BertModel", "hidden_states", first=(1.0, 2.0, 5.0, 7.0, 9.0)), "layer-values")
+    fails(dataclasses.replace(bert(), outputs=("only",)), "package-outputs")
