@@ -40,7 +40,14 @@ def load_model(source: Mapping[str, Any]) -> torch.nn.Module:
     for config in _configs(model.config):
         if getattr(config, "use_cache", False):
             config.use_cache = False
+    _own_memory(model)
     return model.eval()
+
+
+def _own_memory(model: torch.nn.Module) -> None:
+    """Copy the parameters out of the mapped file: one that is still in use would keep all of it resident."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()
 
 
 def _configs(config: Any) -> Iterator[Any]:
