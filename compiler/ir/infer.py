@@ -2,12 +2,12 @@
 
 import functools
 import itertools
-import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from hf2khc.diagnostics import fail
 from hf2khc.ir.expr import Expr, evaluate, names_of, simplify
 from hf2khc.ir.float64 import keras_on_torch
+from hf2khc.ir.infer_special import CREATE, WINDOWED, infer_item, infer_windowed
 from hf2khc.ir.signatures import bind_call, function
 from hf2khc.ir.types import Tensor, Type, concrete
 
@@ -78,7 +78,9 @@ def infer(op: str, operands: Sequence[Type | None], attrs: Mapping[str, object])
         ConversionError: Keras rejects the call, or a dimension is no simple expression of those of the operands.
     """
     if op == "ops.get_item":
-        return _item(operands[0], attrs["key"])
+        return infer_item(operands[0], attrs["key"])
+    if op in WINDOWED and any(names_of(dim) for dim in operands[0].shape[1:-1]):  # type: ignore[union-attr]
+        return infer_windowed(op, operands, attrs)
     names = sorted(names_of(tuple(attrs.values())).union(*(t.symbols for t in operands if isinstance(t, Tensor))))
     envs = [dict(zip(names, primes, strict=False)) for primes in _PRIMES]
     if len(names) > len(_PRIMES[0]):
@@ -95,42 +97,6 @@ def infer(op: str, operands: Sequence[Type | None], attrs: Mapping[str, object])
     return solve(results[0][0], [shape for _, shape in results])
 
 
-def _item(source: Type | None, key) -> Tensor:
-    """Indexing: a symbolic end lies within its axis, so that the trace's own sizes come out."""
-    assert isinstance(source, Tensor)
-    entries = list(key) if isinstance(key, tuple) and key[:1] != ("slice",) else [key]
-    fixed = sum(entry not in ("ellipsis", "newaxis") for entry in entries)
-    if "ellipsis" in entries:
-        place = entries.index("ellipsis")
-        entries[place : place + 1] = [("slice", None, None, None)] * (source.rank - fixed)
-    left, shape = list(source.shape), []
-    for entry in entries:
-        if entry == "newaxis":
-            shape.append(1)
-        elif isinstance(entry, tuple):
-            shape.append(_length(left.pop(0), *entry[1:]))
-        else:
-            left.pop(0)
-    return Tensor(source.dtype, (*shape, *left))
-
-
-def _length(dim, start, stop, step):
-    """The length of a slice of an axis."""
-    if not names_of((dim, start, stop, step)):
-        return len(range(*slice(start, stop, step).indices(dim)))
-    start, stop = _border(dim, start, 0), _border(dim, stop, dim)
-    length = simplify(f"({stop}) - ({start})") if start != 0 else stop
-    return length if step in (None, 1) else simplify(f"-(-({length}) // {step})")
-
-
-def _border(dim, value, default):
-    if value is None:
-        return default
-    names = sorted(names_of((dim, value)))
-    is_negative = evaluate(value, dict(zip(names, _PRIMES[0], strict=False))) < 0
-    return simplify(f"({dim}) + ({value})") if is_negative else value
-
-
 def _at(op: str, operands, attrs, env):
     """(dtype, shape) of the result, or a list of them, with the symbols bound."""
     types = tuple(None if t is None else (t.dtype, concrete(t, env)) for t in operands)
@@ -142,10 +108,12 @@ def _at(op: str, operands, attrs, env):
 def _keras(op: str, types: tuple, attrs: tuple, _kinds: tuple):
     """Keras's symbolic evaluation at concrete shapes (`_kinds` keeps 1, 1.0 and True apart in the cache)."""
     keras = keras_on_torch()
-    if op in _CREATE:
-        return _CREATE[op](types, dict(attrs))
+    if op in CREATE:
+        return CREATE[op](types, dict(attrs))
     if op == "ops.dot_product_attention":  # Keras reports the query's shape; values may have another width
         return types[0][0], (*types[0][1][:-1], types[2][1][-1])
+    if op == "ops.conv":  # Keras's shape function knows no groups
+        types = (types[0], (types[1][0], (*types[1][1][:-2], types[0][1][-1], types[1][1][-1])), *types[2:])
     tensors = [None if t is None else keras.KerasTensor(t[1], dtype=t[0]) for t in types]
     args, keywords = bind_call(op, tensors, dict(attrs))
     called = function(op)
@@ -166,34 +134,6 @@ def _keras(op: str, types: tuple, attrs: tuple, _kinds: tuple):
     return result.dtype, tuple(result.shape)
 
 
-def _default_dtype(value) -> str:
-    if isinstance(value, bool):
-        return "bool"
-    return "float32" if isinstance(value, float) else "int32"
-
-
-def _arange(types, attrs):
-    start, stop, step = attrs.get("start", 0), attrs.get("stop"), attrs.get("step") or 1
-    start, stop = (0, start) if stop is None else (start, stop)
-    return attrs.get("dtype") or _default_dtype(start + stop + step), (max(0, math.ceil((stop - start) / step)),)
-
-
-def _filled(types, attrs):
-    shape = attrs["shape"]
-    value = attrs.get("fill_value", 1.0)
-    default = types[1][0] if len(types) > 1 and types[1] else _default_dtype(value)
-    return attrs.get("dtype") or default, shape if isinstance(shape, tuple) else (shape,)
-
-
-def _matrix(types, attrs):
-    return attrs.get("dtype") or "float32", (attrs["N"], attrs["N"] if attrs.get("M") is None else attrs["M"])
-
-
-# Evaluated eagerly by Keras, at a cost in memory that shapes need not have.
-_CREATE = {"ops.arange": _arange, "ops.full": _filled, "ops.ones": _filled, "ops.zeros": _filled, "ops.eye": _matrix,
-           "ops.tri": _matrix}  # fmt: skip
-
-
 def _dtype(op: str, dtype: str, operands, attrs) -> str:
     """Keras's dtype, save that an op over int64 operands stays int64."""
     first = next((t.dtype for t in operands if isinstance(t, Tensor)), None)
@@ -211,7 +151,9 @@ def _dimensions(operands, attrs) -> list:
             found.update((str(dim), dim) for dim in type_.shape)
     for value in attrs.values():
         found.update((str(v), v) for v in _integers(value))
-    return sorted(found.values(), key=lambda dim: (not isinstance(dim, Expr), len(str(dim))))
+    return sorted(
+        found.values(), key=lambda dim: (not isinstance(dim, Expr), len(names_of(dim)), str(dim) not in names_of(dim))
+    )
 
 
 def _integers(value) -> Iterator:
@@ -261,9 +203,3 @@ def _affine(dim: Expr, sizes, envs) -> Iterator[int | Expr]:
     if rest == 0:
         product = f"({dim})" if slope == 1 else f"({dim}) * {slope}"
         yield simplify(product if offset == 0 else f"{product} {'+' if offset > 0 else '-'} {abs(offset)}")
-    for divisor in range(2, 65):
-        for shift in range(-divisor, divisor + 1):  # strides of convolutions and pools
-            if all((value + shift) // divisor == size - 1 for value, size in zip(values, sizes, strict=True)):
-                yield simplify(f"(({dim}) + {shift}) // {divisor} + 1" if shift else f"({dim}) // {divisor} + 1")
-            elif shift == 0 and all(value // divisor == size for value, size in zip(values, sizes, strict=True)):
-                yield simplify(f"({dim}) // {divisor}")
