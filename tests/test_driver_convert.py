@@ -19,14 +19,11 @@ import pytest
 from transformers import LlamaConfig, LlamaModel
 
 import hf2khc
-from hf2khc.capture.file_operations import FileOperation, tensor
 from hf2khc.capture.inputs import Input
 from hf2khc.capture.source import Source
 from hf2khc.diagnostics import ConversionError
-from hf2khc.driver.fill import _origin
 from hf2khc.driver.proof import free_symbols, proof_cases
 from hf2khc.ir.expr import Expr
-from hf2khc.weights.transform import evaluate
 
 TESTS = Path(__file__).parent
 SPEC = (
@@ -152,16 +149,8 @@ def test_load_gives_the_numbers_of_the_model(passes: dict[str, Any], tmp_path: P
     assert np.abs(np.load(tmp_path / "ours.npy") - theirs).max() < 1e-5 * np.abs(theirs).max()
 
 
-@pytest.mark.parametrize(
-    "mutate",
-    [
-        ("ops.silu(%gate)", "ops.gelu(%gate)"),
-        ("ops.add(%hidden_states_3, %hidden_states_5)", "ops.add(%hidden_states, %hidden_states_5)"),
-        ("ops.logical_and(%visible, %causal)", "ops.logical_or(%visible, %causal)"),
-    ],
-)
-def test_a_wrong_program_is_not_published(passes: dict[str, Any], tmp_path: Path, mutate: tuple[str, str]) -> None:
-    passes["mutate"] = mutate
+def test_a_wrong_program_is_not_published(passes: dict[str, Any], tmp_path: Path) -> None:
+    passes["mutate"] = ("ops.silu(%gate)", "ops.gelu(%gate)")
     with pytest.raises(ConversionError) as error:
         hf2khc.convert(model(), tmp_path / "new" / "out", backends=["torch"])
     first = error.value.diagnostics[0]
@@ -239,19 +228,6 @@ def test_a_signal_in_mid_transfer_leaves_nothing(tmp_path: Path, number: signal.
 
 
 # --- pieces ----------------------------------------------------------------------------------------------------------
-
-
-def test_what_loading_does_to_a_file_is_said_in_the_language_of_the_map() -> None:
-    a, b = np.arange(6.0).reshape(2, 3), np.arange(6.0, 12.0).reshape(2, 3)
-    both = FileOperation("concatenate", (tensor("a"), tensor("b")), (("axis", 0),))
-    turned = FileOperation("transpose", (both,), (("axes", (1, 0)),))
-    cut = FileOperation("slice", (turned,), (("start_indices", (1, 0)), ("shape", (2, 4))))
-    shaped = FileOperation("reshape", (cut,), (("newshape", (4, 2)),))
-    stacked = FileOperation("stack", (shaped, shaped), (("axis", 1),))
-    for operation in (tensor("a"), both, turned, cut, shaped, stacked):
-        origin = _origin(operation)
-        arrays = [{"a": a, "b": b}[name] for name in origin.tensors]
-        np.testing.assert_array_equal(evaluate(origin.transform, arrays), operation.apply({"a": a, "b": b}.__getitem__))
 
 
 def captured(shape: tuple[Any, ...], longest: int = 100) -> tuple[Any, Any]:

@@ -10,13 +10,12 @@ import numpy as np
 from hf2khc.capture.build import build_meta
 from hf2khc.capture.checkpoint_files import read_checkpoint
 from hf2khc.capture.checkpoint_names import CheckpointNames, checkpoint_names
-from hf2khc.capture.file_operations import FileOperation
 from hf2khc.capture.random_weights import materialise
 from hf2khc.capture.source import Source
 from hf2khc.weights.checkpoint import Checkpoint
 from hf2khc.weights.rows import NotConsumed, Origin, Row, WeightMap, bind_rows, write_weight_map
 from hf2khc.weights.transfer import TransferStats, transfer
-from hf2khc.weights.transform import output_shape, source_names
+from hf2khc.weights.transform import output_shape
 from hf2khc.write.plan import Plan
 from hf2khc.write.weight_paths import WeightPath, weight_paths
 
@@ -114,7 +113,7 @@ def _keras_dtype(dtypes: Sequence[str]) -> str:
 
 def _bound(source: Source, directory: Path, rows: Sequence[Row]) -> WeightMap:
     names = checkpoint_names(build_meta(source.config, source.model_class), read_checkpoint(directory))
-    origins = {path: _origin(operation) for path, operation in names.stored.items()}
+    origins = {path: Origin(stored.tensors, stored.transform) for path, stored in names.stored.items()}
     bound = _shaped(bind_rows(rows, origins, Checkpoint(directory)))
     return WeightMap(bound, (), tuple(_not_consumed(source, names, bound)))
 
@@ -134,19 +133,3 @@ def _planned(source: Source) -> tuple[dict[str, Origin], Any]:
     shapes = {name: tuple(value.shape) for name, value in tensors.items()}
     dtypes = {name: str(value.dtype).removeprefix("torch.") for name, value in tensors.items()}
     return {name: Origin((name,)) for name in shapes}, PlannedCheckpoint(shapes, dtypes, Path(source.model))
-
-
-def _origin(operation: FileOperation) -> Origin:
-    """What loading does to the tensors of the file, in the language of the weight map."""
-    names = dict(zip(operation.tensors, source_names(len(operation.tensors)), strict=True))
-    return Origin(operation.tensors, _expression(operation, names))
-
-
-def _expression(operation: FileOperation, names: Mapping[str, str]) -> str:
-    if operation.is_tensor:
-        return names[operation.tensors[0]]
-    operands = [_expression(operand, names) for operand in operation.operands]
-    if operation.op in ("concatenate", "stack"):
-        operands = [f"[{', '.join(operands)}]"]
-    arguments = [*operands, *(f"{name}={value!r}" for name, value in operation.attrs)]
-    return f"{operation.op}({', '.join(arguments)})"
