@@ -36,12 +36,12 @@ def apply_rules(graph: Graph, rules: Iterable[Rule]) -> Graph:
 
 
 def _sweep(graph: Graph, by_root: Mapping[str, Sequence[Rule]]) -> list[Match]:
-    """Matches of one walk, operands first, that do not overlap."""
+    """Matches that do not overlap: of two that do the larger, so that optional parts are taken, then the lower."""
+    hits = (_first(graph, node, by_root.get(node.op, ())) for node in graph)
     covered: set[str] = set()
     found: list[Match] = []
-    for node in graph:
-        hit = _first(graph, node, by_root.get(node.op, ()))
-        if hit is not None and covered.isdisjoint(hit.nodes):
+    for hit in sorted((hit for hit in hits if hit is not None), key=lambda hit: -len(hit.nodes)):
+        if covered.isdisjoint(hit.nodes):
             covered.update(hit.nodes)
             found.append(hit)
     return found

@@ -101,9 +101,13 @@ class _Matcher:
     def __init__(self, graph: Graph, rule: Rule, root: str):
         self.graph, self.rule = graph, rule
         self.nearest = Miss(rule, root, -1)
+        self._rank = (-1, False)
 
-    def miss(self, state: _State, node: str, reason: str) -> None:
-        if len(state.nodes) > self.nearest.depth:
+    def miss(self, state: _State, node: str, reason: str, is_op: bool = False) -> None:
+        """Keep the reason if it is the nearest miss so far; that an op differs says more than that a place does."""
+        rank = (len(state.nodes), is_op)
+        if rank > self._rank:
+            self._rank = rank
             self.nearest = replace(self.nearest, depth=len(state.nodes), node=node, reason=reason)
 
     def expression(self, pattern: Expression, slot: object, state: _State) -> Iterator[_State]:
@@ -144,7 +148,7 @@ class _Matcher:
             return
         node = self.graph[slot.name]
         if node.op != pattern.op:
-            self.miss(state, node.name, f"is {node.op}, not {pattern.op}")
+            self.miss(state, node.name, f"is {node.op}, not {pattern.op}", is_op=True)
             return
         inside = replace(state, nodes=(*state.nodes, node.name))
         slots, attributes = _parts(node, len(pattern.arguments))
