@@ -7,8 +7,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from hf2khc.check.proof import OutputError
 from hf2khc.driver.convert import Conversion
-from hf2khc.driver.report import ERROR_COLUMNS, READABLE_FILE, error_cells, worst
+from hf2khc.driver.report import ERROR_COLUMNS, NUMBER_COLUMNS, READABLE_FILE, error_cells, worst
+
+ERRORS_NOTE = """\
+Errors are relative to the largest magnitude of transformers' output in float64; `transformers` is its own error in
+float32. Of each output the case that comes nearest to its bound."""
+WIDE = 120  # columns where the output goes to no terminal
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
@@ -39,9 +45,15 @@ def explanation(compiled: Any) -> str:
 def summary(conversion: Conversion, console: Console | None = None) -> None:
     """The error table and where the package is."""
     console = console or Console(highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, WIDE)
     report = conversion.report
     if report.errors:
         console.print(_error_table(report.errors))
+        console.print(
+            "Errors are relative to the largest magnitude of transformers' output in float64; `transformers` is"
+        )
+        console.print("its own error in float32. Of each output the case that comes nearest to its bound.\n")
     verdict = {
         True: "The proof holds: both models compute the same function.",
         None: "Not proved: the check was skipped.",
@@ -52,11 +64,11 @@ def summary(conversion: Conversion, console: Console | None = None) -> None:
         console.print(f"Package: {conversion.directory}  (see {READABLE_FILE} in it)", soft_wrap=True, markup=False)
 
 
-def _error_table(errors: Any) -> Table:
-    title = "Largest error against the float64 reference, relative to its largest magnitude"
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="")
+def _error_table(errors: Sequence[OutputError]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
     for name in ERROR_COLUMNS:
-        table.add_column(name, justify="right" if name in ("error", "transformers' own", "bound") else "left")
+        number = name in NUMBER_COLUMNS
+        table.add_column(name, justify="right" if number else "left", no_wrap=number, overflow="fold")
     for row in worst(errors):
         table.add_row(*error_cells(row))
     return table

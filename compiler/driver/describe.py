@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hf2khc.driver.compile import Compiled
 
 _PACKAGES = ("hf2khc", "torch", "transformers", "keras", "keras-hub", "numpy", "jax", "tensorflow")
+_NO_SIZES = ("_name_or_path", "chunk_size_feed_forward", "dtype", "model_type", "transformers_version")
 
 
 def describe(
@@ -37,7 +38,7 @@ def describe(
         source={
             "model": source.model,
             "class": source.model_class.__name__,
-            "config_class": type(source.config).__name__,
+            "model_type": source.config.model_type,
             "weights": _origin_of_weights(source, seed),
         },
         sizes=dict(_scalars(source.config)),
@@ -71,13 +72,13 @@ def _origin_of_weights(source: Source, seed: int) -> str:
 
 
 def _scalars(config: "PreTrainedConfig", prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Numbers, switches and words of a config; fields of sub-configs are dotted."""
+    """Numbers and words of a config, without what transformers adds to each; fields of sub-configs are dotted."""
     for name, value in config.to_dict().items():
         if name in config.sub_configs:
             part = getattr(config, name)
             if part is not None:
                 yield from _scalars(part, f"{prefix}{name}.")
-        elif isinstance(value, bool | int | float | str) and not name.startswith("_"):
+        elif isinstance(value, int | float | str) and not isinstance(value, bool) and name not in _NO_SIZES:
             yield f"{prefix}{name}", value
 
 

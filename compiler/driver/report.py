@@ -121,13 +121,14 @@ def _errors(report: Report) -> str:
     if not report.errors:
         return ""
     note = (
-        "Largest error against the float64 reference, relative to its largest magnitude; of each output the case "
-        "nearest to its bound. All cases are in report.json."
+        "Errors are relative to the largest magnitude of transformers' output in float64; `transformers` is its own "
+        "error in float32. Of each output the case that comes nearest to its bound; all cases are in report.json."
     )
     return f"## Proof\n\n{note}\n\n" + table(ERROR_COLUMNS, [error_cells(row) for row in worst(report.errors)])
 
 
-ERROR_COLUMNS = ("backend", "output", "case", "error", "transformers' own", "bound", "verdict")
+NUMBER_COLUMNS = ("error", "transformers", "bound")
+ERROR_COLUMNS = ("backend", "output", "case", *NUMBER_COLUMNS, "verdict")
 
 
 def error_cells(row: OutputError) -> tuple[str, ...]:
