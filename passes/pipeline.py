@@ -11,6 +11,7 @@ from hf2khc.passes.core.normalize import normalize
 from hf2khc.passes.hub.channels_last_inputs import channels_last_inputs
 from hf2khc.passes.hub.hoist_loops import hoist_loops
 from hf2khc.passes.hub.inline_layers import inline_layers
+from hf2khc.passes.hub.lift_shared_layers import lift_shared_layers
 from hf2khc.passes.hub.merge_graphs import merge_graphs
 from hf2khc.passes.hub.project_heads import project_heads
 from hf2khc.passes.hub.recognize_embedding import recognize_embedding
@@ -23,6 +24,7 @@ from hf2khc.passes.hub.simplify import simplify
 from hf2khc.passes.hub.sink_producers import sink_producers
 from hf2khc.passes.hub.sink_transposes import sink_transposes
 from hf2khc.passes.hub.split_fused_linear import split_fused_linear
+from hf2khc.passes.hub.tie_embeddings import tie_embeddings
 from hf2khc.passes.keras.name_inputs import name_inputs
 from hf2khc.passes.keras.name_layers import name_layers
 from hf2khc.passes.keras.outline_entry import outline_entry
@@ -75,6 +77,9 @@ PIPELINE = (
             # Before merging: layers that differ by a mask are one graph with a parameter only once the mask is inside.
             sink_producers,
             simplify,
+            # While every graph has one caller; the layers of a tied embedding then stand in one graph.
+            lift_shared_layers,
+            tie_embeddings,
             merge_graphs,
             roll_loops,
             hoist_loops,

@@ -117,6 +117,7 @@ class _Importer:
         }
         self.values = {**exported.constants, **dict(model.named_buffers(remove_duplicate=False))}
         self.shapes = exported.state_dict
+        self.owner = _owners(model)
 
     def graph(self, module, path: str) -> str:
         """Import one module call; returns the name of its graph."""
@@ -136,13 +137,23 @@ class _Importer:
         return Tensor(dtype, tuple(self.symbols.dim(size) for size in value.shape))
 
     def leaf(self, path: str, absolute: str) -> Node:
-        """A parameter or constant as a node."""
+        """A parameter or constant as a node; one tensor under several names goes by the first, from the root."""
+        owner = self.owner.get(absolute, absolute)
+        if owner != absolute:
+            path, absolute = f"/{owner}", owner
         name, origin = f"@{path}", frozenset({f"@{absolute}"})
         if absolute in self.persistent:
             return Node(name, "param", type=self.type(self.shapes[absolute]), origin=origin)
         tensor = self.values[absolute]
         self.constants[absolute] = tensor.detach().cpu().numpy()
         return Node(name, "const", type=self.type(tensor), origin=origin)
+
+
+def _owners(model: torch.nn.Module) -> dict[str, str]:
+    """The first name of each parameter that has several (tied weights), by the others."""
+    first: dict[int, str] = {}
+    tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    return {name: first.setdefault(id(tensor), name) for name, tensor in tensors}
 
 
 class _Scope:
@@ -175,12 +186,27 @@ class _Scope:
         for part in node.target.split("."):
             child = getattr(child, part)
         graph = self.importer.graph(child, join(self.path, node.target))
-        callee = self.importer.graphs[graph]
-        operands = tuple(self._operand(a) for a in node.args if isinstance(self._operand(a), str))
+        values = [value for a in node.args if isinstance(value := self._operand(a), str)]
+        callee = self.importer.graphs[graph] = self._with_leaves(self.importer.graphs[graph], values)
+        operands = tuple(value for value in values if not value.startswith("@"))
         types = tuple(callee[name].tensor if name else None for name in callee.outputs)
         attrs = {"graph": graph, "path": re.sub(r"@\d+", "", node.target)}
         name = self._name(node, node.target.rsplit(".", 1)[-1])
         self._put(node, Node(name, "call", operands, attrs, types if len(types) > 1 else types[0], None, _origin(node)))
+
+    def _with_leaves(self, callee: Graph, values: list[str]) -> Graph:
+        """The callee where a parameter of another module that is handed to it is read from there."""
+        redirect, leaves = {}, []
+        for node, value in zip(callee.inputs, values, strict=True):
+            if value.startswith("@"):
+                leaf = self.nodes[value]
+                absolute = join(self.path, value[1:])
+                leaves.append(replace(leaf, name=f"@/{absolute}"))
+                redirect[node.name] = leaves[-1].name
+        if not redirect:
+            return callee
+        wired = callee.replaced([*leaves, *callee]).rewired(redirect=redirect)
+        return wired.replaced([node for node in wired if node.name not in redirect])
 
     def _call_function(self, node: torch.fx.Node) -> None:
         value = node.meta.get("val")

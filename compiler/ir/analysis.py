@@ -1,6 +1,6 @@
 """Facts about the values of a graph that several passes ask for."""
 
-from hf2khc.ir.graph import Graph, Program
+from hf2khc.ir.graph import Graph, Program, join
 
 
 def weight_values(graph: Graph) -> frozenset[str]:
@@ -25,3 +25,19 @@ def has_parameters(program: Program) -> dict[str, bool]:
         callees = (str(node.attrs["graph"]) for node in graph.of("call", "loop"))
         found[graph.name] = bool(graph.of("param")) or any(found[c] for c in callees)
     return found
+
+
+def module_paths(program: Program) -> dict[str, str]:
+    """Where each graph's module stands; defined while no graph is called from two places (before graphs are merged)."""
+    paths = {program.entry: ""}
+    for graph in reversed(program.callees_first()):
+        for call in graph.of("call"):
+            paths[str(call.attrs["graph"])] = join(paths[graph.name], str(call.attrs["path"]))
+    return paths
+
+
+def parameters_behind(graph: Graph, name: str) -> frozenset[str]:
+    """Names of the parameters a value is computed from."""
+    node = graph[name]
+    own = frozenset({node.name}) if node.op == "param" else frozenset()
+    return own.union(*(parameters_behind(graph, o) for o in node.used))

@@ -10,25 +10,27 @@ def inline_calls(program: Program, chosen: Callable[[Graph, Node], bool]) -> Pro
     """Inline every call for which `chosen(callee, call)` holds, callees first; unreachable graphs are dropped."""
     done: dict[str, Graph] = {}
     for graph in program.callees_first():
-        done[graph.name] = _inlined(graph, done, chosen)
+        # From the root, a path from the root is a relative one: one parameter has one name.
+        root = graph.name == program.entry
+        done[graph.name] = _inlined(graph, done, chosen, root)
     return program.with_graphs(done.values())
 
 
-def _inlined(graph: Graph, done: dict[str, Graph], chosen: Callable[[Graph, Node], bool]) -> Graph:
+def _inlined(graph: Graph, done: dict[str, Graph], chosen: Callable[[Graph, Node], bool], root: bool) -> Graph:
     calls = [node for node in graph.of("call") if chosen(done[str(node.attrs["graph"])], node)]
     if not calls:
         return graph
     nodes = dict(graph.nodes)
     redirect: dict[str, str] = {}
     for call in calls:
-        body, results = _body(done[str(call.attrs["graph"])], call, nodes)
+        body, results = _body(done[str(call.attrs["graph"])], call, nodes, root)
         del nodes[call.name]
         nodes.update(body)
         redirect.update(_results(graph, call, results, nodes))
     return graph.replaced(nodes.values(), outputs=[redirect.get(o, o) for o in graph.outputs]).rewired(redirect=redirect)
 
 
-def _body(callee: Graph, call: Node, taken: dict[str, Node]) -> tuple[dict[str, Node], list[str]]:
+def _body(callee: Graph, call: Node, taken: dict[str, Node], root: bool) -> tuple[dict[str, Node], list[str]]:
     """The callee's nodes under names free in the caller, and the names of its results there."""
     callee = callee.substituted({p: call.attrs[p] for p in callee.parameters})
     names = dict(zip((node.name for node in callee.inputs), call.operands, strict=True))
@@ -36,7 +38,7 @@ def _body(callee: Graph, call: Node, taken: dict[str, Node]) -> tuple[dict[str, 
     for node in callee:
         if node.op == "input":
             continue
-        names[node.name] = _new_name(node, call, {*taken, *body})
+        names[node.name] = _new_name(node, call, {*taken, *body}, root)
         operands = tuple(o if o is None else names[o] for o in node.operands)
         attrs = dict(node.attrs)
         if "path" in attrs:
@@ -45,10 +47,9 @@ def _body(callee: Graph, call: Node, taken: dict[str, Node]) -> tuple[dict[str, 
     return body, [names[o] for o in callee.outputs]
 
 
-def _new_name(node: Node, call: Node, taken: set[str]) -> str:
+def _new_name(node: Node, call: Node, taken: set[str], root: bool) -> str:
     if node.op in LEAVES:
-        path = node.name[1:]
-        return node.name if path.startswith("/") else f"@{join(str(call.attrs['path']), path)}"
+        return leaf_name(node.name, str(call.attrs["path"]), root)
     name, n = node.name, 0
     while name in taken:
         n += 1
@@ -66,3 +67,15 @@ def _results(graph: Graph, call: Node, results: list[str], nodes: dict[str, Node
         redirect[user.name] = results[int(user.attrs["index"])]  # type: ignore[call-overload]
         nodes.pop(user.name, None)
     return redirect
+
+
+def leaf_name(name: str, path: str, root: bool) -> str:
+    """The name of a callee's parameter or constant in its caller.
+
+    Args:
+        path: of the call.
+        root: whether the caller is the entry, where paths from the root are plain.
+    """
+    if name.startswith("@/"):
+        return f"@{name[2:]}" if root else name
+    return f"@{join(path, name[1:])}"

@@ -101,6 +101,15 @@ def _moments(name: str):
     return lowering
 
 
+def _batch_norm(builder: Builder, producer: Node) -> list[Node] | None:
+    """The normalised values of a batch norm in its functional form; where nothing is trained the saved statistics are empty."""
+    x, weight, bias, mean, variance = (*producer.operands, *(None,) * 5)[:5]
+    if builder.root.attrs["index"] != 0:
+        return builder.finish("ops.zeros", shape=(0,), dtype=builder.root.tensor.dtype)
+    epsilon = producer.attrs["eps"]
+    return builder.finish("ops.batch_normalization", x, mean, variance, None, bias, weight, axis=1, epsilon=epsilon)
+
+
 def _top_k(builder: Builder, node: Node) -> list[Node] | None:
     x = node.used[0]
     last = builder.tensor(x).rank - 1
@@ -150,4 +159,5 @@ _ITEMS = {
     "aten.sort": _sorted,
     "aten.var_mean": _moments("var"),
     "aten.std_mean": _moments("std"),
+    "aten._native_batch_norm_legit_no_training": _batch_norm,
 }

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
+from hf2khc.ir.analysis import module_paths
 from hf2khc.ir.expr import names_of
 from hf2khc.ir.graph import Graph, Node, Program, join
 from hf2khc.ir.types import plain_symbols
@@ -45,7 +46,7 @@ def sink_producers(program: Program) -> Program:
         entry Model
     """
     graphs = dict(program.graphs)
-    paths = _paths(program)
+    paths = module_paths(program)
     for name in reversed([graph.name for graph in program.callees_first()]):
         caller = graphs[name]
         movable = _movable(caller)
@@ -58,15 +59,6 @@ def sink_producers(program: Program) -> Program:
             nodes.append(node)
         graphs[name] = caller.replaced(nodes).pruned()
     return program.with_graphs(graphs.values())
-
-
-def _paths(program: Program) -> dict[str, str]:
-    """Where each graph's module stands; no graph is called from two places before graphs are merged."""
-    paths = {program.entry: ""}
-    for graph in reversed(program.callees_first()):
-        for call in graph.of("call"):
-            paths[str(call.attrs["graph"])] = join(paths[graph.name], str(call.attrs["path"]))
-    return paths
 
 
 def _movable(graph: Graph) -> frozenset[str]:

@@ -97,7 +97,8 @@ def _projection_before(graph: Graph, name: str | None) -> str | None:
         node = graph[name]
         if node.op in _PROJECTIONS:
             return name
-        if node.level not in ("ops", "layers", "hub"):
+        is_function = node.op == "call" and not node.attrs["path"]
+        if node.level not in ("ops", "layers", "hub") and not is_function:
             return None
         name = node.operands[0] if node.operands else None
     return None
