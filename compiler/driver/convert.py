@@ -175,9 +175,10 @@ def _require(proof: Proof) -> None:
         return
     failed = [row for row in proof.rows if not row.holds]
     cells = [ERROR_COLUMNS, *(error_cells(row) for row in worst(failed))]
+    differ = f"the package does not compute what the model computes: {len(failed)} of {len(proof.rows)} comparisons fail"
     summary = Diagnostic(
         "proof-failed",
-        f"the package does not compute what the model computes: {len(failed)} of {len(proof.rows)} comparisons differ",
+        differ if failed else "the package could not be proved on every backend",
         excerpt="\n".join("  ".join(line) for line in cells) if failed else "",
         hint="nothing was written; --no-check writes the package all the same, to look into it",
     )
