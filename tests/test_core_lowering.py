@@ -19,7 +19,9 @@ from hf2khc.ir.text import format_program, parse_program
 from hf2khc.ir.types import Tensor, concrete
 from hf2khc.ir.validate import validate
 from hf2khc.ir.verify import verify
+from hf2khc.passes.core import lower_aten as lower_aten_module
 from hf2khc.passes.core.lower_aten import core_rules, lower_aten
+from hf2khc.rewrite import apply_rules, parse_rules
 
 EVALUATORS = {**keras_evaluators(), "aten": aten_evaluator()}
 ENV = {"batch": 5, "seq": 7}
@@ -112,3 +114,23 @@ def test_an_op_without_a_lowering_is_an_error_with_its_place():
     (diagnostic,) = raised.value.diagnostics
     assert diagnostic.code == "unsupported-op" and "modeling_foo.py:12" in diagnostic.location
     assert "aten.special_bessel_j0(%x)" in diagnostic.excerpt and ".rules" in diagnostic.hint
+
+
+MUTATIONS = [
+    ("elementwise", "rewrite ops.gelu(x, approximate=false)", "rewrite ops.gelu(x, approximate=true)", "aten.gelu(%x)"),
+    ("arithmetic", "rewrite ops.subtract(c, a)", "rewrite ops.subtract(a, c)", "aten.rsub(%x, other=1.0)"),
+    ("reductions", "rewrite ops.softmax(x, axis=d)", "rewrite ops.softmax(x, axis=0)", "aten.softmax(%x, dim=-1)"),
+    ("shapes", "rewrite ops.tril(x, k=k)", "rewrite ops.triu(x, k=k)", "aten.tril(%x)"),
+    ("products", "epsilon=e)", "epsilon=0.001)", "aten.layer_norm(%x, normalized_shape=(4,), eps=0.5)"),
+]
+
+
+@pytest.mark.parametrize(("file", "old", "new", "call"), MUTATIONS, ids=[call for *_, call in MUTATIONS])
+def test_a_wrong_rule_is_found(file, old, new, call):
+    text = Path(lower_aten_module.__file__).with_name(f"{file}.rules").read_text()
+    assert old in text
+    program, values = program_of("x: f32[batch, seq, 4]", call)
+    right, wrong = (program.map(lambda g, t=t: apply_rules(g, parse_rules(t))) for t in (text, text.replace(old, new)))
+    validate(program, right, values, {}.__getitem__, EVALUATORS)
+    with pytest.raises(ConversionError, match="miscompile"):
+        validate(program, wrong, values, {}.__getitem__, EVALUATORS)

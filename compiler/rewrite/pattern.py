@@ -1,5 +1,6 @@
 """The syntax tree of a rule. The same expressions serve as patterns, as templates and in guards."""
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -113,7 +114,7 @@ class Rule:
     file: str = ""
     place: Place = Place()
 
-    @property
+    @functools.cached_property
     def roots(self) -> frozenset[str]:
         """The ops a match can be rooted at."""
         options = self.pattern.options if isinstance(self.pattern, Alternatives) else (self.pattern,)

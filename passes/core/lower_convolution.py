@@ -2,7 +2,7 @@
 
 from hf2khc.ir.expr import Expr, simplify
 from hf2khc.ir.graph import Node, Program
-from hf2khc.passes.core.lowering import Builder, flag, lower
+from hf2khc.passes.core.lowering import Builder, axis_of, flag, lower
 
 
 def lower_convolution(program: Program) -> Program:
@@ -157,6 +157,16 @@ def _normalized(builder: Builder, node: Node, x: str, flat: tuple, weight, bias,
     return builder.finish("ops.add", builder.add("ops.multiply", made, weight, title="scaled"), bias)
 
 
+def _weight_norm(builder: Builder, node: Node) -> list[Node]:
+    """A direction of unit length per slice along an axis, times its length."""
+    direction, length = node.used
+    rank = builder.tensor(direction).rank
+    axes = tuple(axis for axis in range(rank) if axis != axis_of(node, rank))
+    squares = builder.add("ops.sum", builder.add("ops.square", direction), axis=axes, keepdims=True)
+    scale = builder.add("ops.divide", length, builder.add("ops.sqrt", squares))
+    return builder.finish("ops.multiply", direction, scale)
+
+
 def _upsampled(builder: Builder, node: Node) -> list[Node] | None:
     """Nearest neighbours at a whole factor are repetitions."""
     x = node.used[0]
@@ -204,4 +214,5 @@ _LOWERINGS = {
     **{f"aten.upsample_nearest{rank}d": _upsampled for rank in (1, 2, 3)},
     "aten.group_norm": _group_norm,
     "aten.layer_norm": _layer_norm,
+    "aten._weight_norm": _weight_norm,
 }

@@ -125,6 +125,19 @@ def _gather(builder: Builder, node: Node) -> list[Node]:
     return builder.finish("ops.take_along_axis", source, index, axis=axis)
 
 
+def _unfold(builder: Builder, node: Node) -> list[Node]:
+    """Sliding windows: each taken by its positions, their axis moved to the end."""
+    x = node.used[0]
+    axis = axis_of(node, builder.tensor(x).rank, "dimension")
+    count, size, step = node.tensor.shape[axis], node.attrs["size"], node.attrs["step"]
+    starts = builder.add("ops.arange", start=0, stop=count, dtype="int64", title="starts")
+    starts = builder.add("ops.multiply", builder.add("ops.expand_dims", starts, axis=1), None, x2=step, title="first")
+    offsets = builder.add("ops.arange", start=0, stop=size, dtype="int64", title="offsets")
+    index = builder.add("ops.add", starts, offsets, title="positions")
+    windows = builder.add("ops.take", x, index, axis=axis, title="windows")
+    return builder.finish("ops.moveaxis", windows, source=axis + 1, destination=-1)
+
+
 def _pad(builder: Builder, node: Node) -> list[Node] | None:
     x, widths, mode = node.used[0], node.attrs["pad"], flag(node, "mode", "constant")
     assert isinstance(widths, tuple)
@@ -162,6 +175,7 @@ _LOWERINGS = {
     "aten.select": _select,
     "aten.index": _index,
     "aten.gather": _gather,
+    "aten.unfold": _unfold,
     "aten.pad": _pad,
     "aten.constant_pad_nd": _pad,
 }

@@ -102,7 +102,7 @@ def _moments(name: str):
 
 
 def _batch_norm(builder: Builder, producer: Node) -> list[Node] | None:
-    """The normalised values of a batch norm in its functional form; where nothing is trained the saved statistics are empty."""
+    """One result of a batch norm in its functional form; where nothing is trained the saved statistics are empty."""
     x, weight, bias, mean, variance = (*producer.operands, *(None,) * 5)[:5]
     if builder.root.attrs["index"] != 0:
         return builder.finish("ops.zeros", shape=(0,), dtype=builder.root.tensor.dtype)
