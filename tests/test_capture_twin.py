@@ -129,3 +129,11 @@ def test_what_a_model_refuses_is_reported_and_the_rest_changes():
     assert list(twin.unchanged) == ["vocab_size"] and "no other vocabulary" in twin.unchanged["vocab_size"]
     assert twin.config.intermediate_size in (22, 88)
     assert twin.config.hidden_size != 32 and twin.config.rms_norm_eps != config.rms_norm_eps
+
+
+def test_fields_that_must_stay_equal_change_together():
+    # A projection exists only where the two sizes differ.
+    config = transformers.ConvBertConfig(**SMALL, embedding_size=32)
+    twin = twin_config(config, transformers.ConvBertModel, input_spec(build_meta(config, transformers.ConvBertModel)))
+    assert twin.config.embedding_size == twin.config.hidden_size != 32
+    assert not twin.unchanged.keys() & {"embedding_size", "hidden_size", "num_attention_heads"}

@@ -155,7 +155,7 @@ def _take_from_real(model: PreTrainedModel, buffers: list[str], attributes: list
 def quiet() -> Iterator[None]:
     """Silences warnings, logs and progress bars of transformers and torch: what goes wrong here is raised."""
     # Not logging.disable: torch would then go on collecting a trace for a handler that never finds out it is unused.
-    handlers = [handler for name in ("torch", "transformers") for handler in logging.getLogger(name).handlers]
+    handlers = _handlers()
     bars = library_logging.is_progress_bar_enabled()
     library_logging.disable_progress_bar()
     for handler in handlers:
@@ -169,6 +169,18 @@ def quiet() -> Iterator[None]:
             handler.removeFilter(_nothing)
         if bars:
             library_logging.enable_progress_bar()
+
+
+def _handlers() -> list[logging.Handler]:
+    """Handlers of the loggers of torch and transformers, but for torch's own trace, which nobody reads on a screen."""
+    loggers = [
+        logger
+        for name, logger in logging.root.manager.loggerDict.items()
+        if isinstance(logger, logging.Logger)
+        and name.split(".")[0] in ("torch", "transformers")
+        and name != "torch.__trace"
+    ]
+    return list(dict.fromkeys(handler for logger in loggers for handler in logger.handlers))
 
 
 def _nothing(record: logging.LogRecord) -> bool:

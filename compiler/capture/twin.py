@@ -30,6 +30,10 @@ class Twin:
     unchanged: dict[str, str] = field(default_factory=dict)
 
 
+# A count and not a time: the twin must not depend on how busy the machine is.
+MOST_TRIES = 48
+
+
 class Refused(Exception):
     """A candidate that does not build, does not run, or has another structure."""
 
@@ -56,7 +60,8 @@ class _Search:
         self.config, self.model_class, self.inputs = config, model_class, inputs
         self.accepted: dict[str, Any] = {}
         self.unchanged: dict[str, str] = {}
-        self.runs = True
+        self.runs, self.tries, self.reason = True, 0, ""
+        self.numbers = {f.path: f.value for f in numeric_fields(config) if isinstance(f.value, int)}
         self.structure = self._structure(config)
 
     def settle(self, groups: list[list[dict[str, Any]]]) -> None:
@@ -69,10 +74,23 @@ class _Search:
             self.settle(groups[middle:])
             return
         reason = self.reason
-        if not any(self._accept(values) for values in groups[0][1:]):
+        linked = [self._linked(values) for values in groups[0][:2]]
+        if not any(self._accept(values) for values in (*linked, *groups[0][1:])):
             self.unchanged |= dict.fromkeys(groups[0][0], reason)
 
+    def _linked(self, values: dict[str, Any]) -> dict[str, Any]:
+        """`values`, and the same new value for what has the same old one: some structures hang on equality."""
+        news = {get_field(self.config, path): value for path, value in values.items() if isinstance(value, int)}
+        equal = {
+            path: news[value] for path, value in self.numbers.items() if value in news and path not in self.accepted
+        }
+        return equal | values
+
     def _accept(self, values: dict[str, Any]) -> bool:
+        self.tries += 1
+        if self.tries > MOST_TRIES:
+            self.reason = f"not found among {MOST_TRIES} candidates"
+            return False
         try:
             if self._structure(self._laid_over(values)) != self.structure:
                 raise Refused("the structure of the model depends on it")
@@ -126,7 +144,8 @@ class _Search:
 
     def result(self) -> Twin:
         changed = {path: (get_field(self.config, path), value) for path, value in self.accepted.items()}
-        return Twin(self._laid_over({}), changed, self.unchanged)
+        unchanged = {path: reason for path, reason in self.unchanged.items() if path not in changed}
+        return Twin(self._laid_over({}), changed, unchanged)
 
 
 def _move_token_ids(config: PreTrainedConfig) -> None:
