@@ -122,7 +122,7 @@ def test_a_live_model_becomes_a_proved_package_that_loads(passes: dict[str, Any]
     report = json.loads((out / "report.json").read_text())
     assert report["proved"] is True and report["parameters"]["transformers"] == report["parameters"]["keras"]
     assert {row["backend"] for row in report["errors"]} == {"torch"} and len(report["errors"]) == 6
-    assert [stage["name"] for stage in report["stages"]] == ["start", "passes", "write", "weights", "check"]
+    assert [stage["name"] for stage in report["stages"]] == ["open", "passes", "write", "weights", "check"]
     assert json.loads((out / "signature.json").read_text()) == SIGNATURE
     rows = json.loads((out / "weight_map.json").read_text())["rows"]
     assert len(rows) == len(list(model().parameters()))

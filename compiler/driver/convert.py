@@ -82,7 +82,7 @@ def convert(
         ConversionError: anything that keeps the package from being right; `output` is then as it was before.
     """
     with StageTimer(on_event) as stages, _destination(output, overwrite) as staging:
-        stages("start")
+        stages("open")
         # torch, transformers and keras come in here: a wrong output folder is refused before that.
         from hf2khc.capture.source import open_source
 
@@ -130,7 +130,7 @@ def compile_only(
         ConversionError: anything that keeps the model from being compiled.
     """
     with StageTimer(on_event) as stages:
-        stages("start")
+        stages("open")
         from hf2khc.capture.source import open_source
 
         source = open_source(
@@ -174,14 +174,12 @@ def _require(proof: Proof) -> None:
     if proof.holds:
         return
     failed = [row for row in proof.rows if not row.holds]
-    cells = [ERROR_COLUMNS, *(error_cells(row) for row in worst(failed))]
-    differ = f"the package does not compute what the model computes: {len(failed)} of {len(proof.rows)} comparisons fail"
-    summary = Diagnostic(
-        "proof-failed",
-        differ if failed else "the package could not be proved on every backend",
-        excerpt="\n".join("  ".join(line) for line in cells) if failed else "",
-        hint="nothing was written; --no-check writes the package all the same, to look into it",
-    )
+    message, table = "not every backend can run the package", ""
+    if failed:
+        message = f"the package computes something else: {len(failed)} of {len(proof.rows)} comparisons fail"
+        table = "\n".join("  ".join(line) for line in [ERROR_COLUMNS, *(error_cells(row) for row in worst(failed))])
+    hint = "nothing was written; --no-check writes the package all the same, to look into it"
+    summary = Diagnostic("proof-failed", message, excerpt=table, hint=hint)
     raise ConversionError(summary, *proof.diagnostics[:MOST_DIAGNOSTICS])
 
 
