@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from hf2khc.diagnostics import fail
 from hf2khc.ir.expr import same
@@ -44,13 +45,13 @@ class Builder:
             return None
         return self.nodes[name].type if name in self.nodes else self.graph[name].type
 
-    def tensor(self, name: str) -> Tensor:
+    def tensor(self, name: str | None) -> Tensor:
         """The type of a value, made here or before."""
         type_ = self.type_of(name)
         assert isinstance(type_, Tensor)
         return type_
 
-    def add(self, op: str, *operands: str | None, type: Type | None = None, title: str = "", **attrs: object) -> str:
+    def add(self, op: str, *operands: str | None, type: Type | None = None, title: str = "", **attrs: Any) -> str:
         """A new inner node, called after the root and `title` or the op; its type is inferred unless given."""
         if type is None:
             type = infer(op, tuple(map(self.type_of, operands)), attrs)
@@ -61,7 +62,7 @@ class Builder:
         )
         return name
 
-    def finish(self, op: str, *operands: str | None, **attrs: object) -> list[Node]:
+    def finish(self, op: str, *operands: str | None, **attrs: Any) -> list[Node]:
         """The root's replacement: its name and type, a cast behind it where Keras computes another kind of number."""
         kept = _without_defaults(op, attrs)
         node = Node(self.root.name, op, _trimmed(operands), kept, self.root.type, self.root.loc, self.origin)
@@ -102,11 +103,11 @@ def build(graph: Graph, found: Match, taken: set[str]) -> tuple[list[Node], dict
     return builder.finish(template.op, *operands, **attrs), {}
 
 
-def _call(builder: Builder, found: Match, call: Call) -> tuple[list[str | None], dict[str, object]]:
+def _call(builder: Builder, found: Match, call: Call) -> tuple[list[str | None], dict[str, Any]]:
     """Operands and attributes of a call, inner nodes made."""
-    bindings = {**found.bindings, "root": found.root}
+    bindings: dict[str, Any] = {**found.bindings, "root": found.root}
     operands: list[str | None] = []
-    attrs: dict[str, object] = {}
+    attrs: dict[str, Any] = {}
     slots = slot_names(call.op)
     for index, argument in enumerate(call.arguments):
         argument = _chosen(argument, bindings)

@@ -86,7 +86,7 @@ class _Build(lark.Transformer):
     @lark.v_args(meta=True)
     def rule(self, meta, items):
         strings = [str(item) for item in items if isinstance(item, lark.Token)]
-        parts = dict(item for item in items if isinstance(item, tuple))
+        parts: dict[str, Expression] = dict(item for item in items if isinstance(item, tuple))
         guards = tuple(g for item in items if isinstance(item, list) for g in item)
         pattern, template = parts["match"], parts["rewrite"]
         numbers = _numbers(pattern, template) | _guarded_numbers(guards)
@@ -112,7 +112,7 @@ class _Build(lark.Transformer):
     @lark.v_args(meta=True)
     def negative(self, meta, items):
         (item,) = items
-        if isinstance(item, Literal):
+        if isinstance(item, Literal) and isinstance(item.value, int | float):
             return Literal(-item.value)
         return Call("ops.negative", (item,), place=Place(meta.line, meta.column))
 

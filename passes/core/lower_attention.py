@@ -1,5 +1,7 @@
 """Lower torch's attention to Keras's."""
 
+from typing import Any
+
 from hf2khc.ir.expr import same
 from hf2khc.ir.graph import Node, Program
 from hf2khc.passes.core.lowering import Builder, flag, lower
@@ -44,13 +46,13 @@ def _attention(builder: Builder, node: Node) -> list[Node] | None:
         return None
     if not all(builder.tensor(x).rank == 4 for x in (query, key, value)):
         return _products(builder, node)
-    operands = [
+    operands: list[str | None] = [
         builder.add("ops.transpose", x, axes=_SWAPPED, title=title)
         for x, title in ((query, "query"), (key, "key"), (value, "value"))
     ]
     if mask is not None:
         operands += _mask_operands(builder, mask)
-    attrs = {name: node.attrs[name] for name in ("scale", "is_causal") if name in node.attrs}
+    attrs: dict[str, Any] = {name: node.attrs[name] for name in ("scale", "is_causal") if name in node.attrs}
     attended = builder.add("ops.dot_product_attention", *operands, title="attention", **attrs)
     return builder.finish("ops.transpose", attended, axes=_SWAPPED)
 
@@ -67,14 +69,14 @@ def _products(builder: Builder, node: Node) -> list[Node] | None:
     """Attention of any rank, by its definition."""
     query, key, value, mask = (*node.operands, None)[:4]
     rank, width = builder.tensor(query).rank, builder.tensor(query).shape[-1]
-    scale = node.attrs.get("scale")
-    if flag(node, "is_causal") or flag(node, "enable_gqa") or not (scale or isinstance(width, int)):
+    if flag(node, "is_causal") or flag(node, "enable_gqa") or not isinstance(width, int):
         return None
+    scale = node.attrs.get("scale", width**-0.5)
     if not same(rank, builder.tensor(key).rank):
         return None
     swapped = (*range(rank - 2), rank - 1, rank - 2)
     scores = builder.add("ops.matmul", query, builder.add("ops.transpose", key, axes=swapped), title="scores")
-    scores = builder.add("ops.multiply", scores, x2=scale or width**-0.5, title="scaled")
+    scores = builder.add("ops.multiply", scores, x2=scale, title="scaled")
     if mask is not None and builder.tensor(mask).dtype == "bool":
         scores = builder.add("ops.where", mask, scores, None, x2=float("-inf"), title="masked")
     elif mask is not None:

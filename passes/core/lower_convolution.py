@@ -1,5 +1,7 @@
 """Lower convolutions, pooling and the norms of images to Keras's layout, channels last."""
 
+from typing import Any
+
 from hf2khc.ir.expr import Expr, simplify
 from hf2khc.ir.graph import Node, Program
 from hf2khc.passes.core.lowering import Builder, axis_of, flag, lower
@@ -42,13 +44,14 @@ def _conv(builder: Builder, node: Node) -> list[Node] | None:
         return None
     padding, dilation = flag(node, "padding", 0), _each(node, "dilation", rank)
     if padding == "same":
-        extents = [(size - 1) * step for size, step in zip(builder.tensor(weight).shape[2:], dilation, strict=True)]
+        sizes = (int(str(size)) for size in builder.tensor(weight).shape[2:])
+        extents = [(size - 1) * step for size, step in zip(sizes, dilation, strict=True)]
         pairs = tuple((extent // 2, extent - extent // 2) for extent in extents)
     else:
         pairs = tuple((p, p) for p in ((0,) * rank if padding == "valid" else _each(node, "padding", rank, 0)))
     last = _padded(builder, _channels_last(builder, x, rank), pairs)
     kernel = builder.add("ops.transpose", weight, axes=(*range(2, rank + 2), 1, 0), title="kernel")
-    attrs = {"strides": _each(node, "stride", rank), "data_format": "channels_last"}
+    attrs: dict[str, Any] = {"strides": _each(node, "stride", rank), "data_format": "channels_last"}
     if any(step != 1 for step in dilation):
         attrs["dilation_rate"] = dilation
     made = builder.add("ops.conv", last, kernel, **attrs)
@@ -67,7 +70,7 @@ def _conv_transpose(builder: Builder, node: Node) -> list[Node] | None:
     if any(extra > pad for extra, pad in zip(_each(node, "output_padding", rank, 0), padding, strict=True)):
         return None
     kernel = builder.add("ops.transpose", weight, axes=(*range(2, rank + 2), 1, 0), title="kernel")
-    attrs = {"strides": strides, "data_format": "channels_last"}
+    attrs: dict[str, Any] = {"strides": strides, "data_format": "channels_last"}
     made = builder.add("ops.conv_transpose", _channels_last(builder, x, rank), kernel, **attrs)
     sizes = node.tensor.shape[2:]
     ends = [simplify(f"({size}) + {pad}") for size, pad in zip(sizes, padding, strict=True)]
@@ -95,7 +98,7 @@ def _pool(op: str, rank: int, fill: float):
         if builder.tensor(node.used[0]).rank != rank + 2:
             return None
         last = _padded(builder, _channels_last(builder, node.used[0], rank), tuple((p, p) for p in padding), fill)
-        attrs = {"pool_size": size, "strides": strides, "data_format": "channels_last"}
+        attrs: dict[str, Any] = {"pool_size": size, "strides": strides, "data_format": "channels_last"}
         return _channels_first(builder, builder.add(op, last, **attrs), rank)
 
     return lowering
@@ -114,7 +117,7 @@ def _adaptive_average(rank: int):
             return None
         window = tuple(h // s for h, s in zip(held, size, strict=True))
         last = _channels_last(builder, x, rank)
-        attrs = {"pool_size": window, "strides": window, "data_format": "channels_last"}
+        attrs: dict[str, Any] = {"pool_size": window, "strides": window, "data_format": "channels_last"}
         return _channels_first(builder, builder.add("ops.average_pool", last, **attrs), rank)
 
     return lowering
@@ -201,7 +204,7 @@ def _channels_first(builder: Builder, x: str, rank: int) -> list[Node]:
 def _padded(builder: Builder, x: str, pairs: tuple, fill: float = 0.0) -> str:
     if not any(any(pair) for pair in pairs):
         return x
-    attrs = {"constant_values": fill} if fill else {}
+    attrs: dict[str, Any] = {"constant_values": fill} if fill else {}
     return builder.add("ops.pad", x, pad_width=((0, 0), *pairs, (0, 0)), title="padded", **attrs)
 
 

@@ -108,7 +108,7 @@ def _is_nonnegative(graph: Graph, name: str) -> bool:
     short = node.op.rpartition(".")[2]
     if short == "arange":
         start, step = node.attrs.get("start", 0), node.attrs.get("step", 1)
-        return not isinstance(start, Expr) and start >= 0 and not isinstance(step, Expr) and step > 0
+        return isinstance(start, int) and start >= 0 and isinstance(step, int) and step > 0
     if short in _KEEP_SIGN:
         return _is_nonnegative(graph, node.used[0])
     return short in ("argmax", "argmin", "argsort")

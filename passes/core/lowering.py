@@ -27,7 +27,8 @@ def _lowered(graph: Graph, why: str, table: Mapping[str, Lowering], items: Mappi
     new: dict[str, list[Node]] = {}
     taken: set[str] = set()
     for node in graph:
-        replaced, lowering = (node,), table.get(node.op)
+        replaced: tuple[Node, ...] = (node,)
+        lowering = table.get(node.op)
         if node.op == "item":
             producer = graph[node.used[0]]
             replaced, lowering = (node, producer), items.get(producer.op)

@@ -1,6 +1,6 @@
 """Drop what computes nothing."""
 
-from hf2khc.ir.expr import Expr, same
+from hf2khc.ir.expr import same
 from hf2khc.ir.graph import Graph, Node, Program
 from hf2khc.ir.types import Tensor, same_type
 
@@ -65,4 +65,4 @@ def _is_neutral(node: Node) -> bool:
     if node.op not in _NEUTRAL or len(node.operands) != 1 or node.attrs.keys() - {"other", "exponent"}:
         return False
     number = node.attrs.get("other", node.attrs.get("exponent"))
-    return not isinstance(number, Expr | None) and same(float(number), float(_NEUTRAL[node.op]))
+    return isinstance(number, int | float) and same(float(number), float(_NEUTRAL[node.op]))
