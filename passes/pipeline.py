@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hf2khc.ir.graph import Program
+from hf2khc.passes.core.fold_constants import fold_constants
 from hf2khc.passes.core.index_by_arange import index_by_arange
 from hf2khc.passes.core.inline_functions import inline_functions
 from hf2khc.passes.core.lower_aten import lower_aten
@@ -55,6 +56,7 @@ PIPELINE = (
             index_by_arange,
             normalize,
             lower_aten,
+            fold_constants,
         ),
     ),
     Level(

@@ -44,11 +44,16 @@ def import_program(exported: torch.export.ExportedProgram, model: torch.nn.Modul
     _drop_aliases(exported.graph)
     _forget_weights(exported)
     unflattened = torch.export.unflatten(exported)
-    importer = _Importer(exported, model, Symbols(names), title)
+    importer = _Importer(exported, model, Symbols(names, _ranges(exported)), title)
     entry = importer.graph(unflattened, "")
     outputs = tuple(_output_paths(exported))
     program = Program(importer.graphs, entry, outputs, importer.constants)
     return _without_unused_outputs(program)
+
+
+def _ranges(exported: torch.export.ExportedProgram) -> dict[str, tuple[float, float]]:
+    """The smallest and the largest size of each symbol."""
+    return {str(s): (float(r.lower), float(r.upper)) for s, r in exported.range_constraints.items() if s.is_symbol}
 
 
 def _writes(graph: torch.fx.Graph) -> bool:

@@ -1,6 +1,7 @@
 """Sizes as torch traced them, in the IR's own expressions."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import sympy
 import torch
@@ -14,10 +15,11 @@ class Symbols:
 
     Args:
         names: torch's symbol (`s43`) to ours (`batch`).
+        ranges: the sizes the program was exported for: torch's symbol to the smallest and the largest.
     """
 
-    def __init__(self, names: Mapping[str, str]):
-        self.names = dict(names)
+    def __init__(self, names: Mapping[str, str], ranges: Mapping[str, tuple[float, float]] = MappingProxyType({})):
+        self.names, self.ranges = dict(names), dict(ranges)
 
     def dim(self, value) -> int | Expr:
         """A size: an int, a SymInt, or a node's SymInt value.
@@ -42,11 +44,33 @@ class Symbols:
             return self.names[expr.name]
         if isinstance(expr, sympy.Integer | sympy.Float) or expr.is_number:
             return _number(expr)
+        if type(expr).__name__ in ("Min", "Max"):
+            within = self._decided(expr)
+            if within is not None:
+                return self._text(within)
         args = [f"({self._text(arg)})" for arg in expr.args]
         template = _TEMPLATES.get(type(expr).__name__)
         if template is None:
             raise fail("size-expression", f"a size is computed by {type(expr).__name__}: {expr}")
         return template(args)
+
+
+    def _decided(self, expr: sympy.Basic) -> sympy.Basic | None:
+        """The argument of a minimum or maximum that it always is, given the ranges: `min(512, seq)` is `seq`."""
+        bounds = [self._bounds(arg) for arg in expr.args]
+        if None in bounds:
+            return None
+        small = type(expr).__name__ == "Min"
+        for arg, (low, high) in zip(expr.args, bounds, strict=True):  # type: ignore[misc]
+            rest = [b for other, b in zip(expr.args, bounds, strict=True) if other is not arg]
+            if all((high <= b[0]) if small else (low >= b[1]) for b in rest):  # type: ignore[index]
+                return arg
+        return None
+
+    def _bounds(self, expr: sympy.Basic) -> tuple[float, float] | None:
+        if expr.is_number:
+            return float(expr), float(expr)  # type: ignore[arg-type]
+        return self.ranges.get(str(expr))
 
 
 def _number(expr: sympy.Basic) -> str:

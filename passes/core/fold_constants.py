@@ -1,0 +1,106 @@
+"""Constants that count or repeat one number are computed, not stored."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from hf2khc.ir.analysis import module_paths
+from hf2khc.ir.graph import Graph, Node, Program, join
+from hf2khc.ir.types import Tensor
+
+_WHOLE = ("slice", None, None, None)
+
+
+def fold_constants(program: Program) -> Program:
+    """Turn buffers of position ids into `ops.arange`, and buffers of one integer into `ops.full`.
+
+    transformers keeps them as long as the longest sequence and cuts them to the length at hand; counted to that length they
+    need no data at all.
+
+    Before:
+
+        graph Model(%ids: i64[batch, seq]) {
+          const @position_ids: i64[1, 4]
+          %y: i64[1, seq] = ops.get_item(@position_ids, key=(("slice", none, none, none), ("slice", none, seq, none)))
+          return %y
+        }
+
+        entry Model
+        constant @position_ids: i64[1, 4] = (0, 1, 2, 3)
+
+    After:
+
+        graph Model(%ids: i64[batch, seq]) {
+          %y_count: i64[seq] = ops.arange(start=0, stop=seq, dtype="int64")
+          %y: i64[1, seq] = ops.expand_dims(%y_count, axis=0)
+          return %y
+        }
+
+        entry Model
+    """
+    paths = module_paths(program)
+    graphs = [_folded(graph, paths[graph.name], program.constants) for graph in program.graphs.values()]
+    folded = program.with_graphs(graphs)
+    return _without_unused(folded)
+
+
+def _folded(graph: Graph, path: str, constants: Mapping[str, np.ndarray]) -> Graph:
+    new: list[Node] = []
+    redirect: dict[str, str] = {}
+    for node in graph.of("const"):
+        value = constants[join(path, node.name[1:])]
+        if _counts(value):
+            for user in graph.users(node.name):
+                if _cuts(user):
+                    new += _arange(graph, user, new)
+            if graph.uses(node.name) > sum(_cuts(user) for user in graph.users(node.name)):
+                whole = _renamed(graph, node)
+                new += _arange(graph, whole, new)
+                redirect[node.name] = whole.name
+        elif value.size > 1 and value.dtype.kind in "iub" and (value == value.flat[0]).all():
+            whole = _renamed(graph, node)
+            attrs = {"shape": node.tensor.shape, "fill_value": value.flat[0].item(), "dtype": node.tensor.dtype}
+            new.append(Node(whole.name, "ops.full", (), attrs, node.type, node.loc, node.origin | {"fold_constants"}))
+            redirect[node.name] = whole.name
+    return graph.rewired(new, redirect) if new else graph
+
+
+def _counts(value: np.ndarray) -> bool:
+    """Whether an array is 0 .. n - 1 along its last axis, all other axes of size 1."""
+    one_row = value.ndim > 0 and value.size > 1 and value.size == value.shape[-1]
+    return one_row and value.dtype.kind in "iu" and np.array_equal(value.ravel(), np.arange(value.size))
+
+
+def _cuts(user: Node) -> bool:
+    """Whether a user takes the beginning along the last axis."""
+    key = user.attrs.get("key")
+    if user.op != "ops.get_item" or not isinstance(key, tuple) or not key or not isinstance(key[-1], tuple):
+        return False
+    *before, last = key
+    return all(part in (_WHOLE, "ellipsis") for part in before) and last[1] in (None, 0) and last[3] in (None, 1)
+
+
+def _renamed(graph: Graph, node: Node) -> Node:
+    name = graph.fresh(node.name.rpartition(".")[2].lstrip("@/"))
+    return Node(name, "const", type=node.type, loc=node.loc, origin=node.origin)
+
+
+def _arange(graph: Graph, node: Node, made: list[Node]) -> list[Node]:
+    """Nodes that count along the last axis of `node`'s type, the last one under its name."""
+    size, rank = node.tensor.shape[-1], node.tensor.rank
+    origin = node.origin | {"fold_constants"}
+    count = node.name if rank == 1 else graph.fresh(f"{node.name}_count", taken=[n.name for n in made])
+    attrs = {"start": 0, "stop": size, "dtype": node.tensor.dtype}
+    nodes = [Node(count, "ops.arange", (), attrs, Tensor(node.tensor.dtype, (size,)), node.loc, origin)]
+    for axes in range(1, rank):
+        name = node.name if axes == rank - 1 else graph.fresh(f"{count}_{axes}")
+        type_ = Tensor(node.tensor.dtype, (*(1,) * axes, size))
+        nodes.append(Node(name, "ops.expand_dims", (nodes[-1].name,), {"axis": 0}, type_, node.loc, origin))
+    return nodes
+
+
+def _without_unused(program: Program) -> Program:
+    paths = module_paths(program)
+    used = {join(paths[g.name], n.name[1:]) for g in program.graphs.values() for n in g.of("const")}
+    return replace(program, constants={k: v for k, v in program.constants.items() if k in used})
