@@ -46,7 +46,7 @@ def _title(block: Sequence[Part]) -> str | None:
 def _with_loops(parts: Sequence[Part]) -> list[str]:
     lines: list[str] = []
     for node, text in parts:
-        if node.op == "loop":
+        if node.op == "loop" and INDEX in str(node.attrs["name"]):
             words = str(node.attrs["name"]).replace(INDEX, "").strip("_").replace("_", " ")
             lines.append(f"# Apply the {words}s.")
         lines += text

@@ -113,6 +113,8 @@ class Body:
             return "x"
         node = self.graph[name]
         base = "x" if node.op == "call" and name == str(node.attrs.get("path", "")).rpartition(".")[2] else clean(name)
+        if says_nothing(base) and len(users) == 1 and users[0].op == "ops.dot_product_attention":
+            return dict(zip(users[0].operands, ("query", "key", "value"), strict=False)).get(name, base)
         added = len(users) > 1 and users[-1].op == "ops.add" and self.graph[name].op == "ops.add"
         return "residual" if added and says_nothing(base) else base
 

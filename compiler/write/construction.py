@@ -14,6 +14,7 @@ from hf2khc.write.members import INDEX, Member
 from hf2khc.write.names import input_names
 from hf2khc.write.plan import CONSTANT, Field
 from hf2khc.write.scope import Scope
+from hf2khc.write.source_text import fitted
 
 # Constructor arguments that are printed even where they equal the default.
 _ALWAYS = ("epsilon",)
@@ -108,7 +109,8 @@ class Construction:
     def _constructor(self, node: Node, name: str) -> str:
         if node.op in ("call", "loop"):
             head = self.heads[str(node.attrs["graph"])]
-            arguments = [f"{a.name}={self._argument(node, a)}" for a in head.arguments]
+            column = 16 if INDEX in name else 12
+            arguments = [fitted(f"{a.name}=", self._argument(node, a), column) for a in head.arguments]
             callee = head.name
         else:
             callee = f"keras.{node.op}"

@@ -48,6 +48,7 @@ def members(analysis: Analysis, graph: Graph) -> Mapping[str, Member]:
             if name not in by_name:
                 by_name[name] = _member(node, name, lists, taken)
             _check_same(by_name[name].node, node)
+            _check_weights(analysis, graph, by_name[name].node, node)
             found[node.name] = by_name[name]
         elif node.op == "param" or (node.op == "const" and analysis.constant(graph, node.name[1:]) is None):
             found[node.name] = Member(node, _weight_attribute(node.name, taken))
@@ -116,6 +117,14 @@ def _check_same(first: Node, second: Node) -> None:
     differing = [k for k in sorted(keys) if not _equal(first.attrs.get(k), second.attrs.get(k))]
     if first.op != second.op or (differing and INDEX not in str(first.attrs.get("name"))):
         message = f"%{first.name} and %{second.name} have one name but differ in {', '.join(differing) or 'kind'}"
+        raise fail("layer-name", message, location=str(second.loc or ""))
+
+
+def _check_weights(analysis: Analysis, graph: Graph, first: Node, second: Node) -> None:
+    """One layer has one set of weights."""
+    own = [n.operands[len(analysis.data(graph, n)) :] for n in (first, second)]
+    if own[0] != own[1]:
+        message = f"%{first.name} and %{second.name} have one name and different weights"
         raise fail("layer-name", message, location=str(second.loc or ""))
 
 

@@ -31,7 +31,7 @@ def clean(name: str) -> str:
 
 def says_nothing(name: str) -> bool:
     """Whether a cleaned name is better replaced by `x`."""
-    return name in _SAYS_NOTHING or name.startswith("scaled_dot_product_attention")
+    return name in _SAYS_NOTHING or name == "sums" or name.startswith("scaled_dot_product_attention")
 
 
 def choose(name: str, taken: Iterable[str], kind: str = "") -> str:

@@ -30,10 +30,17 @@ def init_arguments(fields: Iterable[Field]) -> list[str]:
 
 def get_config(fields: Sequence[Field]) -> list[str]:
     """The `get_config` method, its lines not indented."""
-    items = [f'"{f.name}": self.{f.name},' for f in fields]
+    items = [fitted(f'"{f.name}": ', f"self.{f.name}", 16) + "," for f in fields]
     update = ["config.update({", *(f"    {item}" for item in items), "})"]
     body = ["config = super().get_config()", *update, "return config"]
     return ["def get_config(self):", *indent(body)]
+
+
+def fitted(start: str, value: str, column: int) -> str:
+    """`start` and `value` on one line, or the value in parentheses where the line would be too long."""
+    text = f"{start}{value}"
+    simple = value.replace(".", "").replace("_", "").isalnum()
+    return f"{start}({value})" if simple and column + len(text) + 1 > WIDTH else text
 
 
 def indent(lines: Iterable[str], levels: int = 1) -> list[str]:

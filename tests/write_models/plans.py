@@ -73,7 +73,8 @@ def vit() -> Plan:
         Field("config.layer_norm_eps", "layer_norm_epsilon", 1e-6, "float. Epsilon of the normalization layer."),
     )
     tiny = {"config.num_hidden_layers": 2, "config.hidden_size": 6, "config.image_size": 8}
-    return Plan("vit", "ViT", program("vit"), fields, {"pixel_values": ("images", "float32")}, ("sequence_output",), tiny)
+    inputs = {"pixel_values": ("images", "float32")}
+    return Plan("vit", "ViT", program("vit"), fields, inputs, ("sequence_output",), tiny)
 
 
 PLANS = {"llama": llama, "bert": bert, "vit": vit}
