@@ -10,7 +10,9 @@ from hf2khc.passes.core.inline_functions import inline_functions
 from hf2khc.passes.core.lower_aten import lower_aten
 from hf2khc.passes.core.normalize import normalize
 from hf2khc.passes.hub.channels_last_inputs import channels_last_inputs
+from hf2khc.passes.hub.drop_true_conditions import drop_true_conditions
 from hf2khc.passes.hub.hoist_loops import hoist_loops
+from hf2khc.passes.hub.inline_fragments import inline_fragments
 from hf2khc.passes.hub.inline_layers import inline_layers
 from hf2khc.passes.hub.lift_shared_layers import lift_shared_layers
 from hf2khc.passes.hub.merge_graphs import merge_graphs
@@ -68,6 +70,7 @@ PIPELINE = (
             recognize_norms,
             # Only now is a Linear or a norm of the model's own a single layer.
             inline_layers,
+            inline_fragments,
             split_fused_linear,
             # Before the transposes sink: those of an image cancel against its layout.
             channels_last_inputs,
@@ -79,6 +82,7 @@ PIPELINE = (
             # Before merging: layers that differ by a mask are one graph with a parameter only once the mask is inside.
             sink_producers,
             simplify,
+            drop_true_conditions,
             # While every graph has one caller; the layers of a tied embedding then stand in one graph.
             lift_shared_layers,
             tie_embeddings,

@@ -121,13 +121,13 @@ def _own_name(graph: Graph, node: Node, weights: frozenset[str]) -> str:
         return snake(node.attrs["graph"] if node.op == "call" else node.op.partition(".")[2])
     if parts[-1].isdigit():
         return "_".join(parts[-2:])
-    return LAYER_NAMES.get(parts[-1], parts[-1])
+    return LAYER_NAMES.get(parts[-1], snake(parts[-1]))
 
 
 def _qualified(graph: Graph, node: Node, weights: frozenset[str]) -> str:
     """A longer name, for when the short one is taken."""
     parts = _module_path(graph, node, weights)
-    return "_".join(parts[-2:]) if parts else snake(node.op.partition(".")[2] or "layer")
+    return snake("_".join(parts[-2:])) if parts else snake(node.op.partition(".")[2] or "layer")
 
 
 def _module_path(graph: Graph, node: Node, weights: frozenset[str]) -> list[str]:
