@@ -17,6 +17,7 @@ from hf2khc.passes.hub.inline_layers import inline_layers
 from hf2khc.passes.hub.lift_shared_layers import lift_shared_layers
 from hf2khc.passes.hub.merge_graphs import merge_graphs
 from hf2khc.passes.hub.project_heads import project_heads
+from hf2khc.passes.hub.recognize_convolution import recognize_convolution
 from hf2khc.passes.hub.recognize_embedding import recognize_embedding
 from hf2khc.passes.hub.recognize_idioms import recognize_idioms
 from hf2khc.passes.hub.recognize_linear import recognize_linear
@@ -66,6 +67,7 @@ PIPELINE = (
         (
             recognize_idioms,
             recognize_linear,
+            recognize_convolution,
             recognize_embedding,
             recognize_norms,
             # Only now is a Linear or a norm of the model's own a single layer.

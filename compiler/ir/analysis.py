@@ -1,6 +1,6 @@
 """Facts about the values of a graph that several passes ask for."""
 
-from hf2khc.ir.graph import Graph, Program, join
+from hf2khc.ir.graph import Graph, Node, Program, join
 
 
 def weight_values(graph: Graph) -> frozenset[str]:
@@ -41,3 +41,14 @@ def parameters_behind(graph: Graph, name: str) -> frozenset[str]:
     node = graph[name]
     own = frozenset({node.name}) if node.op == "param" else frozenset()
     return own.union(*(parameters_behind(graph, o) for o in node.used))
+
+
+def added_bias(graph: Graph, product: Node, weights: frozenset[str]) -> tuple[Node, str | None]:
+    """The addition of a bias along the last axis to `product`, and the bias; `product` itself where there is none."""
+    users = graph.users(product.name)
+    if graph.uses(product.name) != 1 or not users or users[0].op != "ops.add" or len(users[0].used) != 2:
+        return product, None
+    other = next((o for o in users[0].used if o != product.name), None)
+    if other not in weights or graph[other].tensor.shape != product.tensor.shape[-1:]:
+        return product, None
+    return users[0], other

@@ -1,6 +1,7 @@
 """Drop conditions on positions that always hold."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from hf2khc.ir.expr import same
 from hf2khc.ir.graph import Graph, Node, Program
@@ -41,6 +42,7 @@ def drop_true_conditions(program: Program) -> Program:
 
 def _dropped(graph: Graph) -> Graph:
     true = {node.name for node in graph.of("ops.greater_equal") if _always(graph, node)}
+    graph = _without_true_masks(graph, true)
     redirect = {}
     for node in graph.of("ops.logical_and"):
         others = [o for o in node.used if o not in true]
@@ -49,13 +51,29 @@ def _dropped(graph: Graph) -> Graph:
     return graph.rewired(redirect=redirect) if redirect else graph
 
 
+def _without_true_masks(graph: Graph, true: set[str]) -> Graph:
+    """Attention under a mask that hides nothing is attention without one."""
+    new = []
+    for node in graph.of("ops.dot_product_attention"):
+        *rest, mask = node.operands
+        if len(node.operands) == 5 and mask is not None and _shaped_from(graph, mask) in true:
+            operands = rest if rest[-1] is not None else rest[:-1]
+            new.append(replace(node, operands=tuple(operands), origin=node.origin | {"drop_true_conditions"}))
+    return graph.rewired(new) if new else graph
+
+
+def _shaped_from(graph: Graph, name: str) -> str:
+    """Where the values come from, through changes of shape."""
+    while graph[name].op in _SHAPING and len(graph[name].used) == 1:
+        name = graph[name].used[0]
+    return name
+
+
 def _always(graph: Graph, node: Node) -> bool:
     """Whether the node compares a count from 0 on with 0."""
     if node.attrs.get("x2") != 0:
         return False
-    source = graph[node.used[0]]
-    while source.op in _SHAPING and len(source.used) == 1:
-        source = graph[source.used[0]]
+    source = graph[_shaped_from(graph, node.used[0])]
     start = source.attrs.get("start", 0)
     return source.op == "ops.arange" and isinstance(start, int) and start >= 0 and source.attrs.get("step", 1) == 1
 

@@ -4,6 +4,9 @@ from hf2khc.ir.analysis import weight_values
 from hf2khc.ir.graph import LEAVES, Graph, Program
 from hf2khc.ir.inline import inline_calls
 
+# A convolution stands between transposes to Keras's layout and back, and its padding.
+_LAYOUT = ("ops.transpose", "ops.pad")
+
 
 def inline_layers(program: Program) -> Program:
     """Put the one layer a module consists of in place of its call: Linear, Embedding, norms of the model's own.
@@ -37,9 +40,8 @@ def inline_layers(program: Program) -> Program:
 
 
 def _is_one_layer(graph: Graph) -> bool:
-    """Whether a graph is one layer on its inputs, weight expressions aside."""
+    """Whether a graph is one layer on its inputs, weight expressions and changes of layout aside."""
     layers = [node for node in graph if node.op.startswith("layers.")]
-    if len(layers) != 1 or graph.outputs != (layers[0].name,):
-        return False
     weights = weight_values(graph)
-    return all(node in layers or node.op in LEAVES or node.name in weights for node in graph)
+    around = (node for node in graph if node not in layers and node.op not in LEAVES and node.name not in weights)
+    return len(layers) == 1 and len(graph.outputs) == 1 and all(node.op in _LAYOUT for node in around)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from hf2khc.ir.expr import same
 from hf2khc.ir.graph import Node
 from hf2khc.ir.types import Tensor, Type
 
@@ -25,10 +26,33 @@ _REDUCTIONS = frozenset({"ops.mean", "ops.sum", "ops.max", "ops.min", "ops.var",
 _LAST_AXIS_OPS = frozenset({"ops.rms_normalization", "ops.layer_normalization"})
 
 
-def moved(node: Node, permutation: Permutation) -> Moved | None:
-    """`node` on operands from before `permutation`; `None` where the operation does care about the layout."""
+def moved(node: Node, permutation: Permutation, before: Tensor) -> Moved | None:
+    """`node` on operands from before `permutation`; `None` where the operation does care about the layout.
+
+    Args:
+        before: type of the first operand, after its permutation.
+    """
+    if node.op == "ops.reshape":
+        return _merged_axes(node, permutation, before)
     rule = _RULES.get(node.op)
     return rule(node, permutation) if rule else None
+
+
+def _merged_axes(node: Node, permutation: Permutation, before: Tensor) -> Moved | None:
+    """A reshape that merges neighbours which are neighbours before the permutation, too: (b, c, h, w) to (b, c, h * w)."""
+    old, new = before.shape, node.tensor.shape
+    gone = len(old) - len(new)
+    starts = [i for i in range(len(new)) if all(map(same, old[:i], new[:i])) and all(map(same, old[i + gone + 1 :], new[i + 1 :]))]
+    if gone < 1 or not starts:
+        return None
+    first = starts[0]
+    run = permutation[first : first + gone + 1]
+    if list(run) != list(range(run[0], run[0] + gone + 1)):
+        return None
+    # The merged axes are one; those behind them move up.
+    left = tuple(p - gone if p > run[0] else p for i, p in enumerate(permutation) if not first < i <= first + gone)
+    type_ = _before(node.tensor, left)
+    return {"newshape": type_.shape}, type_, None if left == tuple(range(len(left))) else left
 
 
 def _before(type_: Tensor, permutation: Permutation) -> Tensor:

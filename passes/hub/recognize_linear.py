@@ -1,6 +1,6 @@
 """Recognise matrix products with weights as Dense layers."""
 
-from hf2khc.ir.analysis import weight_values
+from hf2khc.ir.analysis import added_bias, weight_values
 from hf2khc.ir.expr import same
 from hf2khc.ir.graph import Graph, Node, Program
 
@@ -43,23 +43,12 @@ def _dense(graph: Graph) -> Graph:
         x, kernel = product.operands
         if x in weights or kernel not in weights or graph[kernel].tensor.rank != 2 or graph[x].tensor.rank < 2:
             continue
-        root, bias = _bias(graph, product, weights)
+        root, bias = added_bias(graph, product, weights)
         operands = (x, kernel) if bias is None else (x, kernel, bias)
         attrs = {"units": product.tensor.shape[-1]} | ({} if bias else {"use_bias": False})
         origin = root.origin | product.origin | {"recognize_linear"}
         new.append(Node(root.name, "layers.Dense", operands, attrs, root.type, product.loc, origin))
     return graph.rewired(new) if new else graph
-
-
-def _bias(graph: Graph, product: Node, weights: frozenset[str]) -> tuple[Node, str | None]:
-    """The addition of a bias to `product` and the bias; `product` itself where there is none."""
-    users = graph.users(product.name)
-    if graph.uses(product.name) != 1 or not users or users[0].op != "ops.add" or len(users[0].used) != 2:
-        return product, None
-    other = next(o for o in users[0].used if o != product.name)
-    if other not in weights or graph[other].tensor.shape != product.tensor.shape[-1:]:
-        return product, None
-    return users[0], other
 
 
 def _without_flattening(graph: Graph) -> Graph:

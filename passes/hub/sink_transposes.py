@@ -79,7 +79,7 @@ class _Sinking:
         operands = [o if o is None else self._above(o, permutation, node) for o in node.operands]
         if any(o is None and old is not None for o, old in zip(operands, node.operands, strict=True)):
             return False
-        result = moved(node, permutation)
+        result = moved(node, permutation, self.graph[node.used[0]].tensor)
         if result is None:
             return False
         name, (attrs, type_, left) = self._free(node.name), result

@@ -2,7 +2,7 @@
 
 from hf2khc.ir.analysis import weight_values
 from hf2khc.ir.graph import Graph, Node, Program
-from hf2khc.passes.keras.vocabulary import LAYER_NAMES, snake
+from hf2khc.passes.keras.vocabulary import GENERIC_NAMES, LAYER_NAMES, snake
 
 _PROJECTIONS = ("layers.Dense", "layers.EinsumDense")
 
@@ -121,6 +121,8 @@ def _own_name(graph: Graph, node: Node, weights: frozenset[str]) -> str:
         return snake(node.attrs["graph"] if node.op == "call" else node.op.partition(".")[2])
     if parts[-1].isdigit():
         return "_".join(parts[-2:])
+    if parts[-1] in GENERIC_NAMES and len(parts) > 1:
+        return snake("_".join(parts[-2:]))
     return LAYER_NAMES.get(parts[-1], snake(parts[-1]))
 
 

@@ -17,6 +17,9 @@ LAYER_NAMES: Mapping[str, str] = {
     "final_layernorm": "layer_norm",
 }
 
+# Names that say nothing without their owner's.
+GENERIC_NAMES = frozenset({"dense", "proj", "linear", "fc", "layer", "weight"})
+
 FIELD_NAMES: Mapping[str, str] = {
     "vocab_size": "vocabulary_size",
     "num_hidden_layers": "num_layers",
