@@ -55,8 +55,8 @@ TOUR := --set n_layer=2 --set n_embd=32 --set n_head=4 --set vocab_size=128 --se
 tour: setup  ## print a small GPT-2 after every level
 	@$(BIN)/hf2khc gpt2 --random-init $(TOUR) --emit-ir=all
 
-bench: setup  ## measure parity, time and memory; writes benchmarks/results and benchmarks/README.md
-	$(BIN)/python benchmarks/run.py
+bench: setup  ## measure parity, time and memory into benchmarks/; ONLY=gpt2,bert takes some
+	$(BIN)/python -m benchmarks.run $(if $(ONLY),--only $(ONLY))
 
 clean:  ## remove what was built, but not .venv
 	rm -rf build dist .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

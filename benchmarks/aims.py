@@ -1,0 +1,88 @@
+"""The aims: compile time against torch.export, against depth, memory of a compile and of a transfer of weights."""
+
+import json
+import statistics
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks import command
+from benchmarks.compile_time import COMPILE, EXPORT, EXPORT_CUT, seconds
+from benchmarks.machine import machine
+from benchmarks.models import LLAMA_1B, LLAMA_70B, MODELS
+
+REPEATS = 3
+GIB = 2**30
+RESULT = dict[str, Any]
+
+
+def compile_against_export() -> RESULT:
+    """Compile without weights and validation, and torch.export alone, turn by turn on the same machine."""
+    rows = {}
+    for benchmark in MODELS:
+        if benchmark.model:
+            rows[benchmark.name] = _ratio(benchmark.model, benchmark.overrides)
+    return {"aim": "compile time at most 2 times torch.export of the whole model", "models": rows,
+            "command": "python -m benchmarks.run --only compile_against_export", "machine": machine(),
+            "holds": all(row["ratio"] <= 2 for row in rows.values())}  # fmt: skip
+
+
+def _ratio(model: str, overrides: Mapping[str, Any]) -> RESULT:
+    kinds = (EXPORT, EXPORT_CUT, COMPILE)
+    found: dict[str, list[float]] = {kind: [] for kind in kinds}
+    for _ in range(REPEATS):
+        for kind in kinds:
+            found[kind].append(seconds(kind, model, overrides))
+    middle = {kind: statistics.median(values) for kind, values in found.items()}
+    return {"seconds": found, "ratio": middle[COMPILE] / middle[EXPORT],
+            "ratio_to_cut": middle[COMPILE] / middle[EXPORT_CUT]}  # fmt: skip
+
+
+def compile_against_depth() -> RESULT:
+    """The same Llama with 126 layers and with 16."""
+    found: dict[str, list[float]] = {"16": [], "126": []}
+    for _ in range(REPEATS):
+        for depth, values in found.items():
+            values.append(seconds(COMPILE, "llama", {**LLAMA_1B, "num_hidden_layers": int(depth)}))
+    ratio = statistics.median(found["126"]) / statistics.median(found["16"])
+    return {"aim": "compile time with 126 layers at most 1.3 times that with 16", "seconds": found, "ratio": ratio,
+            "command": "python -m benchmarks.run --only compile_against_depth", "machine": machine(),
+            "holds": ratio <= 1.3}  # fmt: skip
+
+
+def compile_memory() -> RESULT:
+    """Peak memory of all processes together, over a compile of a 70-billion-parameter Llama without weights."""
+    with tempfile.TemporaryDirectory(prefix="hf2khc-bench-") as folder:
+        scratch = Path(folder)
+        options = ("--no-weights", "--json", "-o", str(scratch / "package"))
+        words = command.arguments("llama", LLAMA_70B, *options)
+        done = subprocess.run([*command.executable(), *words], check=True, capture_output=True, text=True)
+        stages = json.loads(done.stdout)["stages"]
+    peak = max(stage["peak_bytes"] for stage in stages)
+    return {"aim": "peak memory under 1.5 GB", "stages": stages, "peak_bytes": peak, "machine": machine(),
+            "command": command.quoted(words, scratch), "holds": peak < 1.5e9}  # fmt: skip
+
+
+def transfer_memory(results: Path) -> RESULT:
+    """Memory of the transfer of the 1B model's weights above its imports, from that model's own result.
+
+    Raises:
+        FileNotFoundError: the model was not measured yet.
+    """
+    measured = json.loads((results / "llama.json").read_text())
+    above = measured.get("weights", {}).get("memory_above_imports_bytes")
+    return {"aim": "at most 1 GB above the import footprint", "bytes": above, "weights": measured.get("weights"),
+            "command": measured["command"], "machine": measured["machine"],
+            "holds": above is not None and above <= 1e9}  # fmt: skip
+
+
+def all_aims(results: Path) -> dict[str, Callable[[], RESULT]]:
+    """The aims by name, cheapest first."""
+    return {
+        "compile_memory": compile_memory,
+        "compile_against_depth": compile_against_depth,
+        "compile_against_export": compile_against_export,
+        "transfer_memory": lambda: transfer_memory(results),
+    }

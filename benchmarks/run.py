@@ -1,0 +1,74 @@
+"""Measures the models and the aims, one at a time, each in its own process; `make bench` runs it.
+
+    python -m benchmarks.run [--only gpt2,bert,compile_memory]
+
+Each result is written as soon as it is there; the table in README.md is made from the result files.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.aims import all_aims
+from benchmarks.conversion import measure
+from benchmarks.models import MODELS
+from benchmarks.table import update
+
+RESULTS = Path(__file__).parent / "results"
+README = Path(__file__).parent / "README.md"
+
+
+def jobs() -> dict[str, Callable[[], dict[str, Any]]]:
+    """What can be measured, by name, in the order it is done."""
+    models = {benchmark.name: lambda benchmark=benchmark: measure(benchmark) for benchmark in MODELS}
+    return {**models, **all_aims(RESULTS)}
+
+
+def chosen(only: str) -> list[str]:
+    """The names to measure: those given, separated by commas, or all.
+
+    Raises:
+        SystemExit: a name that is none.
+    """
+    names = [name.strip() for name in only.split(",") if name.strip()]
+    unknown = sorted(set(names) - set(jobs()))
+    if unknown:
+        raise SystemExit(f"nothing to measure is called {', '.join(unknown)}; there are {', '.join(jobs())}")
+    return names or list(jobs())
+
+
+def run(names: Iterable[str]) -> bool:
+    """Measure and write; whether every model was proved and every aim reached."""
+    RESULTS.mkdir(exist_ok=True)
+    every, good = jobs(), True
+    for name in names:
+        print(f"{name} ...", flush=True)
+        result = every[name]()
+        good = good and bool(result.get("ok", result.get("holds")))
+        (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        update(README, RESULTS)
+        print(f"{name}: {_outcome(result)}", flush=True)
+    return good
+
+
+def _outcome(result: dict[str, Any]) -> str:
+    if "failure" in result:
+        return "failed: " + "; ".join(f"[{error['code']}] {error['message']}" for error in result["failure"])
+    return "holds" if result.get("ok", result.get("holds")) else "does not hold"
+
+
+def main() -> int:
+    """The command line; 1 where something does not hold."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
+    parser.add_argument("--only", default="", metavar="NAMES", help="names to measure, separated by commas")
+    names = chosen(parser.parse_args().only)
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    return 0 if run(names) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

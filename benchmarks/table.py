@@ -1,0 +1,135 @@
+"""The tables in README.md, made from the result files."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.models import MODELS
+
+BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
+BACKENDS = ("jax", "tensorflow", "torch")
+AIMS = ("compile_against_export", "compile_memory", "transfer_memory", "compile_against_depth")
+Result = Mapping[str, Any]
+
+
+def update(readme: Path, results: Path) -> None:
+    """Rewrite what stands between the two marks of README.md.
+
+    Raises:
+        ValueError: a mark is missing.
+    """
+    before, rest = readme.read_text(encoding="utf-8").split(BEGIN)
+    _, after = rest.split(END)
+    readme.write_text(f"{before}{BEGIN}\n\n{render(read(results))}\n\n{END}{after}", encoding="utf-8")
+
+
+def read(results: Path) -> dict[str, Result]:
+    """Results by name."""
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("*.json"))}
+
+
+def render(results: Mapping[str, Result]) -> str:
+    """All tables of the results that are there."""
+    models = [results[benchmark.name] for benchmark in MODELS if benchmark.name in results]
+    done = [result for result in models if "failure" not in result]
+    parts = [_parity(models), _stages(done), _differences(done), _aims(results), _export(results), _machines(results)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _parity(models: Sequence[Result]) -> str:
+    if not models:
+        return ""
+    note = (
+        "Largest error per output over all input sets, relative to the largest magnitude of transformers in float64; "
+        "beside it transformers' own error in float32."
+    )
+    columns = ("model", "parameters", "output", *BACKENDS, "transformers", "verdict")
+    return f"### Parity\n\n{note}\n\n" + _table(columns, (row for result in models for row in _parity_rows(result)))
+
+
+def _parity_rows(result: Result) -> Iterable[Sequence[str]]:
+    if "failure" in result:
+        error = result["failure"][0]
+        yield (result["title"], "", "", "", "", "", "", f"fails: [{error['code']}] {error['message']}")
+        return
+    title, count = result["title"], f"{result['parameters']['transformers'] / 1e6:,.1f} M"
+    for output in dict.fromkeys(row["output"] for row in result["parity"]):
+        rows = {row["backend"]: row for row in result["parity"] if row["output"] == output}
+        errors = [_number(rows[backend]["ours"]) if backend in rows else "" for backend in BACKENDS]
+        theirs = _number(max(row["theirs"] for row in rows.values()))
+        verdict = "holds" if all(row["holds"] for row in rows.values()) else "**differs**"
+        yield (title, count, output, *errors, theirs, verdict)
+        title = count = ""
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1e}"
+
+
+def _stages(models: Sequence[Result]) -> str:
+    names = list(dict.fromkeys(stage["name"] for result in models for stage in result["stages"]))
+    if not names:
+        return ""
+    note = "Seconds / peak memory of all processes together in GB; `validate` is the wait for the twin's process."
+    rows = []
+    for result in models:
+        found = {
+            stage["name"]: f"{stage['seconds']:.1f} / {stage['peak_bytes'] / 1e9:.1f}" for stage in result["stages"]
+        }
+        total = f"{sum(stage['seconds'] for stage in result['stages']):.0f} s"
+        rows.append((result["title"], *(found.get(name, "") for name in names), total))
+    return f"### Time and memory per stage\n\n{note}\n\n" + _table(("model", *names, "all"), rows)
+
+
+def _differences(models: Sequence[Result]) -> str:
+    rows = [
+        (result["title"], output, f"{value:.1e}")
+        for result in models
+        for output, value in result.get("largest_difference", {}).items()
+    ]
+    note = (
+        "Largest absolute difference from transformers in float32, of the package as `hf2khc.load` gives it, on torch."
+    )
+    return f"### Real weights\n\n{note}\n\n" + _table(("model", "output", "difference"), rows) if rows else ""
+
+
+def _aims(results: Mapping[str, Result]) -> str:
+    rows = [
+        (results[name]["aim"], _reached(name, results[name]), "yes" if results[name]["holds"] else "no",
+         f"`{results[name]['command']}`")
+        for name in AIMS if name in results
+    ]  # fmt: skip
+    return "### Aims\n\n" + _table(("aim", "reached", "holds", "command"), rows) if rows else ""
+
+
+def _reached(name: str, result: Result) -> str:
+    if name == "compile_against_export":
+        ratios = [row["ratio"] for row in result["models"].values()]
+        return f"{min(ratios):.2f} to {max(ratios):.2f}"
+    if name == "compile_against_depth":
+        return f"{result['ratio']:.2f}"
+    size = result.get("peak_bytes", result.get("bytes"))
+    return "not measured" if size is None else f"{size / 1e9:.2f} GB"
+
+
+def _export(results: Mapping[str, Result]) -> str:
+    if "compile_against_export" not in results:
+        return ""
+    rows = []
+    for name, row in results["compile_against_export"]["models"].items():
+        times = [f"{sorted(values)[len(values) // 2]:.1f}" for values in row["seconds"].values()]
+        rows.append((name, *times, f"{row['ratio']:.2f}", f"{row['ratio_to_cut']:.2f}"))
+    columns = ("model", "torch.export", "the same, layers cut", "compile", "compile / export", "compile / cut")
+    return "### Compile against torch.export\n\nSeconds, median of three.\n\n" + _table(columns, rows)
+
+
+def _machines(results: Mapping[str, Result]) -> str:
+    machines = {json.dumps(result["machine"], sort_keys=True): result["machine"] for result in results.values()}
+    found = [f"{m['processor']}, {m['cores']} cores, {m['memory_gib']} GiB" for m in machines.values()]
+    return "Measured on: " + "; ".join(found) + "." if found else ""
