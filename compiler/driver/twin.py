@@ -1,5 +1,6 @@
 """The twin: the same model at small sizes, compiled in a process of its own with every pass validated."""
 
+import os
 import pickle
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from hf2khc.driver.depth import depth_fields
 from hf2khc.ir.evaluate import keras_evaluators
 from hf2khc.ir.float64 import float64
 from hf2khc.ir.graph import Program
+from hf2khc.ir.interpret import interpret
 from hf2khc.ir.validate import validate
 
 # Passes are compared in float64; what they may differ by is the order of summation.
@@ -80,7 +82,11 @@ def start_twin(
         job, answer = Path(folder, "job"), Path(folder, "answer")
         job.write_bytes(pickle.dumps((config, model_class, validate)))
         command = [sys.executable, "-m", "hf2khc.driver.twin_process", str(job), str(answer)]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        # The arrays of a twin are tiny: a second thread costs far more than it saves, above all beside other work.
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
+        )
         try:
             yield Pending(process, answer)
         finally:
@@ -123,9 +129,16 @@ class _Validation:
         self.inputs = sample_inputs(captured.spec, dict(captured.sizes), seed=1, padding="right")
         aten = aten_evaluator()
         self.evaluators = {**keras_evaluators(), "aten": aten, "transformers": aten}
+        self.last: tuple[Program | None, tuple | None] = (None, None)
 
     def __call__(self, stage: str, before: Program, after: Program) -> None:
-        self.errors[stage] = validate(before, after, self.inputs, self.parameter, self.evaluators, TOLERANCE)
+        # What one pass gave is what the next one takes.
+        known = self.last[1] if self.last[0] is before else None
+        outputs = interpret(after, self.inputs, self.parameter, self.evaluators)
+        self.errors[stage] = validate(
+            before, after, self.inputs, self.parameter, self.evaluators, TOLERANCE, stage, outputs=(known, outputs)
+        )
+        self.last = after, outputs
 
     def parameter(self, path: str) -> np.ndarray:
         """A random weight: of zero mean where it is a matrix, around one where it is a vector."""

@@ -21,6 +21,7 @@ def validate(
     tolerance: float = 1e-10,
     name: str = "a pass",
     env: Mapping[str, object] | None = None,
+    outputs: tuple[tuple | None, tuple | None] = (None, None),
 ) -> float:
     """The largest error of `after` against `before` over their outputs.
 
@@ -31,12 +32,15 @@ def validate(
         before, after: the `Program` that a pass took and the one it gave.
         inputs, parameters, evaluators, env: as for `interpret`; one input for both programs.
         name: of the pass, for the error.
+        outputs: of `before` and `after` on these inputs, where they are known already.
 
     Raises:
         ConversionError: `miscompile`, with the output and the first value of the same name that differs.
     """
-    first = interpret(before, inputs, parameters, evaluators, env=env)
-    second = interpret(after, inputs, parameters, evaluators, env=env)
+    first, second = (
+        interpret(program, inputs, parameters, evaluators, env=env) if known is None else known
+        for program, known in zip((before, after), outputs, strict=True)
+    )
     if len(first) != len(second):
         raise ConversionError(Diagnostic("miscompile", f"{name} made {len(second)} outputs of {len(first)}"))
     errors = [relative_error(found, expected) for expected, found in zip(first, second, strict=True)]
