@@ -9,6 +9,7 @@ from hf2khc.write.body import Body
 from hf2khc.write.construction import ClassHead, Construction, shape_argument
 from hf2khc.write.members import members
 from hf2khc.write.names import input_names, snake, spoken, without_prefix
+from hf2khc.write.output_shape import output_shape
 from hf2khc.write.plan import Field
 from hf2khc.write.render import Render
 from hf2khc.write.scope import Scope
@@ -30,11 +31,12 @@ def write_layer(analysis: Analysis, graph: Graph, heads: Mapping[str, ClassHead]
     owned = members(analysis, graph)
     build = Construction(analysis, graph, scope, heads, builds=True).lines(owned)
     call = _call(analysis, graph, Render(analysis, graph, scope, owned, analysis.training(graph.name)), scope)
+    shape = output_shape(graph, scope)
     for parameter in graph.parameters:
         scope.field(parameter)
     fields = ordered(_in_plan_order(analysis, scope))
     head = ClassHead(graph.name, module_name(analysis.plan.package, analysis.plan.prefix, graph.name), fields)
-    methods = [_init(fields), _build(graph, build), call, get_config(fields) if fields else []]
+    methods = [_init(fields), _build(graph, build), call, shape, get_config(fields) if fields else []]
     body = docstring(_docs(analysis, graph, fields))
     for method in methods:
         body += ["", *method] if method else []
