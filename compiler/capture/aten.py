@@ -25,7 +25,11 @@ def aten_evaluator() -> Evaluator:
 def _evaluate(node: Node, operands: list, attrs: dict[str, object], env: Mapping[str, object]):
     if node.op in ("aten.view", "aten.view_copy") and "dtype" in attrs:
         raise fail("unsupported-op", f"{node.op} reinterprets bits, which depends on the precision")
-    overload, args, kwargs = rebuild_call(node.op, [_wide(operand) for operand in operands], attrs)
+    # Without the copies that `contiguous` makes, a view may have to copy.
+    op = "aten.reshape" if node.op == "aten.view" else node.op
+    if op != node.op:
+        attrs = {"shape": attrs["size"]}
+    overload, args, kwargs = rebuild_call(op, [_wide(operand) for operand in operands], attrs)
     args = [_WIDE.get(a, a) if isinstance(a, torch.dtype) else a for a in args]
     kwargs = {k: _WIDE.get(v, v) if isinstance(v, torch.dtype) else v for k, v in kwargs.items()}
     default = torch.get_default_dtype()

@@ -1,10 +1,11 @@
 """From an exported torch.fx program to a Program[aten]: one Graph per module call, sizes as expressions."""
 
+import itertools
 import operator
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -116,6 +117,8 @@ class _Importer:
     def __init__(self, exported, model, symbols: Symbols, title: Callable[[str, int], str | None]):
         self.symbols, self.title = symbols, title
         self.graphs: dict[str, Graph] = {}
+        # What each graph's module returns: sizes among tensors, which the IR has no results for.
+        self.results: dict[str, list[object]] = {}
         self.constants: dict[str, np.ndarray] = {}
         self.persistent = set(exported.graph_signature.parameters) | {
             b for b in exported.graph_signature.buffers if b not in exported.graph_signature.non_persistent_buffers
@@ -132,6 +135,7 @@ class _Importer:
             scope.add(node)
         name = _unique(type_name, self.graphs)
         self.graphs[name] = Graph(name, scope.nodes.values(), scope.outputs, cls=type_name)
+        self.results[name] = scope.results
         return name
 
     def type(self, value) -> Type:
@@ -168,6 +172,7 @@ class _Scope:
         self.importer, self.module, self.path, self.cls = importer, module, path, cls
         self.nodes: dict[str, Node] = {}
         self.outputs: tuple[str, ...] = ()
+        self.results: list[object] = []
         # What an fx node stands for: the name of one of our nodes, a size or number, or a list of either.
         self.values: dict[torch.fx.Node, object] = {}
 
@@ -197,7 +202,20 @@ class _Scope:
         types = tuple(callee[name].tensor if name else None for name in callee.outputs)
         attrs = {"graph": graph, "path": re.sub(r"@\d+", "", node.target)}
         name = self._name(node, node.target.rsplit(".", 1)[-1])
-        self._put(node, Node(name, "call", operands, attrs, types if len(types) > 1 else types[0], None, _origin(node)))
+        type_ = types if len(types) > 1 else types[0]
+        self._put(node, Node(name, "call", operands, attrs, type_, None, _origin(node)))
+        results = self.importer.results[graph]
+        if len(results) > 1:
+            self.values[node] = self._results(name, results)
+
+    def _results(self, call: str, results: list[object]) -> list[object]:
+        """What each result of a call stands for: an `item` yet to be made, the call itself, or a size."""
+        tensors = sum(isinstance(result, str) for result in results)
+        numbers = itertools.count()
+        return [
+            result if not isinstance(result, str) else call if tensors == 1 else _Item(call, next(numbers))
+            for result in results
+        ]
 
     def _with_leaves(self, callee: Graph, values: list[str]) -> Graph:
         """The callee where a parameter of another module that is handed to it is read from there."""
@@ -228,14 +246,16 @@ class _Scope:
         source, index = node.args
         held = self._operand(source)
         if isinstance(held, tuple | list):
-            self.values[node] = held[index]
-            return
-        type_ = self.nodes[held].type
-        if isinstance(type_, Tensor):  # a call of several traced results of which one is a tensor
+            held = held[index]
+        elif isinstance(held, str):
+            held = _Item(held, index)
+        if not isinstance(held, _Item):
             self.values[node] = held
             return
-        self._put(node, Node(self._name(node, f"{held}_{index}"), "item", (held,), {"index": index}, type_[index],
-                             self._loc(node), _origin(node)))  # fmt: skip
+        types = self.nodes[held.source].type
+        name = self._name(node, f"{held.source}_{held.index}")
+        attrs = {"index": held.index}
+        self._put(node, Node(name, "item", (held.source,), attrs, types[held.index], self._loc(node), _origin(node)))
 
     def _op(self, node: torch.fx.Node, value) -> None:
         arguments = torch.fx.node.map_arg((node.args, node.kwargs), self._reference)
@@ -247,8 +267,8 @@ class _Scope:
 
     def _output(self, node: torch.fx.Node) -> None:
         results = node.args[0] if isinstance(node.args[0], tuple | list) else (node.args[0],)
-        values = [self._operand(result) for result in results]
-        self.outputs = tuple(v for v in values if isinstance(v, str))
+        self.results = [self._operand(result) for result in results]
+        self.outputs = tuple(v for v in self.results if isinstance(v, str))
 
     def _put(self, node: torch.fx.Node, made: Node) -> None:
         self.nodes[made.name] = made
@@ -282,6 +302,14 @@ class _Scope:
     def _place(self, node: torch.fx.Node) -> str:
         loc = self._loc(node)
         return f"{loc.file}:{loc.line}  ({self.cls}, {self.path})" if loc else f"({self.cls}, {self.path})"
+
+
+@dataclass(frozen=True)
+class _Item:
+    """One result of a node with several."""
+
+    source: str
+    index: int
 
 
 class _Reference:
