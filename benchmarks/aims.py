@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks import command
 from benchmarks.compile_time import COMPILE, EXPORT, EXPORT_CUT, seconds
-from benchmarks.machine import machine
+from benchmarks.machine import busy, machine
 from benchmarks.models import LLAMA_1B, LLAMA_70B, MODELS
 
 REPEATS = 3
@@ -25,7 +25,7 @@ def compile_against_export() -> RESULT:
         if benchmark.model:
             rows[benchmark.name] = _ratio(benchmark.model, benchmark.overrides)
     return {"aim": "compile time at most 2 times torch.export of the whole model", "models": rows,
-            "command": "python -m benchmarks.run --only compile_against_export", "machine": machine(),
+            "command": "python -m benchmarks.run --only compile_against_export", "machine": machine(), "busy": busy(),
             "holds": all(row["ratio"] <= 2 for row in rows.values())}  # fmt: skip
 
 
@@ -48,7 +48,7 @@ def compile_against_depth() -> RESULT:
             values.append(seconds(COMPILE, "llama", {**LLAMA_1B, "num_hidden_layers": int(depth)}))
     ratio = statistics.median(found["126"]) / statistics.median(found["16"])
     return {"aim": "compile time with 126 layers at most 1.3 times that with 16", "seconds": found, "ratio": ratio,
-            "command": "python -m benchmarks.run --only compile_against_depth", "machine": machine(),
+            "command": "python -m benchmarks.run --only compile_against_depth", "machine": machine(), "busy": busy(),
             "holds": ratio <= 1.3}  # fmt: skip
 
 
@@ -61,7 +61,7 @@ def compile_memory() -> RESULT:
         done = subprocess.run([*command.executable(), *words], check=True, capture_output=True, text=True)
         stages = json.loads(done.stdout)["stages"]
     peak = max(stage["peak_bytes"] for stage in stages)
-    return {"aim": "peak memory under 1.5 GB", "stages": stages, "peak_bytes": peak, "machine": machine(),
+    return {"aim": "peak memory under 1.5 GB", "stages": stages, "peak_bytes": peak, "machine": machine(), "busy": busy(),
             "command": command.quoted(words, scratch), "holds": peak < 1.5e9}  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks import command
 from benchmarks.difference import largest_difference
-from benchmarks.machine import machine
+from benchmarks.machine import busy, machine
 from benchmarks.models import Benchmark
 
 LIMIT = 3600
@@ -27,7 +27,7 @@ def measure(benchmark: Benchmark) -> dict[str, Any]:
         words = command.of_benchmark(benchmark, scratch, "-o", str(scratch / "package"), "--json")
         result: dict[str, Any] = {
             "name": benchmark.name, "title": benchmark.title, "command": command.quoted(words, scratch),
-            "machine": machine(),
+            "machine": machine(), "busy": busy(),
         }  # fmt: skip
         began = time.perf_counter()
         answer, progress = _run(words)

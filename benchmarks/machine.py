@@ -14,3 +14,8 @@ def machine() -> dict[str, str | int]:
         processor = names[0] if names else processor
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return {"processor": processor, "cores": len(os.sched_getaffinity(0)), "memory_gib": round(pages / 2**30)}
+
+
+def busy() -> float:
+    """Processes that want a core, of all on this machine, as a mean over the last minute: others slow a measurement."""
+    return round(os.getloadavg()[0], 1)
