@@ -21,6 +21,7 @@ from hf2khc.passes.hub.recognize_convolution import recognize_convolution
 from hf2khc.passes.hub.recognize_embedding import recognize_embedding
 from hf2khc.passes.hub.recognize_idioms import recognize_idioms
 from hf2khc.passes.hub.recognize_linear import recognize_linear
+from hf2khc.passes.hub.recognize_masks import recognize_masks
 from hf2khc.passes.hub.recognize_norms import recognize_norms
 from hf2khc.passes.hub.recognize_rotary import recognize_rotary
 from hf2khc.passes.hub.roll_loops import roll_loops
@@ -29,6 +30,7 @@ from hf2khc.passes.hub.sink_producers import sink_producers
 from hf2khc.passes.hub.sink_transposes import sink_transposes
 from hf2khc.passes.hub.split_fused_linear import split_fused_linear
 from hf2khc.passes.hub.tie_embeddings import tie_embeddings
+from hf2khc.passes.keras.lower_masks import lower_masks
 from hf2khc.passes.keras.name_inputs import name_inputs
 from hf2khc.passes.keras.name_layers import name_layers
 from hf2khc.passes.keras.outline_entry import outline_entry
@@ -85,6 +87,7 @@ PIPELINE = (
             sink_producers,
             simplify,
             drop_true_conditions,
+            recognize_masks,
             # While every graph has one caller; the layers of a tied embedding then stand in one graph.
             lift_shared_layers,
             tie_embeddings,
@@ -93,7 +96,7 @@ PIPELINE = (
             hoist_loops,
         ),
     ),
-    Level("keras", (outline_rotary, outline_entry, name_inputs, name_layers)),
+    Level("keras", (lower_masks, outline_rotary, outline_entry, name_inputs, name_layers)),
 )
 
 

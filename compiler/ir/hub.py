@@ -54,31 +54,22 @@ def rotary_embedding(x, cos, sin, interleaved=False):
     return ops.concatenate([turned, rest], axis=-1) if rest.shape[-1] else turned
 
 
-def attention_mask(padding_mask=None, like=None, causal=False, window=None):
-    """Which keys a query may see, queries and keys being the same sequence.
+def causal_mask(query_positions, key_positions, window=None):
+    """Which keys a query may see: its own and those before it.
 
     Args:
-        padding_mask: (batch, seq), nonzero at tokens; absent where every position is one.
-        like: (batch, seq, ...), gives the length where there is no padding mask.
-        causal: keys up to the query's own position.
-        window: keys less than `window` positions before the query; where not causal, at most `window` away.
+        query_positions: (1, 1, queries, 1), integers.
+        key_positions: (1, 1, 1, keys), integers.
+        window: how many keys up to its own a query sees at most; all of them for None.
 
     Returns:
-        bool (batch or 1, 1, seq, seq).
+        (1, 1, queries, keys), bool.
     """
     ops = keras_on_torch().ops
-    length = ops.shape(like if padding_mask is None else padding_mask)[1]
-    positions = ops.arange(length, dtype="int32")
-    distance = ops.expand_dims(positions, 1) - ops.expand_dims(positions, 0)
-    seen = ops.greater_equal(distance, 0) if causal else ops.ones_like(distance, dtype="bool")
-    if window is not None:
-        near = ops.less(distance, window) if causal else ops.less_equal(ops.abs(distance), window)
-        seen = ops.logical_and(seen, near)
-    seen = ops.reshape(seen, (1, 1, length, length))
-    if padding_mask is None:
-        return seen
-    tokens = ops.cast(padding_mask, "bool")
-    return ops.logical_and(seen, ops.expand_dims(tokens, (1, 2)))
+    mask = ops.less_equal(key_positions, query_positions)
+    if window is None:
+        return mask
+    return ops.logical_and(mask, ops.greater(key_positions, query_positions - window))
 
 
 def attention(query, key, value, mask_or_bias=None, scale=None, soft_cap=None):

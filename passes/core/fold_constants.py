@@ -15,8 +15,8 @@ _WHOLE = ("slice", None, None, None)
 def fold_constants(program: Program) -> Program:
     """Turn buffers of position ids into `ops.arange`, and buffers of one integer into `ops.full`.
 
-    transformers keeps them as long as the longest sequence and cuts them to the length at hand; counted to that length they
-    need no data at all.
+    transformers keeps them as long as the longest sequence and cuts them to the length at hand; counted to that length
+    they need no data at all.
 
     Before:
 

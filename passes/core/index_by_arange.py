@@ -69,7 +69,7 @@ def _output_axes(graph: Graph, node: Node) -> list[int] | None:
 
 
 def range_axis(graph: Graph, name: str, size) -> int | None:
-    """The axis, counted from the end and from 1, along which a value counts 0 .. size - 1; constant along the others."""
+    """The axis, from the end and from 1, along which a value counts 0 .. size - 1 while the others are constant."""
     node = graph[name]
     if node.op == "aten.arange":
         whole = same(node.attrs.get("end"), size) and node.attrs.get("start", 0) == 0 and node.attrs.get("step", 1) == 1

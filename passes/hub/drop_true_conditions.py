@@ -12,8 +12,8 @@ _SHAPING = ("ops.expand_dims", "ops.get_item", "ops.reshape", "ops.broadcast_to"
 def drop_true_conditions(program: Program) -> Program:
     """Take `position >= 0` out of masks.
 
-    transformers' mask functions need a condition on the query even where there is none. Without it a mask has fewer axes of
-    full length; it goes only where its users broadcast it to the same result.
+    transformers' mask functions need a condition on the query even where there is none. Without it a mask has fewer
+    axes of full length; it goes only where its users broadcast it to the same result.
 
     Before:
 
@@ -36,7 +36,7 @@ def drop_true_conditions(program: Program) -> Program:
         }
 
         entry Mask
-    """
+    """  # noqa: E501
     return program.map(_dropped)
 
 

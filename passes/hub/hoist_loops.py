@@ -7,7 +7,7 @@ from hf2khc.ir.inline import inline_calls
 
 
 def hoist_loops(program: Program) -> Program:
-    """Put encoders and decoders that only hold a loop into their one caller, so that the layers stand in the model itself.
+    """Put encoders and decoders that only hold a loop into their one caller: the layers stand in the model itself.
 
     KerasHub's backbones own their `transformer_layers`; a stack called from several places stays a module.
 

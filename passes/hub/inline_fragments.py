@@ -10,11 +10,11 @@ _MOST_LAYERS = 2
 
 
 def inline_fragments(program: Program) -> Program:
-    """Put a lone projection (with its dropout, residual and norm), or an attention without its output projection, into the
-    caller.
+    """Put a projection with its dropout, residual and norm, or an attention without a last projection, into the caller.
 
-    transformers' BERT family cuts an attention into `self` and `output`, and a feedforward network into `intermediate` and
-    `output`. An attention layer owns its four projections; a class of its own for each cut would be four files for one.
+    transformers' BERT family cuts an attention into `self` and `output`, and a feedforward network into `intermediate`
+    and `output`. An attention layer owns its four projections; a class of its own for each cut would be four files for
+    one.
 
     Before:
 

@@ -11,15 +11,16 @@ Permutation = tuple[int, ...]
 # Attributes, type and the permutation still due on the result.
 Moved = tuple[Mapping[str, object], Type, Permutation | None]
 
-_POINTWISE = frozenset(
-    "ops." + name
-    for name in (
-        "abs add arctan cast ceil clip cos divide elu equal erf exp expm1 floor floor_divide gelu greater greater_equal "
-        "hard_sigmoid hard_silu isfinite leaky_relu less less_equal log log1p logical_and logical_not logical_or maximum "
-        "minimum mod multiply negative not_equal power reciprocal relu relu6 round rsqrt selu sigmoid sign silu sin "
-        "softplus sqrt square subtract tan tanh where"
-    ).split()
-) | {"layers.Dropout"}
+_POINTWISE = frozenset({
+    "ops.abs", "ops.add", "ops.arctan", "ops.cast", "ops.ceil", "ops.clip", "ops.cos", "ops.divide", "ops.elu",
+    "ops.equal", "ops.erf", "ops.exp", "ops.expm1", "ops.floor", "ops.floor_divide", "ops.gelu", "ops.greater",
+    "ops.greater_equal", "ops.hard_sigmoid", "ops.hard_silu", "ops.isfinite", "ops.leaky_relu", "ops.less",
+    "ops.less_equal", "ops.log", "ops.log1p", "ops.logical_and", "ops.logical_not", "ops.logical_or",
+    "ops.maximum", "ops.minimum", "ops.mod", "ops.multiply", "ops.negative", "ops.not_equal", "ops.power",
+    "ops.reciprocal", "ops.relu", "ops.relu6", "ops.round", "ops.rsqrt", "ops.selu", "ops.sigmoid", "ops.sign",
+    "ops.silu", "ops.sin", "ops.softplus", "ops.sqrt", "ops.square", "ops.subtract", "ops.tan", "ops.tanh",
+    "ops.where", "layers.Dropout",
+})  # fmt: skip
 _LAST_AXIS = frozenset({"layers.Dense", "layers.LayerNormalization", "layers.RMSNormalization"})
 _ONE_AXIS = frozenset({"ops.concatenate", "ops.softmax", "ops.log_softmax", "ops.repeat", "ops.flip", "ops.cumsum"})
 _REDUCTIONS = frozenset({"ops.mean", "ops.sum", "ops.max", "ops.min", "ops.var", "ops.std"})
@@ -39,10 +40,14 @@ def moved(node: Node, permutation: Permutation, before: Tensor) -> Moved | None:
 
 
 def _merged_axes(node: Node, permutation: Permutation, before: Tensor) -> Moved | None:
-    """A reshape that merges neighbours which are neighbours before the permutation, too: (b, c, h, w) to (b, c, h * w)."""
+    """A reshape that merges axes that are neighbours before the permutation, too: (b, c, h, w) to (b, c, h * w)."""
     old, new = before.shape, node.tensor.shape
     gone = len(old) - len(new)
-    starts = [i for i in range(len(new)) if all(map(same, old[:i], new[:i])) and all(map(same, old[i + gone + 1 :], new[i + 1 :]))]
+    starts = [
+        i
+        for i in range(len(new))
+        if all(map(same, old[:i], new[:i])) and all(map(same, old[i + gone + 1 :], new[i + 1 :]))
+    ]
     if gone < 1 or not starts:
         return None
     first = starts[0]
@@ -101,8 +106,6 @@ def _expand_dims(node: Node, permutation: Permutation) -> Moved | None:
     left = [p + (p >= base) for p in permutation]
     left.insert(axis, base)
     return {"axis": base}, _before(node.tensor, tuple(left)), tuple(left)
-
-
 
 
 def _get_item(node: Node, permutation: Permutation) -> Moved | None:

@@ -13,9 +13,9 @@ from hf2khc.ir.text import format_node
 def lift_shared_layers(program: Program) -> Program:
     """Move layers on weights of another module out to the caller, until they stand beside the owner's.
 
-    An encoder and a decoder on one embedding, or a head on the embedding's transpose: in Keras both are calls of one layer,
-    so they must be made where both can be reached. A layer moves out when it reads only inputs of its module, or when the
-    module does nothing after it; the owner's own layer moves as well.
+    An encoder and a decoder on one embedding, or a head on the embedding's transpose: in Keras both are calls of one
+    layer, so they must be made where both can be reached. A layer moves out when it reads only inputs of its module, or
+    when the module does nothing after it; the owner's own layer moves as well.
 
     Before:
 
@@ -119,9 +119,7 @@ def _lift(graphs: dict[str, Graph], use: _Use, root: bool) -> None:
     graphs[use.callee], graphs[use.caller] = moved
 
 
-def _before(
-    callee: Graph, caller: Graph, call: Node, layer: Node, data: list[str], root: bool
-) -> tuple[Graph, Graph]:
+def _before(callee: Graph, caller: Graph, call: Node, layer: Node, data: list[str], root: bool) -> tuple[Graph, Graph]:
     """The layer reads inputs alone: the caller computes it and hands it over."""
     given = dict(zip((node.name for node in callee.inputs), call.operands, strict=True))
     copied, names = _weights(callee, caller, call, layer, root)
@@ -170,7 +168,9 @@ def _weights(callee: Graph, caller: Graph, call: Node, layer: Node, root: bool) 
         if node.name in needed:
             names[node.name] = _named(node, caller, call, names, root)
             if names[node.name] not in caller:
-                copied.append(replace(node, name=names[node.name], operands=tuple(o and names[o] for o in node.operands)))
+                copied.append(
+                    replace(node, name=names[node.name], operands=tuple(o and names[o] for o in node.operands))
+                )
     return copied, names
 
 

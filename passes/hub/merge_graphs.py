@@ -1,5 +1,6 @@
 """Merge graphs that compute the same."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from hf2khc.ir.expr import Expr
@@ -67,11 +68,12 @@ class _Merged:
 
     def _shape(self, graph: Graph) -> tuple:
         """What graphs of one group have in common: all but names and values of attributes."""
-        index = {name: i for i, name in enumerate(graph.nodes)}
+        order = _canonical(graph)
+        index = {node.name: i for i, node in enumerate(order)}
         symbols: dict[str, int] = {}
         return (
             graph.cls,
-            tuple(self._node_shape(node, index, symbols) for node in graph),
+            tuple(self._node_shape(node, index, symbols) for node in order),
             tuple(index[o] for o in graph.outputs),
         )
 
@@ -97,6 +99,21 @@ class _Merged:
             for graph, value in zip(group, values, strict=True):
                 given[graph.name] = value
         return graphs
+
+
+def _canonical(graph: Graph) -> list[Node]:
+    """The nodes in an order that follows from the dataflow alone: inputs, then operands before users from the outputs on."""
+    order: dict[str, Node] = {node.name: node for node in graph.inputs}
+
+    def visit(name: str) -> None:
+        if name not in order:
+            for operand in graph[name].used:
+                visit(operand)
+            order[name] = graph[name]
+
+    for name in (*graph.outputs, *graph.nodes):
+        visit(name)
+    return list(order.values())
 
 
 def _type_shape(type_, symbols: dict[str, int]) -> tuple:
@@ -126,23 +143,25 @@ def _parametrised(group: list[Graph]) -> tuple[Graph, list[dict[str, object]]]:
     """The one graph that stands for `group`, and what each member gives for its parameters."""
     base, values = group[0], [dict[str, object]() for _ in group]
     changed: list[Node] = []
-    for position, node in enumerate(base):
-        members = [list(graph)[position] for graph in group] if len(group) > 1 else [node]
+    for members in zip(*map(_canonical, group), strict=True):
+        node = members[0]
         differing = [k for k in node.attrs if any(m.attrs[k] != node.attrs[k] for m in members) and k != "graph"]
         attrs = dict(node.attrs)
         for key in differing:
-            if _by_symbols_only(node, key, members):
+            if _by_symbols_only(key, members):
                 continue
-            name = _parameter_name(key, node, [m.attrs[key] for m in members], values)
+            name = _parameter_name(key, [m.attrs[key] for m in members], values)
             attrs[key] = Expr(name)
             for value, member in zip(values, members, strict=True):
                 value[name] = member.attrs[key]
         changed.append(replace(node, attrs=attrs))
-    return base.replaced(changed, parameters=(*base.parameters, *values[0])), values
+    by_name = {node.name: node for node in changed}
+    return base.replaced([by_name[node.name] for node in base], parameters=(*base.parameters, *values[0])), values
 
 
-def _by_symbols_only(node: Node, key: str, members: list[Node]) -> bool:
+def _by_symbols_only(key: str, members: Sequence[Node]) -> bool:
     """Whether the values differ in the names of size symbols alone, which each call binds anew."""
+
     def plain(value, table):
         if isinstance(value, tuple):
             return tuple(plain(v, table) for v in value)
@@ -154,11 +173,9 @@ def _by_symbols_only(node: Node, key: str, members: list[Node]) -> bool:
     return len({plain(m.attrs[key], t) for m, t in zip(members, tables, strict=True)}) == 1
 
 
-def _parameter_name(key: str, node: Node, column: list, values: list[dict[str, object]]) -> str:
+def _parameter_name(key: str, column: list, values: list[dict[str, object]]) -> str:
     """A parameter that varies as another one of the same name is that one."""
     name, n = key, 1
     while name in values[0] and [v[name] for v in values] != column:
         name, n = f"{key}_{n}", n + 1
     return name
-
-

@@ -8,7 +8,8 @@ from hf2khc.ir.types import Tensor
 def project_heads(program: Program) -> Program:
     """Turn Dense layers whose result is split into heads, or whose input merges heads, into `layers.EinsumDense`.
 
-    KerasHub's attention kernels are (hidden, heads, head_dim) and (heads, head_dim, hidden); sharding and LoRA look for them.
+    KerasHub's attention kernels are (hidden, heads, head_dim) and (heads, head_dim, hidden); sharding and LoRA look for
+    them.
 
     Before:
 
@@ -37,7 +38,7 @@ def project_heads(program: Program) -> Program:
         }
 
         entry Attention
-    """
+    """  # noqa: E501
     return program.map(lambda graph: _from_heads(_to_heads(graph)))
 
 

@@ -31,7 +31,7 @@ def recognize_convolution(program: Program) -> Program:
         }
 
         entry Patches
-    """
+    """  # noqa: E501
     return program.map(_convolutions)
 
 

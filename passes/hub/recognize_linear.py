@@ -67,8 +67,15 @@ def _without_flattening(graph: Graph) -> Graph:
             continue
         type_ = backs[0].type
         new.append(
-            Node(dense.name, dense.op, (source.name, *dense.operands[1:]), dense.attrs, type_, dense.loc,
-                 dense.origin.union(flat.origin, *(b.origin for b in backs)))  # fmt: skip
+            Node(
+                dense.name,
+                dense.op,
+                (source.name, *dense.operands[1:]),
+                dense.attrs,
+                type_,
+                dense.loc,
+                dense.origin.union(flat.origin, *(b.origin for b in backs)),
+            )  # fmt: skip
         )
         redirect.update({back.name: dense.name for back in backs})
     return graph.rewired(new, redirect) if new else graph

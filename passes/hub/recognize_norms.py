@@ -50,7 +50,9 @@ def _layer_norm(graph: Graph, node: Node, weights: frozenset[str]) -> Node | Non
     x, gamma, beta = (*node.operands, None, None)[:3]
     if not _last_axis(graph, node, gamma, beta, weights):
         return None
-    attrs = {"epsilon": node.attrs["epsilon"]} | ({} if gamma else {"scale": False}) | ({} if beta else {"center": False})
+    attrs = (
+        {"epsilon": node.attrs["epsilon"]} | ({} if gamma else {"scale": False}) | ({} if beta else {"center": False})
+    )
     return _layer(node, "layers.LayerNormalization", tuple(o for o in (x, gamma, beta) if o), attrs)
 
 

@@ -11,9 +11,10 @@ from hf2khc.ir.types import plain_symbols
 def sink_producers(program: Program) -> Program:
     """Put masks, positions and rotary tables inside the layers that use them.
 
-    transformers computes them once at the top and hands them down, so layers that differ by a mask have different operands
-    and cannot be one loop, and a cached step would need all of them again. A producer without parameters whose leaves are
-    integer inputs, sizes or constants is copied into its users; what is handed down then is the integer input.
+    transformers computes them once at the top and hands them down, so layers that differ by a mask have different
+    operands and cannot be one loop, and a cached step would need all of them again. A producer without parameters whose
+    leaves are integer inputs, sizes or constants is copied into its users; what is handed down then is the integer
+    input.
 
     Before:
 
@@ -65,9 +66,12 @@ def _movable(graph: Graph) -> frozenset[str]:
     """Values computed from integer inputs, sizes and constants; inputs themselves are no computation."""
     pure: set[str] = set()
     for node in graph:
-        if node.op == "const" or (node.op == "input" and not node.tensor.is_floating):
-            pure.add(node.name)
-        elif (node.level in ("ops", "hub") or node.op == "item") and all(o in pure for o in node.used):
+        if (
+            node.op == "const"
+            or (node.op == "input" and not node.tensor.is_floating)
+            or (node.level in ("ops", "hub") or node.op == "item")
+            and all(o in pure for o in node.used)
+        ):
             pure.add(node.name)
     return frozenset(name for name in pure if graph[name].op not in ("input", "const"))
 

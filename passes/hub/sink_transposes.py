@@ -13,8 +13,8 @@ Permutation = tuple[int, ...]
 def sink_transposes(program: Program) -> Program:
     """Move each transpose of data below the operations that do not care about layout; two that meet cancel.
 
-    Attention in torch works on (batch, heads, seq, head_dim), in Keras on (batch, seq, heads, head_dim): what stands between
-    the two transposes (rotary embedding, norms of queries and keys, repeated heads) moves to Keras's layout.
+    Attention in torch works on (batch, heads, seq, head_dim), in Keras on (batch, seq, heads, head_dim): what stands
+    between the two transposes (rotary embedding, norms of queries and keys, repeated heads) moves to Keras's layout.
 
     Before:
 
@@ -101,7 +101,7 @@ class _Sinking:
         return self._unsqueezed(operand, permutation) if type_.rank == rank else None
 
     def _unsqueezed(self, operand: str, permutation: Permutation) -> str | None:
-        """`expand_dims(x, axis)` in the earlier layout is `expand_dims(x, other axis)` where the rest keeps its order."""
+        """In the earlier layout `expand_dims(x, axis)` takes another axis, where the rest keeps its order."""
         node = self.graph[operand]
         if node.op != "ops.expand_dims" or not isinstance(node.attrs["axis"], int):
             return None

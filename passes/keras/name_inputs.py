@@ -55,10 +55,8 @@ def name_inputs(program: Program) -> Program:
 def _title(graph: Graph, operand: str) -> str:
     """What a callee calls an operand; the stream that runs through the layers is `hidden_states` everywhere."""
     node = graph[operand]
-    if node.op != "input" and node.level in ("ops", "layers") or node.op in ("call", "loop", "item"):
-        if node.tensor.is_floating and node.tensor.rank == 3:
-            return _GENERIC[0]
-    return operand
+    computed = node.level in ("ops", "layers") or node.op in ("call", "loop", "item")
+    return _GENERIC[0] if computed and node.tensor.is_floating and node.tensor.rank == 3 else operand
 
 
 def _renamed(graph: Graph, titles: list[str]) -> Graph:
@@ -70,7 +68,9 @@ def _renamed(graph: Graph, titles: list[str]) -> Graph:
         if node.name not in names and node.name in names.values():
             names[node.name] = _unused(node.name, {*graph.nodes, *names.values()})
     nodes = [
-        replace(node, name=names.get(node.name, node.name), operands=tuple(o and names.get(o, o) for o in node.operands))
+        replace(
+            node, name=names.get(node.name, node.name), operands=tuple(o and names.get(o, o) for o in node.operands)
+        )
         for node in graph
     ]
     return graph.replaced(nodes, outputs=[names.get(o, o) for o in graph.outputs])

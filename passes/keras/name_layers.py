@@ -10,8 +10,8 @@ _PROJECTIONS = ("layers.Dense", "layers.EinsumDense")
 def name_layers(program: Program) -> Program:
     """Name layers by their role, and by the model's own attribute names where they have none.
 
-    The projections of an attention are `query`, `key`, `value` and `attention_output`: `enable_lora` and sharding look for
-    those names. Two nodes on the same weights are one layer called twice and share a name.
+    The projections of an attention are `query`, `key`, `value` and `attention_output`: `enable_lora` and sharding look
+    for those names. Two nodes on the same weights are one layer called twice and share a name.
 
     Before:
 

@@ -12,7 +12,8 @@ from hf2khc.ir.types import tensors
 def outline_entry(program: Program) -> Program:
     """Put computations with sizes, constants or bare parameters in the model's own body into layers of the package.
 
-    A KerasHub backbone is a functional model: sizes must be read inside a layer's `call`, and parameters belong to layers.
+    A KerasHub backbone is a functional model: sizes must be read inside a layer's `call`, and parameters belong to
+    layers.
 
     Before:
 

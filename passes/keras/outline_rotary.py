@@ -62,7 +62,9 @@ def outline_rotary(program: Program) -> Program:
             if text not in made:
                 made[text] = layer.replaced(name=unused(f"{prefix}{layer.name}", program.graphs), cls="")
             attrs = {"graph": made[text].name, "path": ""}
-            calls.append(replace(node, op="call", operands=operands, attrs=attrs, origin=node.origin | {"outline_rotary"}))
+            calls.append(
+                replace(node, op="call", operands=operands, attrs=attrs, origin=node.origin | {"outline_rotary"})
+            )
         graphs.append(graph.rewired(calls) if calls else graph)
     return program.with_graphs([*made.values(), *graphs]) if made else program
 
