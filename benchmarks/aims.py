@@ -61,8 +61,15 @@ def compile_memory() -> RESULT:
         done = subprocess.run([*command.executable(), *words], check=True, capture_output=True, text=True)
         stages = json.loads(done.stdout)["stages"]
     peak = max(stage["peak_bytes"] for stage in stages)
-    return {"aim": "peak memory under 1.5 GB", "stages": stages, "peak_bytes": peak, "machine": machine(), "busy": busy(),
-            "command": command.quoted(words, scratch), "holds": peak < 1.5e9}  # fmt: skip
+    return {
+        "aim": "peak memory under 1.5 GB",
+        "stages": stages,
+        "peak_bytes": peak,
+        "machine": machine(),
+        "busy": busy(),
+        "command": command.quoted(words, scratch),
+        "holds": peak < 1.5e9,
+    }
 
 
 def transfer_memory(results: Path) -> RESULT:

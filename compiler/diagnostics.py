@@ -1,6 +1,7 @@
 """The one error type of the compiler and its renderer.
 
-Every failure a user can meet is a `Diagnostic` carried by a `ConversionError`. The command line prints it and exits with 1.
+Every failure a user can meet is a `Diagnostic` carried by a `ConversionError`. The command line prints it and exits
+with 1.
 """
 
 from dataclasses import dataclass

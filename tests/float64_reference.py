@@ -1,7 +1,8 @@
 """A compiled program beside the transformers model itself, both in float64."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -53,9 +54,12 @@ def inputs_of(captured: Captured) -> Iterator[dict[str, np.ndarray]]:
 
 
 def error_against(
-    model: PreTrainedModel, captured: Captured, program: Program, parameter: Callable[[str], object] | None = None
+    model: PreTrainedModel, captured: Captured, program: Program, renamed: Mapping[str, str] = MappingProxyType({})
 ) -> float:
-    """The largest error of the program's outputs against the model's, relative to the largest magnitude of each."""
+    """The largest error of the program's outputs against the model's, relative to the largest magnitude of each.
+
+    `renamed` gives parameters of the program the values of others.
+    """
     wide = copy.deepcopy(model)
     widen(wide)
     values = {**dict(wide.named_buffers()), **dict(wide.named_parameters(remove_duplicate=False))}
@@ -63,7 +67,7 @@ def error_against(
     for inputs in inputs_of(captured):
         theirs = outputs_float64(wide, inputs)
         with float64():
-            ours = interpret(program, inputs, parameter or values.__getitem__, EVALUATORS)
+            ours = interpret(program, inputs, lambda path: values[renamed.get(path, path)], EVALUATORS)
         for name, found in zip(program.outputs, ours, strict=True):
             worst = max(worst, relative_error(*_at_tokens(found.numpy(), theirs[name], name, inputs)))
     return worst

@@ -1,4 +1,4 @@
-"""Small configs of very different architectures. Sizes are chosen so that no two that mean different things are equal."""
+"""Small configs of very different architectures. No two sizes that mean different things are equal."""
 
 from transformers import (
     AlbertConfig,

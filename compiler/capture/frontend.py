@@ -26,8 +26,8 @@ class Captured:
         sizes: values of the size symbols it was traced at.
         stacks: the lists of layers that were cut, by module path.
         notes: what had to be done to trace it.
-        state: parameters and persistent buffers of the truncated model, by path: the values of those that are no weights
-            (integers), shapes of the others.
+        state: parameters and persistent buffers of the truncated model, by path: the values of those that are no
+            weights (integers), shapes of the others.
         parameters: number of parameters of the whole model.
     """
 

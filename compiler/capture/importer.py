@@ -184,7 +184,9 @@ class _Scope:
         if not isinstance(value, torch.Tensor):
             self.values[node] = self.importer.symbols.scalar(value)
             return
-        self._put(node, Node(self._name(node, node.name), "input", type=self.importer.type(value), origin=_origin(node)))
+        self._put(
+            node, Node(self._name(node, node.name), "input", type=self.importer.type(value), origin=_origin(node))
+        )
 
     def _get_attr(self, node: torch.fx.Node) -> None:
         leaf = self.importer.leaf(node.target, join(self.path, node.target))

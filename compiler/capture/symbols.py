@@ -54,7 +54,6 @@ class Symbols:
             raise fail("size-expression", f"a size is computed by {type(expr).__name__}: {expr}")
         return template(args)
 
-
     def _decided(self, expr: sympy.Basic) -> sympy.Basic | None:
         """The argument of a minimum or maximum that it always is, given the ranges: `min(512, seq)` is `seq`."""
         bounds = [self._bounds(arg) for arg in expr.args]

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 
 from hf2khc.capture.frontend import Captured, capture
 from hf2khc.capture.source import Source
-from hf2khc.driver.generalise import Generalised, generalise
-from hf2khc.driver.naming import make_plan, make_signature
 from hf2khc.driver.depth import with_depth
+from hf2khc.driver.generalise import Generalised, generalise
 from hf2khc.driver.inspection import idioms, residue
+from hf2khc.driver.naming import make_plan, make_signature
 from hf2khc.driver.twin import Twinned, start_twin
 from hf2khc.ir.graph import Program
 from hf2khc.ir.verify import verify

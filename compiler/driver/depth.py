@@ -9,8 +9,8 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from hf2khc.capture.build import build_meta
 from hf2khc.capture.truncate import Stack
 from hf2khc.capture.twin_fields import set_field
-from hf2khc.driver.config_fields import integer_fields
 from hf2khc.diagnostics import ConversionError, fail
+from hf2khc.driver.config_fields import integer_fields
 from hf2khc.ir.expr import Expr
 from hf2khc.ir.graph import Node, Program
 

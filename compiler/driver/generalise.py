@@ -137,7 +137,9 @@ class Search:
                 yield Expr.of(text)
 
     def _numeric(self) -> list[str]:
-        return [k for k, v in self.fields.items() if all(isinstance(x, int | float) and not isinstance(x, bool) for x in v)]
+        return [
+            k for k, v in self.fields.items() if all(isinstance(x, int | float) and not isinstance(x, bool) for x in v)
+        ]
 
     def _unary(self, real: bool) -> Iterable[str]:
         names = self._numeric()
@@ -157,7 +159,12 @@ class Search:
             if isinstance(a, float):
                 yield f"({x} // {y}) ** -0.5"
             else:
-                yield from (f"{x} // {y} // 2", f"(({x} // {y}) + 1) // 2", f"({x} // {y}) ** 2", f"({x} // {y}) ** 2 + 1")
+                yield from (
+                    f"{x} // {y} // 2",
+                    f"(({x} // {y}) + 1) // 2",
+                    f"({x} // {y}) ** 2",
+                    f"({x} // {y}) ** 2 + 1",
+                )
         for x, y in itertools.combinations(ints, 2):
             yield from (f"{x} * {y}", f"{x} + {y}")
         for x, y in itertools.permutations(ints, 2):

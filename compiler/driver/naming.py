@@ -92,7 +92,9 @@ def _default(entry: Input, plan: Plan, roles: Mapping[str, Input]) -> dict[str, 
         fill = "zeros"
     else:
         return {}
-    like = next((r for r in roles.values() if r.shape[:2] == entry.shape[:2] and r.role == "data" and r is not entry), None)
+    like = next(
+        (r for r in roles.values() if r.shape[:2] == entry.shape[:2] and r.role == "data" and r is not entry), None
+    )
     return {"default": fill, "like": plan.inputs[like.name][0]} if like and like.name in plan.inputs else {}
 
 
@@ -191,7 +193,9 @@ def constant_paths(program: Program) -> list[str]:
 def _tiny(names: Mapping[str, str], twinned: Twinned) -> dict[str, object]:
     small = {source: twinned.fields[source][1] for source in names if source in twinned.fields}
     # Deep enough to show a loop, no deeper.
-    return small | {source: min(int(twinned.fields[source][1]), 2) for source in twinned.depth.values() if source in small}  # type: ignore[call-overload]
+    return small | {
+        source: min(int(twinned.fields[source][1]), 2) for source in twinned.depth.values() if source in small
+    }  # type: ignore[call-overload]
 
 
 def _provenance(source: Source, captured: Captured, values: Mapping[str, object]) -> dict[str, str]:

@@ -15,9 +15,9 @@ import numpy as np
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from hf2khc.capture.aten import aten_evaluator
+from hf2khc.capture.build import build_meta
 from hf2khc.capture.frontend import Captured, capture
 from hf2khc.capture.inputs import input_spec, sample_inputs
-from hf2khc.capture.build import build_meta
 from hf2khc.capture.twin import twin_config
 from hf2khc.diagnostics import ConversionError, fail
 from hf2khc.driver.config_fields import paired_fields

@@ -146,11 +146,13 @@ class Graph:
         return Graph(nodes=self if nodes is None else nodes, **{**fields, **changes})
 
     def rewired(self, new: Iterable[Node] = (), redirect: Mapping[str, str] = MappingProxyType({})) -> "Graph":
-        """A copy with `new` nodes added (or put in place of those of the same name), uses redirected, dead nodes gone."""
+        """A copy with `new` nodes added or put in place of those of the same name, uses redirected, dead nodes gone."""
         merged = {**self.nodes, **{node.name: node for node in new}}
         target = functools.partial(_follow, redirect)
         nodes = [
-            replace(node, operands=tuple(o if o is None else target(o) for o in node.operands)) if node.operands else node
+            replace(node, operands=tuple(o if o is None else target(o) for o in node.operands))
+            if node.operands
+            else node
             for node in merged.values()
         ]
         return self.replaced(nodes, outputs=tuple(map(target, self.outputs))).pruned()
@@ -177,7 +179,9 @@ def _graph(name: str, nodes: list[Node], outputs: tuple[str, ...], parameters: t
 def substitute_node(node: Node, mapping: Mapping[str, object]) -> Node:
     """`node` with names replaced in its attributes and shapes."""
     return replace(
-        node, attrs={k: substitute(v, mapping) for k, v in node.attrs.items()}, type=_substitute_type(node.type, mapping)
+        node,
+        attrs={k: substitute(v, mapping) for k, v in node.attrs.items()},
+        type=_substitute_type(node.type, mapping),
     )
 
 

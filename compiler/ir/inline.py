@@ -27,7 +27,9 @@ def _inlined(graph: Graph, done: dict[str, Graph], chosen: Callable[[Graph, Node
         del nodes[call.name]
         nodes.update(body)
         redirect.update(_results(graph, call, results, nodes))
-    return graph.replaced(nodes.values(), outputs=[redirect.get(o, o) for o in graph.outputs]).rewired(redirect=redirect)
+    return graph.replaced(nodes.values(), outputs=[redirect.get(o, o) for o in graph.outputs]).rewired(
+        redirect=redirect
+    )
 
 
 def _body(callee: Graph, call: Node, taken: dict[str, Node], root: bool) -> tuple[dict[str, Node], list[str]]:

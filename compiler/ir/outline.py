@@ -13,15 +13,17 @@ from hf2khc.ir.types import plain_symbols
 def outline(graph: Graph, region: frozenset[str], name: str) -> tuple[Graph, Graph]:
     """The graph with a call in place of the region, and the region as a graph called `name`.
 
-    Parameters, constants and weight expressions that the region reads go with it; the call's path is empty, so they keep
-    their paths. Nodes of the region that others use too are results.
+    Parameters, constants and weight expressions that the region reads go with it; the call's path is empty, so they
+    keep their paths. Nodes of the region that others use too are results.
     """
     weights = weight_values(graph)
     inside = [node for node in graph if node.name in region]
     fixed = _fixed_behind(graph, inside, weights)
     given = [n for n in graph.nodes if n not in region and n not in fixed and any(n in node.used for node in inside)]
     given += _size_sources(graph, inside, given)
-    results = [n.name for n in inside if n.name in graph.outputs or any(u.name not in region for u in graph.users(n.name))]
+    results = [
+        n.name for n in inside if n.name in graph.outputs or any(u.name not in region for u in graph.users(n.name))
+    ]
     inputs = [Node(n, "input", type=graph[n].type, origin=graph[n].origin) for n in given]
     layer = Graph(name, [*inputs, *(graph[n] for n in graph.nodes if n in fixed), *inside], results)
     types = tuple(graph[result].tensor for result in results)
@@ -59,7 +61,6 @@ def _size_sources(graph: Graph, inside: list[Node], given: list[str]) -> list[st
             sources.append(node.name)
             have |= plain_symbols(node.type)
     return sources
-
 
 
 def unused(base: str, taken: Container[str]) -> str:
