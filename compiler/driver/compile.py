@@ -84,9 +84,9 @@ def compile_model(source: Source, *, validate: bool = True, on_stage: OnStage = 
 
 
 def _generalised(source: Source, program: Program, twinned: Twinned) -> Generalised:
-    if twinned.program is None:
+    if not twinned.programs:
         return Generalised(program, (twinned.reason,))
-    return generalise(program, twinned.program, twinned.fields)
+    return generalise(program, twinned.programs, twinned.fields)
 
 
 def lower(program: Program, after: Callable[[str, Program, Program], None] | None = None) -> dict[str, Program]:

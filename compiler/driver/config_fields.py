@@ -1,6 +1,7 @@
 """The numbers of a config, by dotted field."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from transformers import PreTrainedConfig
 
@@ -17,10 +18,11 @@ def integer_fields(config: PreTrainedConfig) -> Iterator[tuple[str, int]]:
             yield field, value
 
 
-def paired_fields(real: PreTrainedConfig, twin: PreTrainedConfig) -> dict[str, tuple[object, object]]:
-    """`config.FIELD` to its value in two configs, for the fields both have."""
-    first, second = flat_fields(real), flat_fields(twin)
-    return {f"config.{name}": (value, second[name]) for name, value in first.items() if name in second}
+def common_fields(configs: Sequence["PreTrainedConfig"]) -> dict[str, tuple[Any, ...]]:
+    """`config.FIELD` to its values in several configs, for the fields all have."""
+    flat = [flat_fields(config) for config in configs]
+    shared = [name for name in flat[0] if all(name in values for values in flat)]
+    return {f"config.{name}": tuple(values[name] for values in flat) for name in shared}
 
 
 def _flat(values: Mapping[str, object], prefix: str) -> Iterator[tuple[str, object]]:

@@ -1,14 +1,18 @@
-"""Two programs of one architecture at different sizes, walked in lockstep: one program over config fields."""
+"""Programs of one architecture at several sizes, walked in lockstep: one program over config fields."""
 
 import itertools
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
-from hf2khc.ir.expr import Expr, names_of
+from hf2khc.ir.expr import Expr
 from hf2khc.ir.graph import Graph, Node, Program
 from hf2khc.ir.types import Tensor, Type
+
+# Above this many integer fields, expressions of three fields are not tried: there would be too many.
+MOST_FIELDS = 40
 
 
 @dataclass(frozen=True)
@@ -24,189 +28,165 @@ class Generalised:
     reasons: tuple[str, ...] = ()
 
 
-def generalise(real: Program, twin: Program, fields: Mapping[str, tuple[object, object]]) -> Generalised:
-    """The real program with each number that differs in the twin as the smallest expression that gives both.
+def generalise(real: Program, twins: Sequence[Program], fields: Mapping[str, tuple[Any, ...]]) -> Generalised:
+    """The real program with each number that differs in a twin as the smallest expression that gives all of them.
 
     Args:
         real: the program at the real config.
-        twin: the program of the same model class at another config.
-        fields: dotted config field (`config.hidden_size`) to its value in the real config and in the twin's.
+        twins: programs of the same model class at other configs. One number that happens to fit in one twin is
+            unlikely to fit in two.
+        fields: dotted config field (`config.hidden_size`) to its values in the real config and in each twin's.
     """
-    difference = _structural_difference(real, twin)
-    if difference:
-        return Generalised(real, (difference,))
+    differences = [_structural_difference(real, twin) for twin in twins]
+    if not twins or any(differences):
+        return Generalised(real, tuple(filter(None, differences)))
     search = Search(fields)
     graphs = {}
-    for (name, a), b in zip(real.graphs.items(), twin.graphs.values(), strict=True):
-        nodes = [_node(x, y, search, name) for x, y in zip(a, b, strict=True)]
-        graphs[name] = a.replaced(nodes)
+    for (name, graph), *others in zip(real.graphs.items(), *(twin.graphs.values() for twin in twins), strict=True):
+        nodes = [_node(nodes, search, name) for nodes in zip(graph, *others, strict=True)]
+        graphs[name] = graph.replaced(nodes)
     return Generalised(replace(real, graphs=graphs), tuple(dict.fromkeys(search.unexplained)))
 
 
 def _structural_difference(real: Program, twin: Program) -> str:
     if list(real.graphs) != list(twin.graphs):
         return f"the twin has other modules: {_first_difference(list(real.graphs), list(twin.graphs))}"
-    for name, a in real.graphs.items():
-        b = twin.graphs[name]
-        shapes = [[_shape(node, graph) for node in graph] for graph in (a, b)]
+    for name, graph in real.graphs.items():
+        shapes = [_shape(graph), _shape(twin.graphs[name])]
         if shapes[0] != shapes[1]:
             return f"the twin computes {name} another way: {_first_difference(*shapes)}"
     return ""
 
 
 def _first_difference(a: list, b: list) -> str:
-    for x, y in itertools.zip_longest(a, b):
-        if x != y:
-            return f"{x} against {y}"
-    return ""
+    return next((f"{x} against {y}" for x, y in itertools.zip_longest(a, b) if x != y), "")
 
 
-def _shape(node: Node, graph: Graph) -> tuple:
+def _shape(graph: Graph) -> list[tuple]:
     order = {name: i for i, name in enumerate(graph.nodes)}
-    return node.op, tuple(o if o is None else order[o] for o in node.operands), tuple(node.attrs)
+    return [
+        (node.op, tuple(o if o is None else order.get(o) for o in node.operands), tuple(node.attrs)) for node in graph
+    ]
 
 
-def _node(real: Node, twin: Node, search: "Search", graph: str) -> Node:
+def _node(nodes: tuple[Node, ...], search: "Search", graph: str) -> Node:
+    real = nodes[0]
     place = f"{graph}.{real.name}"
-    attrs = {key: search.value(value, twin.attrs[key], f"{place}.{key}") for key, value in real.attrs.items()}
-    return replace(real, attrs=attrs, type=_type(real.type, twin.type, search, place))
+    attrs = {key: search.value(tuple(n.attrs[key] for n in nodes), f"{place}.{key}") for key in real.attrs}
+    return replace(real, attrs=attrs, type=_type(tuple(n.type for n in nodes), search, place))
 
 
-def _type(real: Type, twin: Type, search: "Search", place: str) -> Type:
-    if isinstance(real, tuple):
-        assert isinstance(twin, tuple)
-        return tuple(_type(a, b, search, place) for a, b in zip(real, twin, strict=True))  # type: ignore[misc]
-    assert isinstance(twin, Tensor)
-    return Tensor(real.dtype, search.value(real.shape, twin.shape, place))
+def _type(types: tuple[Type, ...], search: "Search", place: str) -> Type:
+    if isinstance(types[0], tuple):
+        return tuple(_type(parts, search, place) for parts in zip(*types, strict=True))  # type: ignore[arg-type, misc]
+    shapes = tuple(t.shape for t in types if isinstance(t, Tensor))
+    return Tensor(types[0].dtype, search.value(shapes, place))
 
 
 @dataclass
 class Search:
     """Finds expressions; what it cannot explain keeps its real value and is listed."""
 
-    fields: Mapping[str, tuple[object, object]]
-    found: dict[tuple, object] = field(default_factory=dict)
+    fields: Mapping[str, tuple[Any, ...]]
+    found: dict[tuple[str, ...], Any] = field(default_factory=dict)
     unexplained: list[str] = field(default_factory=list)
 
-    def value(self, a, b, place: str):
-        """The common generalisation of a value of the real program and its counterpart."""
-        if isinstance(a, tuple) and isinstance(b, tuple) and len(a) == len(b):
-            return tuple(self.value(x, y, place) for x, y in zip(a, b, strict=True))
-        if _equal(a, b):
-            return a
-        key = (str(a), str(b))
+    def value(self, values: tuple, place: str) -> Any:
+        """The common generalisation of a value of the real program and its counterparts in the twins."""
+        if all(isinstance(v, tuple) and len(v) == len(values[0]) for v in values):
+            return tuple(self.value(parts, place) for parts in zip(*values, strict=True))
+        if all(type(v) is type(values[0]) and v == values[0] for v in values):
+            return values[0]
+        key = tuple(map(str, values))
         if key not in self.found:
-            self.found[key] = self._search(a, b)
+            self.found[key] = self._search(values)
         if self.found[key] is None:
-            self.unexplained.append(f"{place}: {a} (twin: {b}) follows from no config field")
-            return a
+            others = ", ".join(key[1:])
+            self.unexplained.append(f"{place}: {key[0]} (elsewhere {others}) follows from no config field")
+            return values[0]
         return self.found[key]
 
-    def _search(self, a, b):
-        if isinstance(a, Expr) or isinstance(b, Expr):
-            return self._symbolic(a, b)
-        if isinstance(a, bool) or not isinstance(a, int | float) or not isinstance(b, int | float):
+    def _search(self, values: tuple) -> Any:
+        if any(isinstance(v, Expr) for v in values):
+            return self._symbolic(values)
+        if any(isinstance(v, bool) or not isinstance(v, int | float) for v in values):
             return None
-        return next(self._candidates(a, b), None)
+        return next(self._candidates(values), None)
 
-    def _symbolic(self, a, b):
+    def _symbolic(self, values: tuple) -> Expr | None:
         """An expression over sizes whose numbers differ: the first with numbers replaced by what explains them."""
-        text_a, text_b = str(a), str(b)
-        numbers_a, numbers_b = _numbers(text_a), _numbers(text_b)
-        if len(numbers_a) != len(numbers_b) or _blank(text_a) != _blank(text_b):
+        texts = list(map(str, values))
+        if len({_NUMBER.sub("#", text) for text in texts}) != 1:
             return None
-        parts = [x if x == y else self._search(x, y) for x, y in zip(numbers_a, numbers_b, strict=True)]
+        columns = zip(*([int(n) for n in _NUMBER.findall(text)] for text in texts), strict=True)
+        parts = [column[0] if len(set(column)) == 1 else self._search(column) for column in columns]
         if None in parts:
             return None
-        pieces = _NUMBER.split(text_a)
-        text = pieces[0] + "".join(f"({part}){piece}" for part, piece in zip(parts, pieces[1:], strict=True))
-        return Expr.of(text)
+        pieces = _NUMBER.split(texts[0])
+        return Expr.of(pieces[0] + "".join(f"({part}){piece}" for part, piece in zip(parts, pieces[1:], strict=True)))
 
-    def _agrees(self, text: str, a, b) -> bool:
-        expr = Expr.of(text)
+    def _candidates(self, values: tuple) -> Iterator[Expr]:
+        """Expressions in order of size; a field that fits alone is always preferred."""
+        real = isinstance(values[0], float)
+        texts = itertools.chain(_unary(self._numeric(), real), _binary(self._positive(), real), self._ternary())
+        return (Expr.of(text) for text in texts if self._agrees(text, values))
+
+    def _agrees(self, text: str, values: tuple) -> bool:
+        expr = Expr(text)
         try:
-            values = [expr.evaluate({k: v[i] for k, v in self.fields.items()}) for i in (0, 1)]
+            return all(
+                _close(expr.evaluate({k: v[i] for k, v in self.fields.items() if k in expr.names}), value)
+                for i, value in enumerate(values)
+            )
         except (ZeroDivisionError, ValueError, TypeError, OverflowError):
             return False
-        return all(_close(x, y) for x, y in zip(values, (a, b), strict=True))
-
-    def _candidates(self, a, b) -> Iterator[Expr]:
-        """Expressions in order of size; a field that fits alone is always preferred."""
-        for text in itertools.chain(self._unary(isinstance(a, float)), self._binary(a, b), self._ternary(a, b)):
-            if self._agrees(text, a, b):
-                yield Expr.of(text)
 
     def _numeric(self) -> list[str]:
         return [
-            k for k, v in self.fields.items() if all(isinstance(x, int | float) and not isinstance(x, bool) for x in v)
+            name
+            for name, values in self.fields.items()
+            if all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
         ]
 
-    def _unary(self, real: bool) -> Iterable[str]:
-        names = self._numeric()
-        yield from names
-        for name in names:
-            if real:
-                yield from (f"{name} ** -0.5", f"sqrt({name})", f"1.0 / {name}", f"-{name}", f"1 - {name}")
-            yield from (f"-{name}", f"{name} - 1", f"{name} + 1", f"{name} + 2", f"{name} // 2", f"-({name} // 2)")
-            yield from (f"{n} * {name}" for n in (2, 3, 4, 6, 8))
-            yield from (f"{name} // {n}" for n in (4, 8))
+    def _positive(self) -> list[str]:
+        names = (name for name in self._numeric() if all(isinstance(v, int) and v > 0 for v in self.fields[name]))
+        # Fields that are the same everywhere explain no difference.
+        return [name for name in names if len(set(self.fields[name])) > 1]
 
-    def _binary(self, a, b) -> Iterable[str]:
-        ints = [k for k in self._numeric() if all(isinstance(x, int) and x > 0 for x in self.fields[k])]
-        for x, y in itertools.permutations(ints, 2):
-            yield f"{x} // {y}"
-            yield f"-({x} // {y})"
-            if isinstance(a, float):
-                yield f"({x} // {y}) ** -0.5"
-            else:
-                yield from (
-                    f"{x} // {y} // 2",
-                    f"(({x} // {y}) + 1) // 2",
-                    f"({x} // {y}) ** 2",
-                    f"({x} // {y}) ** 2 + 1",
-                )
-        for x, y in itertools.combinations(ints, 2):
-            yield from (f"{x} * {y}", f"{x} + {y}")
-        for x, y in itertools.permutations(ints, 2):
-            yield from (f"2 * {x} * {y}", f"{x} - {y}", f"{x} + 2 * {y}", f"{x} * {y} // 2")
+    def _ternary(self) -> Iterable[str]:
+        names = self._positive()
+        if len(names) <= MOST_FIELDS:
+            for x, y, z in itertools.permutations(names, 3):
+                yield from (f"{x} * {y} // {z}", f"({x} + {y}) * {z}", f"({x} + 2 * {y}) * {z}")
 
-    def _ternary(self, a, b) -> Iterable[str]:
-        ints = [k for k in self._numeric() if all(isinstance(x, int) and x > 0 for x in self.fields[k])]
-        if len(ints) > 40:
-            return
-        for x, y, z in itertools.permutations(ints, 3):
-            yield f"{x} * {y} // {z}"
-            yield f"({x} + {y}) * {z}"
-            yield f"({x} + 2 * {y}) * {z}"
+
+def _unary(names: list[str], real: bool) -> Iterable[str]:
+    yield from names
+    for name in names:
+        if real:
+            yield from (f"{name} ** -0.5", f"sqrt({name})", f"1.0 / {name}", f"-{name}", f"1 - {name}")
+        yield from (f"-{name}", f"{name} - 1", f"{name} + 1", f"{name} + 2", f"{name} // 2", f"-({name} // 2)")
+        yield from (f"{n} * {name}" for n in (2, 3, 4, 6, 8))
+        yield from (f"{name} // {n}" for n in (4, 8))
+
+
+def _binary(names: list[str], real: bool) -> Iterable[str]:
+    for x, y in itertools.permutations(names, 2):
+        yield from (f"{x} // {y}", f"-({x} // {y})")
+        if real:
+            yield f"({x} // {y}) ** -0.5"
+        else:
+            yield from (f"{x} // {y} // 2", f"({x} // {y} + 1) // 2", f"({x} // {y}) ** 2", f"({x} // {y}) ** 2 + 1")
+    for x, y in itertools.combinations(names, 2):
+        yield from (f"{x} * {y}", f"{x} + {y}")
+    for x, y in itertools.permutations(names, 2):
+        yield from (f"2 * {x} * {y}", f"{x} - {y}", f"{x} + 2 * {y}", f"{x} * {y} // 2")
 
 
 _NUMBER = re.compile(r"(?<![\w.])\d+(?![\w.])")
 
 
-def _numbers(text: str) -> list[int]:
-    return [int(n) for n in _NUMBER.findall(text)]
-
-
-def _blank(text: str) -> str:
-    return _NUMBER.sub("#", text)
-
-
-def _equal(a, b) -> bool:
-    return type(a) is type(b) and a == b
-
-
-def _close(x, y) -> bool:
+def _close(x: Any, y: Any) -> bool:
     if isinstance(x, int) and isinstance(y, int):
         return x == y
     return math.isclose(x, y, rel_tol=1e-12, abs_tol=0.0) and (isinstance(y, float) or float(x).is_integer())
-
-
-def config_names(program: Program) -> list[str]:
-    """Config fields that occur in a program, in order of first use."""
-    names: dict[str, None] = {}
-    for graph in program.callees_first():
-        for node in graph:
-            types = node.type if isinstance(node.type, tuple) else (node.type,)
-            values = [*node.attrs.values(), *(t.shape for t in types)]
-            names.update(dict.fromkeys(n for v in values for n in sorted(names_of(v)) if n.startswith("config.")))
-    return list(names)

@@ -52,8 +52,8 @@ def make_plan(source: Source, program: Program, captured: Captured, twinned: Twi
     small = _tiny(names, twinned)
     for path, (name, array) in _constants(program, set(names.values())).items():
         fields.append(Field(f"{CONSTANT}{path}", name, array.tolist(), _doc(name, array.tolist())))
-        if twinned.program is not None and path in twinned.program.constants:
-            small[f"{CONSTANT}{path}"] = twinned.program.constants[path].tolist()
+        if twinned.programs and path in twinned.programs[0].constants:
+            small[f"{CONSTANT}{path}"] = twinned.programs[0].constants[path].tolist()
     return Plan(
         package=source.name,
         prefix=_prefix(source),

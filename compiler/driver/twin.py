@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -20,7 +21,7 @@ from hf2khc.capture.frontend import Captured, capture
 from hf2khc.capture.inputs import input_spec, sample_inputs
 from hf2khc.capture.twin import twin_config
 from hf2khc.diagnostics import ConversionError, fail
-from hf2khc.driver.config_fields import paired_fields
+from hf2khc.driver.config_fields import common_fields
 from hf2khc.driver.depth import depth_fields
 from hf2khc.ir.evaluate import keras_evaluators
 from hf2khc.ir.float64 import float64
@@ -37,17 +38,17 @@ class Twinned:
     """What the twin's process found.
 
     Args:
-        program: the twin at the keras level; None where the model has no twin.
+        programs: the twins at the keras level, the validated one first; a model may have none.
         reason: why it has none.
-        fields: `config.FIELD` to the real value and the twin's.
+        fields: `config.FIELD` to the real value and each twin's.
         depth: the config field behind the length of each list of layers.
         constants: not in the checkpoint: arrays by absolute path.
         errors: largest error of each pass in float64, relative to the largest magnitude of the output.
     """
 
-    program: Program | None
+    programs: tuple[Program, ...]
     reason: str = ""
-    fields: Mapping[str, tuple[object, object]] = field(default_factory=dict)
+    fields: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     depth: Mapping[str, str] = field(default_factory=dict)
     errors: Mapping[str, float] = field(default_factory=dict)
 
@@ -112,13 +113,22 @@ def compile_twin(
     errors: dict[str, float] = {}
     check = _Validation(captured, errors) if validated else None
     with float64():
-        stages = lower(captured.program, check)
+        programs = [_last(lower(captured.program, check))]
+    # One number may fit an expression by chance in one twin; in a second one, made from the first, hardly.
+    second = twin_config(twin.config, model_class, captured.spec)
+    if second.changed:
+        programs.append(_last(lower(capture(second.config, model_class).program)))
+    configs = [config, twin.config, second.config][: len(programs) + 1]
     return Twinned(
-        list(stages.values())[-1],
-        fields=paired_fields(config, twin.config),
+        tuple(programs),
+        fields=common_fields(configs),
         depth=depth_fields(config, model_class, lengths),
         errors=errors,
     )
+
+
+def _last(stages: dict[str, Program]) -> Program:
+    return list(stages.values())[-1]
 
 
 class _Validation:
