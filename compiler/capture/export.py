@@ -81,9 +81,11 @@ def _dynamic_shapes(model: PreTrainedModel, spec: tuple[Input, ...], kind: str) 
         symbol: Dim(symbol, min=2, max=longest) if longest and symbol.endswith("seq") else Dim(symbol, min=2)
         for symbol in symbols(spec)
     }
-    choose = {"named": named.get, "auto": lambda symbol: Dim.AUTO, "static": lambda symbol: Dim.STATIC}[kind]
+    others: dict[str, Any] = {"auto": Dim.AUTO, "static": Dim.STATIC}
     return {
-        entry.name: {axis: choose(size) for axis, size in enumerate(entry.shape) if isinstance(size, str)}
+        entry.name: {
+            axis: others.get(kind, named[size]) for axis, size in enumerate(entry.shape) if isinstance(size, str)
+        }
         for entry in spec
     }
 

@@ -15,7 +15,7 @@ from hf2khc.capture.schema import flatten_call
 from hf2khc.capture.symbols import Symbols
 from hf2khc.diagnostics import ConversionError, fail
 from hf2khc.ir.graph import Graph, Loc, Node, Program, join
-from hf2khc.ir.types import Tensor, Type
+from hf2khc.ir.types import Tensor, Type, tensors
 
 # Identities in an inference trace: they alias their argument. Left in, an aliased residual leaks out of a norm as a
 # second result once the module hierarchy is recovered.
@@ -141,7 +141,11 @@ class _Importer:
     def type(self, value) -> Type:
         """The IR type of a traced value."""
         if isinstance(value, tuple | list):
-            return tuple(t for t in (self.type(v) for v in value if isinstance(v, torch.Tensor)))
+            return tuple(self.tensor(v) for v in value if isinstance(v, torch.Tensor))
+        return self.tensor(value)
+
+    def tensor(self, value: torch.Tensor) -> Tensor:
+        """The IR type of one traced tensor."""
         dtype = str(value.dtype).removeprefix("torch.")
         return Tensor(dtype, tuple(self.symbols.dim(size) for size in value.shape))
 
@@ -161,8 +165,8 @@ class _Importer:
 def _owners(model: torch.nn.Module) -> dict[str, str]:
     """The first name of each parameter that has several (tied weights), by the others."""
     first: dict[int, str] = {}
-    tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
-    return {name: first.setdefault(id(tensor), name) for name, tensor in tensors}
+    named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    return {name: first.setdefault(id(tensor), name) for name, tensor in named}
 
 
 class _Scope:
@@ -201,10 +205,10 @@ class _Scope:
         values = [value for a in node.args if isinstance(value := self._operand(a), str)]
         callee = self.importer.graphs[graph] = self._with_leaves(self.importer.graphs[graph], values)
         operands = tuple(value for value in values if not value.startswith("@"))
-        types = tuple(callee[name].tensor if name else None for name in callee.outputs)
+        types = tuple(callee[name].tensor for name in callee.outputs)
         attrs = {"graph": graph, "path": re.sub(r"@\d+", "", node.target)}
         name = self._name(node, node.target.rsplit(".", 1)[-1])
-        type_ = types if len(types) > 1 else types[0]
+        type_: Type = types if len(types) > 1 else types[0]
         self._put(node, Node(name, "call", operands, attrs, type_, None, _origin(node)))
         results = self.importer.results[graph]
         if len(results) > 1:
@@ -212,10 +216,10 @@ class _Scope:
 
     def _results(self, call: str, results: list[object]) -> list[object]:
         """What each result of a call stands for: an `item` yet to be made, the call itself, or a size."""
-        tensors = sum(isinstance(result, str) for result in results)
+        count = sum(isinstance(result, str) for result in results)
         numbers = itertools.count()
         return [
-            result if not isinstance(result, str) else call if tensors == 1 else _Item(call, next(numbers))
+            result if not isinstance(result, str) else call if count == 1 else _Item(call, next(numbers))
             for result in results
         ]
 
@@ -254,7 +258,7 @@ class _Scope:
         if not isinstance(held, _Item):
             self.values[node] = held
             return
-        types = self.nodes[held.source].type
+        types = tensors(self.nodes[held.source].type)
         name = self._name(node, f"{held.source}_{held.index}")
         attrs = {"index": held.index}
         self._put(node, Node(name, "item", (held.source,), attrs, types[held.index], self._loc(node), _origin(node)))

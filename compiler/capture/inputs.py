@@ -112,9 +112,8 @@ def _special_ids(config: PreTrainedConfig) -> Iterator[int]:
     for part in configs(config):
         for name, value in part.to_dict().items():
             if name.endswith(("_token_id", "_token_index", "_token_ids")):
-                yield from (
-                    token for token in np.ravel(value if value is not None else []) if isinstance(token, np.integer)
-                )
+                tokens = np.ravel(value if value is not None else [])
+                yield from (int(token) for token in tokens if isinstance(token, np.integer))
 
 
 def _image_input(config: PreTrainedConfig) -> Input:
@@ -207,7 +206,8 @@ def sample_inputs(
 def _sample(entry: Input, shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
     kind, *bounds = entry.fill
     if kind == "randint":
-        return random.integers(*bounds, size=shape).astype(entry.dtype)
+        low, high = bounds
+        return random.integers(low, high, size=shape).astype(entry.dtype)
     if kind == "normal":
         return random.standard_normal(shape).astype(entry.dtype)
     return np.ones(shape, entry.dtype)

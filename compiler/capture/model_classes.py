@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import transformers
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -62,7 +63,7 @@ def _task_class(task: str) -> type:
     raise fail("unknown-task", f"{task!r} is no task", hint="tasks: " + ", ".join(tasks()))
 
 
-def _auto_model(config: PreTrainedConfig, auto: type, code: Path | None) -> type:
+def _auto_model(config: PreTrainedConfig, auto: Any, code: Path | None) -> type:
     reference = (getattr(config, "auto_map", None) or {}).get(auto.__name__)
     if reference and code is not None:
         return get_class_from_dynamic_module(reference, str(code))

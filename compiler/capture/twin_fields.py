@@ -101,7 +101,8 @@ class Proposer:
 
     def groups(self) -> list[list[dict[str, Any]]]:
         """Fields that change together, each group as alternatives `{path: value}`, the best first."""
-        groups, done = [], set()
+        groups: list[list[dict[str, Any]]] = []
+        done: set[str] = set()
         for part in dict.fromkeys(field.part for field in self.fields):
             here = [field for field in self.fields if field.part == part]
             for group in (self._attention(here), self._image(here)):

@@ -12,6 +12,7 @@ from hf2khc.driver.config_fields import flat_fields
 from hf2khc.driver.twin import Twinned
 from hf2khc.ir.expr import Expr, names_of
 from hf2khc.ir.graph import Graph, Node, Program, join
+from hf2khc.ir.outline import class_prefix
 from hf2khc.ir.types import tensors
 from hf2khc.passes.keras.vocabulary import (
     ENCODER_INPUT_NAMES,
@@ -56,7 +57,7 @@ def make_plan(source: Source, program: Program, captured: Captured, twinned: Twi
             small[f"{CONSTANT}{path}"] = twinned.programs[0].constants[path].tolist()
     return Plan(
         package=source.name,
-        prefix=_prefix(source),
+        prefix=_prefix(source, program),
         program=program,
         fields=tuple(fields),
         inputs={node.name: (_input_name(node.name, captured.spec), _dtype(node)) for node in program.main.inputs},
@@ -107,7 +108,11 @@ def _symbolic(node: Node, plan: Plan) -> list[object]:
     return shape
 
 
-def _prefix(source: Source) -> str:
+def _prefix(source: Source, program: Program) -> str:
+    """The package's name in CamelCase, spelt as the model's classes spell it where they do."""
+    common = class_prefix(program)
+    if common.lower() == source.name.replace("_", ""):
+        return common
     return "".join(part.capitalize() for part in source.name.split("_"))
 
 
@@ -116,12 +121,12 @@ def _dtype(node: Node) -> str:
 
 
 def _input_name(name: str, spec: tuple[Input, ...]) -> str:
-    words = INPUT_NAMES | (ENCODER_INPUT_NAMES if any(e.name == "decoder_input_ids" for e in spec) else {})
+    words = {**INPUT_NAMES, **(ENCODER_INPUT_NAMES if any(e.name == "decoder_input_ids" for e in spec) else {})}
     return words.get(name, name)
 
 
 def _output_names(paths: tuple[str, ...]) -> list[str]:
-    words = OUTPUT_NAMES | (ENCODER_OUTPUT_NAMES if "encoder_last_hidden_state" in paths else {})
+    words = {**OUTPUT_NAMES, **(ENCODER_OUTPUT_NAMES if "encoder_last_hidden_state" in paths else {})}
     return [words.get(path, re.sub(r"\W", "_", path)) for path in paths]
 
 

@@ -46,10 +46,11 @@ class LayerArguments:
 def layer_arguments(op: str) -> LayerArguments | None:
     """The class, constructor and call arguments of a `layers.*` op; `None` if Keras has no such layer."""
     keras = keras_on_torch()
-    layer: Any = getattr(keras.layers, op.partition(".")[2], None)
-    if not (isinstance(layer, type) and issubclass(layer, keras.layers.Layer)):
+    found = getattr(keras.layers, op.partition(".")[2], None)
+    if not (isinstance(found, type) and issubclass(found, keras.layers.Layer)):
         return None
-    constructor = frozenset(_named(layer.__init__)) | _BASE_LAYER
+    layer: Any = found
+    constructor = frozenset(_named(layer)) | _BASE_LAYER
     return LayerArguments(layer, constructor, frozenset(_named(layer.call)) - constructor)
 
 

@@ -4,7 +4,7 @@ import ast
 import functools
 import math
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 _BINARY = {
@@ -16,7 +16,15 @@ _BINARY = {
     ast.Mod: operator.mod,
     ast.Pow: operator.pow,
 }
-_FUNCTIONS = {"max": max, "min": min, "ceil": math.ceil, "int": int, "sqrt": math.sqrt, "abs": abs, "round": round}
+_FUNCTIONS: dict[str, Callable] = {
+    "max": max,
+    "min": min,
+    "ceil": math.ceil,
+    "int": int,
+    "sqrt": math.sqrt,
+    "abs": abs,
+    "round": round,
+}
 
 # Two bindings of every symbol; expressions that agree at both are taken as equal.
 _PRIMES = (10007, 10009, 10037, 10039, 10061, 10067, 10069, 10079, 10091, 10093, 10099, 10103)
@@ -57,7 +65,7 @@ class Expr:
         """
         return _evaluate(_parsed(self.text), env)
 
-    def substitute(self, mapping: Mapping[str, "int | float | str | Expr"]):
+    def substitute(self, mapping: Mapping[str, object]):
         """The expression with names replaced; a number where none is left."""
         tree = _Substitute({k: _parsed(str(v)) for k, v in mapping.items()}).visit(ast.parse(self.text, mode="eval"))
         return simplify(ast.unparse(tree.body))

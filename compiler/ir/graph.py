@@ -4,6 +4,7 @@ import functools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import Any
 
 import networkx as nx
 import numpy as np
@@ -42,7 +43,7 @@ class Node:
     name: str
     op: str
     operands: tuple[str | None, ...] = ()
-    attrs: Mapping[str, object] = field(default_factory=dict)
+    attrs: Mapping[str, Any] = field(default_factory=dict)
     type: Type = ()
     loc: Loc | None = None
     origin: frozenset[str] = frozenset()
@@ -248,7 +249,11 @@ def _follow(redirect: Mapping[str, str], name: str) -> str:
 
 def _substitute_type(type_: Type, mapping: Mapping[str, object]) -> Type:
     if isinstance(type_, tuple):
-        return tuple(_substitute_type(t, mapping) for t in type_)
+        return tuple(_substitute_tensor(t, mapping) for t in type_)
+    return _substitute_tensor(type_, mapping)
+
+
+def _substitute_tensor(type_: Tensor, mapping: Mapping[str, object]) -> Tensor:
     if not type_.symbols & mapping.keys():
         return type_
     return Tensor(type_.dtype, tuple(substitute(dim, mapping) for dim in type_.shape))

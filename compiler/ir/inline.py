@@ -35,7 +35,7 @@ def _inlined(graph: Graph, done: dict[str, Graph], chosen: Callable[[Graph, Node
 def _body(callee: Graph, call: Node, taken: dict[str, Node], root: bool) -> tuple[dict[str, Node], list[str]]:
     """The callee's nodes under names free in the caller, and the names of its results there."""
     callee = callee.substituted({p: call.attrs[p] for p in callee.parameters})
-    names = dict(zip((node.name for node in callee.inputs), call.operands, strict=True))
+    names: dict[str, str] = dict(zip((node.name for node in callee.inputs), call.used, strict=True))
     body: dict[str, Node] = {}
     for node in callee:
         if node.op == "input":

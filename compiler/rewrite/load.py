@@ -3,6 +3,7 @@
 import functools
 import importlib.resources
 from collections.abc import Sequence
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 import lark
@@ -29,13 +30,13 @@ from hf2khc.rewrite.pattern import (
 _WORDS = {"true": True, "false": False, "none": None, "inf": float("inf")}
 
 
-def load_rules(path: str | Path) -> tuple[Rule, ...]:
+def load_rules(path: Path | Traversable) -> tuple[Rule, ...]:
     """The rules of a file, in order.
 
     Raises:
         ConversionError: syntax errors, unbound variables, unknown ops, keywords or guards, with file:line:column.
     """
-    return parse_rules(Path(path).read_text(), Path(path).name)
+    return parse_rules(path.read_text(), path.name)
 
 
 def parse_rules(text: str, file: str = "<rules>") -> tuple[Rule, ...]:

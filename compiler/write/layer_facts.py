@@ -3,6 +3,7 @@
 import functools
 import inspect
 from collections.abc import Mapping
+from typing import Any
 
 from hf2khc.diagnostics import fail
 from hf2khc.ir.float64 import keras_on_torch
@@ -11,7 +12,7 @@ _NO_DEFAULT = inspect.Parameter.empty
 
 
 @functools.lru_cache(maxsize=256)
-def layer_type(op: str) -> type:
+def layer_type(op: str) -> Any:
     """The class behind `layers.X`.
 
     Raises:
@@ -26,7 +27,7 @@ def layer_type(op: str) -> type:
 @functools.lru_cache(maxsize=256)
 def constructor_defaults(op: str) -> Mapping[str, object]:
     """Defaults of a layer's constructor by argument, `inspect.Parameter.empty` for a required one."""
-    parameters = list(inspect.signature(layer_type(op).__init__).parameters.values())[1:]
+    parameters = list(inspect.signature(layer_type(op)).parameters.values())
     named = {p.name: p.default for p in parameters if p.kind is not p.VAR_KEYWORD}
     return {**named, "name": None, "dtype": None, "trainable": True}
 

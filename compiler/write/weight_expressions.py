@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from hf2khc.diagnostics import fail
 from hf2khc.ir.expr import evaluate
@@ -92,12 +93,11 @@ class _Text:
         text = self.of(node.used[0])
         starts, sizes = [], []
         for axis, item in enumerate(_full_key(evaluate(node.attrs["key"], self.env), len(shape))):
-            start, stop, step = item.indices(shape[axis]) if isinstance(item, slice) else (item % shape[axis], None, 1)
-            if step != 1:
-                text = f"take({text}, {list(range(start, stop, step))}, {axis})"
-            whole = step != 1
-            starts.append(0 if whole else start)
-            sizes.append(len(range(start, stop, step)) if stop is not None else 1)
+            taken = range(shape[axis])[item] if isinstance(item, slice) else range(item % shape[axis], shape[axis])[:1]
+            if taken.step != 1:
+                text = f"take({text}, {list(taken)}, {axis})"
+            starts.append(taken.start if taken.step == 1 else 0)
+            sizes.append(len(taken))
         before = [s if start or s != n else n for s, start, n in zip(sizes, starts, shape, strict=True)]
         if any(starts) or before != shape:
             text = f"slice({text}, {tuple(starts)}, {tuple(sizes)})"
@@ -111,11 +111,10 @@ class _Text:
         return [int(str(evaluate(dim, self.env))) for dim in type_.shape]
 
 
-def _full_key(key, rank: int) -> list:
+def _full_key(key: Any, rank: int) -> list:
     """One slice or index per axis: the ellipsis spelled out, new axes left out (the result's shape has them)."""
     items = key if isinstance(key, tuple) and (not key or key[0] != "slice") else (key,)
-    items = [item for item in items if item not in (None, "newaxis")]
-    parts = [slice(*item[1:]) if isinstance(item, tuple) else item for item in items]
+    parts = [slice(*item[1:]) if isinstance(item, tuple) else item for item in items if item not in (None, "newaxis")]
     marks = [i for i, part in enumerate(parts) if part == "ellipsis"]
     at = marks[0] if marks else len(parts)
     rest = [part for part in parts if part != "ellipsis"]

@@ -81,8 +81,8 @@ def _next(program: Program) -> _Use | None:
     candidates = [(g, layer) for g, layer, parameters in uses if parameters & shared and g != program.entry]
     if not candidates:
         return None
-    graph, layer = max(candidates, key=lambda use: _depth(use[0], sites))
-    return _Use(graph, layer, *sites[graph])
+    name, layer = max(candidates, key=lambda use: _depth(use[0], sites))
+    return _Use(name, layer, *sites[name])
 
 
 def _layers(graph: Graph, path: str) -> Iterator[tuple[Node, frozenset[str]]]:

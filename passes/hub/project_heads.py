@@ -48,7 +48,7 @@ def _to_heads(graph: Graph) -> Graph:
         users = graph.users(dense.name)
         if len(users) != 1 or dense.name in graph.outputs or users[0].op != "ops.reshape":
             continue
-        heads, x = users[0], graph[dense.operands[0]]
+        heads, x = users[0], graph[dense.used[0]]
         if not _splits_last_axis(dense.tensor, heads.tensor):
             continue
         count, width = heads.tensor.shape[2:]
@@ -65,10 +65,10 @@ def _to_heads(graph: Graph) -> Graph:
 def _from_heads(graph: Graph) -> Graph:
     new: list[Node] = []
     for dense in graph.of("layers.Dense"):
-        flat = graph[dense.operands[0]]
-        if flat.op != "ops.reshape" or not _splits_last_axis(flat.tensor, graph[flat.operands[0]].tensor):
+        flat = graph[dense.used[0]]
+        if flat.op != "ops.reshape" or not _splits_last_axis(flat.tensor, graph[flat.used[0]].tensor):
             continue
-        heads = graph[flat.operands[0]]
+        heads = graph[flat.used[0]]
         count, width = heads.tensor.shape[2:]
         units = dense.tensor.shape[-1]
         kernel = _reshaped(graph, dense, 1, f"{dense.name}_kernel", (count, width, units))

@@ -47,7 +47,7 @@ def _convolutions(graph: Graph) -> Graph:
         root, bias = added_bias(graph, conv, weights)
         attrs = {"filters": shape[-1], "kernel_size": shape[:-2], **conv.attrs}
         if channels != shape[-2]:
-            attrs["groups"] = channels // shape[-2]
+            attrs["groups"] = int(str(channels)) // int(str(shape[-2]))
         operands = (x, kernel, bias) if bias else (x, kernel)
         attrs |= {} if bias else {"use_bias": False}
         origin = root.origin | conv.origin | {"recognize_convolution"}

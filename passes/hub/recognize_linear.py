@@ -40,7 +40,7 @@ def _dense(graph: Graph) -> Graph:
     weights = weight_values(graph)
     new = []
     for product in graph.of("ops.matmul"):
-        x, kernel = product.operands
+        x, kernel = product.used
         if x in weights or kernel not in weights or graph[kernel].tensor.rank != 2 or graph[x].tensor.rank < 2:
             continue
         root, bias = added_bias(graph, product, weights)
@@ -55,10 +55,10 @@ def _without_flattening(graph: Graph) -> Graph:
     """`reshape(dense(reshape(x)))` that merges the leading axes and splits them again is `dense(x)`."""
     new, redirect = [], {}
     for dense in graph.of("layers.Dense"):
-        flat = graph[dense.operands[0]]
+        flat = graph[dense.used[0]]
         if flat.op != "ops.reshape" or flat.tensor.rank != 2:
             continue
-        source = graph[flat.operands[0]]
+        source = graph[flat.used[0]]
         backs = graph.users(dense.name)
         shape = (*source.tensor.shape[:-1], dense.tensor.shape[-1])
         if not same(source.tensor.shape[-1], flat.tensor.shape[-1]) or dense.name in graph.outputs:

@@ -135,7 +135,8 @@ class _Sinking:
 
 def _behind(graph: Graph, wanted: set[str], movable: frozenset[str]) -> tuple[list[str], list[str]]:
     """The movable nodes that `wanted` depend on, in order, and the leaves they read."""
-    needed, leaves = set(wanted), set()
+    needed = set(wanted)
+    leaves: set[str] = set()
     for node in reversed(graph.nodes.values()):
         if node.name in needed:
             for operand in node.used:

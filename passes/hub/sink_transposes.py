@@ -72,10 +72,10 @@ class _Sinking:
 
     def _move(self, node: Node) -> bool:
         """Try to put `node` above the transposes of its operands."""
-        due = {self.layout[o][1] for o in node.used} - {None}
+        due = {permutation for o in node.used if (permutation := self.layout[o][1]) is not None}
         if len(due) != 1:
             return False
-        permutation = due.pop()
+        (permutation,) = due
         operands = [o if o is None else self._above(o, permutation, node) for o in node.operands]
         if any(o is None and old is not None for o, old in zip(operands, node.operands, strict=True)):
             return False

@@ -1,7 +1,9 @@
 """Split a Dense layer whose result is only cut into pieces."""
 
+import itertools
+
 from hf2khc.ir.graph import Graph, Node, Program
-from hf2khc.ir.types import Tensor
+from hf2khc.ir.types import Tensor, tensors
 
 
 def split_fused_linear(program: Program) -> Program:
@@ -48,11 +50,9 @@ def _split(graph: Graph) -> Graph:
         items = graph.users(split.name)
         if split.name in graph.outputs or any(item.op != "item" for item in items):
             continue
-        offsets = [0]
-        for part in split.type:  # type: ignore[union-attr]
-            offsets.append(offsets[-1] + part.shape[-1])
+        offsets = [0, *itertools.accumulate(int(str(part.shape[-1])) for part in tensors(split.type))]
         for item in items:
-            index = int(item.attrs["index"])  # type: ignore[call-overload]
+            index = item.attrs["index"]
             new += _piece(graph, dense, item, offsets[index], offsets[index + 1])
     return graph.rewired(new) if new else graph
 
