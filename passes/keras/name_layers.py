@@ -2,6 +2,7 @@
 
 from hf2khc.ir.analysis import weight_values
 from hf2khc.ir.graph import Graph, Node, Program
+from hf2khc.ir.outline import class_prefix
 from hf2khc.passes.keras.vocabulary import GENERIC_NAMES, LAYER_NAMES, snake
 
 _PROJECTIONS = ("layers.Dense", "layers.EinsumDense")
@@ -35,10 +36,11 @@ def name_layers(program: Program) -> Program:
 
         entry MLP
     """
-    return program.map(_named)
+    prefix = class_prefix(program)
+    return program.map(lambda graph: _named(graph, prefix))
 
 
-def _named(graph: Graph) -> Graph:
+def _named(graph: Graph, prefix: str) -> Graph:
     roles = {**_roles(graph), **_stacks(graph)}
     weights = weight_values(graph)
     names: dict[tuple, str] = {}
@@ -49,7 +51,7 @@ def _named(graph: Graph) -> Graph:
             continue
         key = _identity(node, weights)
         if key not in names:
-            wish = roles.get(node.name) or _own_name(graph, node, weights)
+            wish = roles.get(node.name) or _own_name(graph, node, weights, prefix)
             # Loops over one list are one list of layers in the package, too.
             taken = set() if node.op == "loop" else set(names.values())
             names[key] = _unused(wish, _qualified(graph, node, weights), taken)
@@ -68,23 +70,60 @@ def _identity(node: Node, weights: frozenset[str]) -> tuple:
 def _roles(graph: Graph) -> dict[str, str]:
     """Roles of the projections around an attention: the same layer in two roles has none."""
     roles: dict[str, str] = {}
-    attentions = graph.of("ops.dot_product_attention", "hub.attention")
-    if len(attentions) != 1:
+    attended = _attention(graph)
+    if attended is None:
         return roles
-    found = [_projection_before(graph, operand) for operand in attentions[0].operands[:3] if operand]
-    names = [*found, _projection_after(graph, attentions[0])]
+    *operands, result = attended
+    found = [_projection_before(graph, operand) for operand in operands]
+    names = [*found, _projection_after(graph, graph[result])]
     for layer, role in zip(names, ("query", "key", "value", "attention_output"), strict=False):
         if layer and names.count(layer) == 1:
             roles[layer] = role
     return roles
 
 
+def _attention(graph: Graph) -> tuple[str, ...] | None:
+    """Query, key, value and result of the one attention of a graph: Keras's own, or products around a softmax."""
+    found = [(*node.used[:3], node.name) for node in graph.of("ops.dot_product_attention")]
+    for softmax in graph.of("ops.softmax"):
+        scores, product = _product(graph, softmax.name, up=True), _product(graph, softmax.name, up=False)
+        if scores and product and len(product.used) == 2:
+            found.append((*scores.used, product.used[1], product.name))
+    return found[0] if len(found) == 1 else None
+
+
+def _product(graph: Graph, name: str, up: bool) -> Node | None:
+    """The matrix product before or after a softmax, with only operations on the scores between."""
+    node = graph[name]
+    while node.op != "ops.matmul":
+        steps = [graph[node.used[0]]] if up and node.used else [] if up else graph.users(node.name)
+        if len(steps) != 1 or steps[0].level not in ("ops", "layers"):
+            return None
+        node = steps[0]
+    return node
+
+
 def _stacks(graph: Graph) -> dict[str, str]:
     """Repeated layers are the model's transformer layers; several stacks go by what owns them as well."""
     loops = graph.of("loop")
-    if len(loops) == 1:
-        return {loops[0].name: "transformer_layer_{i}"}
-    return {loop.name: "_".join([*_owners(loop), "transformer_layer_{i}"]) for loop in loops}
+    lists = {str(loop.attrs["path"]) for loop in loops}
+    names: dict[str, str] = {}
+    for loop in loops:
+        owners = _owners(loop) if len(lists) > 1 else []
+        name = names[loop.name] = "_".join([*owners, "transformer_layer_{i}"])
+        # A first layer of another kind is one of the layers all the same.
+        for call in graph.of("call"):
+            number = _number(str(call.attrs["path"]), str(loop.attrs["path"]))
+            if number is not None:
+                names[call.name] = name.replace("{i}", number)
+    return names
+
+
+def _number(path: str, pattern: str) -> str | None:
+    """The number that stands for `{i}` in a path."""
+    before, _, after = pattern.partition("{i}")
+    number = path.removeprefix(before).removesuffix(after)
+    return number if number.isdigit() and path == before + number + after else None
 
 
 def _owners(loop: Node) -> list[str]:
@@ -114,11 +153,11 @@ def _projection_after(graph: Graph, node: Node) -> str | None:
             return node.name
 
 
-def _own_name(graph: Graph, node: Node, weights: frozenset[str]) -> str:
+def _own_name(graph: Graph, node: Node, weights: frozenset[str], prefix: str) -> str:
     """The model's own name for the module, in KerasHub's words where there are some."""
     parts = _module_path(graph, node, weights)
     if not parts:
-        return snake(node.attrs["graph"] if node.op == "call" else node.op.partition(".")[2])
+        return snake(str(node.attrs["graph"]).removeprefix(prefix) if node.op == "call" else node.op.partition(".")[2])
     if parts[-1].isdigit():
         return "_".join(parts[-2:])
     if parts[-1] in GENERIC_NAMES and len(parts) > 1:

@@ -5,7 +5,7 @@ import networkx as nx
 from hf2khc.ir.analysis import weight_values
 from hf2khc.ir.expr import names_of
 from hf2khc.ir.graph import LEAVES, Graph, Node, Program
-from hf2khc.ir.outline import outline, unused
+from hf2khc.ir.outline import class_prefix, outline, unused
 from hf2khc.ir.types import tensors
 
 
@@ -42,10 +42,10 @@ def outline_entry(program: Program) -> Program:
 
         entry Model
     """
-    entry = program.main
+    entry, prefix = program.main, class_prefix(program)
     graphs = dict(program.graphs)
     for region in _regions(entry):
-        name = unused(f"{entry.cls}{_role(entry, region)}", graphs)
+        name = unused(f"{prefix}{_role(entry, region)}", graphs)
         entry, layer = outline(entry, region, name)
         graphs[name] = layer
     graphs[entry.name] = entry

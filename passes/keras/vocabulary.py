@@ -7,6 +7,7 @@ LAYER_NAMES: Mapping[str, str] = {
     "wte": "token_embedding",
     "embed_tokens": "token_embedding",
     "word_embeddings": "token_embedding",
+    "shared": "token_embedding",
     "wpe": "position_embedding",
     "position_embeddings": "position_embedding",
     "token_type_embeddings": "segment_embedding",
