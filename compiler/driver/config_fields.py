@@ -1,17 +1,18 @@
 """The numbers of a config, by dotted field."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transformers import PreTrainedConfig
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 
-def flat_fields(config: PreTrainedConfig) -> dict[str, object]:
+def flat_fields(config: "PreTrainedConfig") -> dict[str, object]:
     """Every plain value of a config by dotted field (`text_config.hidden_size`), entries of dictionaries included."""
     return dict(_flat(config.to_dict(), ""))
 
 
-def integer_fields(config: PreTrainedConfig) -> Iterator[tuple[str, int]]:
+def integer_fields(config: "PreTrainedConfig") -> Iterator[tuple[str, int]]:
     """The integers among them."""
     for field, value in flat_fields(config).items():
         if isinstance(value, int) and not isinstance(value, bool):

@@ -3,8 +3,7 @@
 import copy
 import re
 from collections.abc import Mapping
-
-from transformers import PreTrainedConfig, PreTrainedModel
+from typing import TYPE_CHECKING
 
 from hf2khc.capture.build import build_meta
 from hf2khc.capture.truncate import Stack
@@ -13,6 +12,9 @@ from hf2khc.diagnostics import ConversionError, fail
 from hf2khc.driver.config_fields import integer_fields
 from hf2khc.ir.expr import Expr
 from hf2khc.ir.graph import Node, Program
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 
 def with_depth(program: Program, stacks: Mapping[str, Stack], depth: Mapping[str, str]) -> Program:
@@ -61,7 +63,7 @@ def _count(stack: Stack, start: int, field: str | None) -> int | Expr:
 
 
 def depth_fields(
-    config: PreTrainedConfig, model_class: type[PreTrainedModel], stacks: Mapping[str, int]
+    config: "PreTrainedConfig", model_class: "type[PreTrainedModel]", stacks: Mapping[str, int]
 ) -> dict[str, str]:
     """The config field behind the length of each list of layers: one less in the field is one layer less in the list.
 
@@ -78,7 +80,7 @@ def depth_fields(
     return found
 
 
-def _lengths(config: PreTrainedConfig, model_class, field: str, value: int) -> dict[str, int]:
+def _lengths(config: "PreTrainedConfig", model_class, field: str, value: int) -> dict[str, int]:
     shorter = copy.deepcopy(config)
     try:
         set_field(shorter, field, value)

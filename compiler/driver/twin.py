@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from transformers import PreTrainedConfig, PreTrainedModel
 
 from hf2khc.capture.aten import aten_evaluator
 from hf2khc.capture.build import build_meta
@@ -28,6 +27,9 @@ from hf2khc.ir.float64 import float64
 from hf2khc.ir.graph import Program
 from hf2khc.ir.interpret import interpret
 from hf2khc.ir.validate import validate
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 # Passes are compared in float64; what they may differ by is the order of summation.
 TOLERANCE = 1e-10
@@ -76,7 +78,7 @@ class Pending:
 
 @contextmanager
 def start_twin(
-    config: PreTrainedConfig, model_class: type[PreTrainedModel], *, validate: bool = True
+    config: "PreTrainedConfig", model_class: "type[PreTrainedModel]", *, validate: bool = True
 ) -> Iterator[Pending]:
     """Compile the twin of a model in a second process while the block runs; it is ended with the block."""
     with tempfile.TemporaryDirectory(prefix="hf2khc-twin-") as folder:
@@ -96,8 +98,8 @@ def start_twin(
 
 
 def compile_twin(
-    config: PreTrainedConfig,
-    model_class: type[PreTrainedModel],
+    config: "PreTrainedConfig",
+    model_class: "type[PreTrainedModel]",
     lower: Callable[..., dict[str, Program]],
     validated: bool,
 ) -> Twinned:
