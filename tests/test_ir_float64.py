@@ -102,8 +102,8 @@ CASES = {
 }
 # Operations that float bits do not reach, or do not pass through continuously: their dtype alone is looked at.
 STEPS = """all any argmax argmin argsort bincount bitwise_and bitwise_not bitwise_or bitwise_xor ceil count_nonzero
-    digitize empty_like equal fix floor floor_divide greater greater_equal heaviside isclose isfinite isinf isnan less
-    less_equal logical_and logical_not logical_or logical_xor nonzero not_equal one_hot ones_like rint round
+    digitize empty_like equal fix floor floor_divide greater greater_equal heaviside isclose isfinite isin isinf isnan
+    less less_equal logical_and logical_not logical_or logical_xor nonzero not_equal one_hot ones_like rint round
     searchsorted shape sign signbit size trunc zeros_like"""
 MATH = """abs add arccos arcsin arcsinh arctan arctan2 arctanh average celu cos cosh diagonal divide elu erf erfinv exp
     exp2 expm1 gelu glu hard_sigmoid hard_silu hard_tanh leaky_relu log log10 log1p log2 log_sigmoid log_softmax
