@@ -1,0 +1,49 @@
+"""An exported program made ready for the import: without aliases, checks and weights."""
+
+import torch
+
+# Identities in an inference trace: they alias their argument. Left in, an aliased residual leaks out of a norm as a
+# second result once the module hierarchy is recovered.
+_ALIASES = {"aten.alias.default", "aten.contiguous.default", "aten.detach.default", "aten.detach_.default",
+            "aten.lift_fresh_copy.default", "aten.lift_fresh.default", "aten.clone.default"}  # fmt: skip
+_CASTS = {"aten.to.dtype", "aten.to.device", "aten.to.dtype_layout", "aten.to.other", "aten._to_copy.default",
+          "aten.type_as.default"}  # fmt: skip
+_CHECKS = {"aten._assert_tensor_metadata.default", "aten._assert_scalar.default", "aten._assert_async.msg",
+           "aten.sym_constrain_range_for_size.default", "aten.sym_constrain_range.default"}  # fmt: skip
+
+
+def writes(graph: torch.fx.Graph) -> bool:
+    """Whether some op mutates an argument."""
+    return any(
+        isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+        for node in graph.nodes
+        if node.op == "call_function" and str(node.target) not in _ALIASES
+    )
+
+
+def drop_aliases(graph: torch.fx.Graph) -> None:
+    """Remove identities, casts to the same dtype, checks and dead code, in place."""
+    for node in list(graph.nodes):
+        if node.op != "call_function":
+            continue
+        target = str(node.target)
+        if target in _CHECKS:
+            graph.erase_node(node)
+        elif target in _ALIASES or (target in _CASTS and _same_dtype(node)):
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
+    graph.eliminate_dead_code()
+
+
+def _same_dtype(node: torch.fx.Node) -> bool:
+    return node.args[0].meta["val"].dtype == node.meta["val"].dtype
+
+
+def forget_weights(exported: torch.export.ExportedProgram) -> None:
+    """Put shape-only tensors in place of the weights: recovering the hierarchy would copy each of them."""
+    shapes: dict[int, torch.Tensor] = {}
+    for name, tensor in exported.state_dict.items():
+        if id(tensor) not in shapes:
+            empty = torch.empty_like(tensor, device="meta")
+            shapes[id(tensor)] = torch.nn.Parameter(empty, False) if isinstance(tensor, torch.nn.Parameter) else empty
+        exported.state_dict[name] = shapes[id(tensor)]
