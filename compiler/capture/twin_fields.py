@@ -130,6 +130,9 @@ class Proposer:
         main = max(heads, key=lambda f: (not GROUPED.search(f.name), f.value))
         sizes = [f for f in fields if HEAD_DIM.search(f.name) and type(f.value) is int]
         original = {field.path: field.value for field in (*heads, *width, *sizes)}
+        # How many query heads share a key head is a number of the config like any other.
+        grouping = main.value / min(field.value for field in heads)
+        shapes = [shape for shape in HEAD_SHAPES if shape[1] != grouping]
         # A size of its own for a head keeps it apart from width / heads, where the model lets it be free.
         free, derived = (
             sorted(
@@ -137,7 +140,7 @@ class Proposer:
                 key=lambda values: not self.used.isdisjoint(values.values()),
             )
             for options in (
-                [_attention_values(main, heads, width, sizes, *shape, free=free) for shape in HEAD_SHAPES]
+                [_attention_values(main, heads, width, sizes, *shape, free=free) for shape in shapes]
                 for free in (True, False)
             )
         )

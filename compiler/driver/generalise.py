@@ -165,7 +165,7 @@ def _unary(names: list[str], real: bool) -> Iterable[str]:
     for name in names:
         if real:
             yield from (f"{name} ** -0.5", f"sqrt({name})", f"1.0 / {name}", f"-{name}", f"1 - {name}")
-        yield from (f"-{name}", f"{name} - 1", f"{name} + 1", f"{name} + 2", f"{name} // 2", f"-({name} // 2)")
+        yield from (f"-{name}", f"{name} - 1", f"{name} + 1", f"{name} + 2", f"{name} // 2", f"{name} // 2 - 1", f"-({name} // 2)")
         yield from (f"{n} * {name}" for n in (2, 3, 4, 6, 8))
         yield from (f"{name} // {n}" for n in (4, 8))
 
@@ -174,7 +174,8 @@ def _binary(names: list[str], real: bool) -> Iterable[str]:
     for x, y in itertools.permutations(names, 2):
         yield from (f"{x} // {y}", f"-({x} // {y})")
         if real:
-            yield f"({x} // {y}) ** -0.5"
+            # Widths of heads, and the logarithmic buckets of relative positions.
+            yield from (f"({x} // {y}) ** -0.5", f"log({x} / ({y} // 2))", f"log({x} / ({y} // 4))", f"log({x} / {y})")
         else:
             yield from (f"{x} // {y} // 2", f"({x} // {y} + 1) // 2", f"({x} // {y}) ** 2", f"({x} // {y}) ** 2 + 1")
     for x, y in itertools.combinations(names, 2):

@@ -1,6 +1,7 @@
 """Facts about the values of a graph that several passes ask for."""
 
 from hf2khc.ir.graph import Graph, Node, Program, join
+from hf2khc.ir.types import tensors
 
 
 def weight_values(graph: Graph) -> frozenset[str]:
@@ -14,8 +15,9 @@ def weight_values(graph: Graph) -> frozenset[str]:
     return frozenset(name for name, has_parameter in fixed.items() if has_parameter)
 
 
-def _has_symbols(node) -> bool:
-    return any(t.symbols for t in (node.type if isinstance(node.type, tuple) else (node.type,)))
+def _has_symbols(node: Node) -> bool:
+    """Whether a size of the inputs is in the type; sizes that follow from the config are none."""
+    return any(not name.startswith("config.") for t in tensors(node.type) for name in t.symbols)
 
 
 def has_parameters(program: Program) -> dict[str, bool]:

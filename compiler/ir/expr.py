@@ -22,6 +22,7 @@ _FUNCTIONS: dict[str, Callable] = {
     "ceil": math.ceil,
     "int": int,
     "sqrt": math.sqrt,
+    "log": math.log,
     "abs": abs,
     "round": round,
 }
@@ -39,7 +40,7 @@ def _parsed(text: str) -> ast.expr:
 class Expr:
     """An expression in Python syntax, such as `config.hidden_size // config.num_attention_heads`.
 
-    Operators `+ - * / // % **`, functions `max min ceil int sqrt abs round`, and dotted names.
+    Operators `+ - * / // % **`, functions `max min ceil int sqrt log abs round`, and dotted names.
     """
 
     text: str

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from hf2khc.ir.expr import Expr
 
 # Functions of an `Expr` that Python has under another name.
-_MODULES = {"sqrt": "math.sqrt", "ceil": "math.ceil"}
+_MODULES = {"sqrt": "math.sqrt", "log": "math.log", "ceil": "math.ceil"}
 _DYNAMIC = {"max": "ops.maximum", "min": "ops.minimum"}
 
 Resolve = Callable[[str], str]
