@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+from hf2khc.ir.expr import Expr
 from hf2khc.ir.graph import LEAVES, Graph, Node, Program, join
 
 
@@ -23,13 +24,25 @@ def _inlined(graph: Graph, done: dict[str, Graph], chosen: Callable[[Graph, Node
     nodes = dict(graph.nodes)
     redirect: dict[str, str] = {}
     for call in calls:
-        body, results = _body(done[str(call.attrs["graph"])], call, nodes, root)
+        callee = _in_sizes_of(graph, done[str(call.attrs["graph"])], call)
+        body, results = _body(callee, call, nodes, root)
         del nodes[call.name]
         nodes.update(body)
         redirect.update(_results(graph, call, results, nodes))
     return graph.replaced(nodes.values(), outputs=[redirect.get(o, o) for o in graph.outputs]).rewired(
         redirect=redirect
     )
+
+
+def _in_sizes_of(caller: Graph, callee: Graph, call: Node) -> Graph:
+    """The callee in the caller's symbols: what it calls `seq` may be `decoder_seq` there."""
+    sizes: dict[str, object] = {}
+    for node, operand in zip(callee.inputs, call.used, strict=True):
+        for dim, given in zip(node.tensor.shape, caller[operand].tensor.shape, strict=True):
+            if isinstance(dim, Expr) and dim.names == {dim.text}:
+                sizes.setdefault(dim.text, given)
+    changed = {name: size for name, size in sizes.items() if str(size) != name}
+    return callee.substituted(changed) if changed else callee
 
 
 def _body(callee: Graph, call: Node, taken: dict[str, Node], root: bool) -> tuple[dict[str, Node], list[str]]:

@@ -22,7 +22,11 @@ _POINTWISE = frozenset({
     "ops.where", "layers.Dropout",
 })  # fmt: skip
 _LAST_AXIS = frozenset({"layers.Dense", "layers.LayerNormalization", "layers.RMSNormalization"})
-_ONE_AXIS = frozenset({"ops.concatenate", "ops.softmax", "ops.log_softmax", "ops.repeat", "ops.flip", "ops.cumsum"})
+# The axis where none is given; `None` stands for all of them at once.
+_ONE_AXIS = MappingProxyType(
+    {"ops.concatenate": -1, "ops.softmax": -1, "ops.log_softmax": -1}
+    | dict.fromkeys(("ops.repeat", "ops.flip", "ops.cumsum"))
+)
 _REDUCTIONS = frozenset({"ops.mean", "ops.sum", "ops.max", "ops.min", "ops.var", "ops.std"})
 _LAST_AXIS_OPS = frozenset({"ops.rms_normalization", "ops.layer_normalization"})
 
@@ -81,7 +85,7 @@ def _last_axis(node: Node, permutation: Permutation) -> Moved | None:
 
 
 def _one_axis(node: Node, permutation: Permutation) -> Moved | None:
-    axis = node.attrs.get("axis", -1)
+    axis = node.attrs.get("axis", _ONE_AXIS[node.op])
     if not isinstance(axis, int) or node.tensor.rank != len(permutation):
         return None
     return {**node.attrs, "axis": permutation[axis]}, _before(node.tensor, permutation), permutation

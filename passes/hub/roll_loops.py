@@ -172,4 +172,6 @@ def _with_loop(graph: Graph, chain: _Chain) -> Graph:
 
 
 def _per_iteration(values: list):
-    return values[0] if all(v == values[0] and type(v) is type(values[0]) for v in values) else tuple(values)
+    """One value for all iterations, or a tuple with one for each; a tuple always means the latter."""
+    alike = all(v == values[0] and type(v) is type(values[0]) for v in values)
+    return values[0] if alike and not isinstance(values[0], tuple) else tuple(values)

@@ -60,7 +60,8 @@ def outline_rotary(program: Program) -> Program:
             layer, operands = _layer(graph, node)
             text = format_graph(layer)
             if text not in made:
-                made[text] = layer.replaced(name=unused(f"{prefix}{layer.name}", program.graphs), cls="")
+                taken = {*program.graphs, *(other.name for other in made.values())}
+                made[text] = layer.replaced(name=unused(f"{prefix}{layer.name}", taken), cls="")
             attrs = {"graph": made[text].name, "path": ""}
             calls.append(
                 replace(node, op="call", operands=operands, attrs=attrs, origin=node.origin | {"outline_rotary"})
@@ -74,12 +75,12 @@ def _layer(graph: Graph, node: Node) -> tuple[Graph, tuple[str, ...]]:
     x, cos, sin = map(graph.__getitem__, node.used)
     copied, leaves = _tables(graph, (cos.name, sin.name))
     given = [leaf for leaf in leaves if leaf.op != "const"]
-    inputs = Node("inputs", "input", type=_any_heads(x.tensor), origin=x.origin)
+    taken = {n.name for n in (*copied, *leaves)}
+    inputs = Node(unused("inputs", taken), "input", type=_any_heads(x.tensor), origin=x.origin)
     nodes = [inputs, *(Node(g.name, "input", type=g.type, origin=g.origin) for g in given)]
     nodes += [leaf for leaf in leaves if leaf.op == "const"] + copied
-    nodes += _rotation(inputs, cos, sin, node)
-    name = "RotaryEmbedding"
-    return Graph(name, nodes, ["outputs"]), (x.name, *(g.name for g in given))
+    nodes += _rotation(inputs, cos, sin, node, taken)
+    return Graph("RotaryEmbedding", nodes, [nodes[-1].name]), (x.name, *(g.name for g in given))
 
 
 def _tables(graph: Graph, wanted: tuple[str, ...]) -> tuple[list[Node], list[Node]]:
@@ -101,29 +102,30 @@ def _any_heads(type_: Tensor) -> Tensor:
     return Tensor(type_.dtype, (*type_.shape[:2], _HEADS, type_.shape[3]))
 
 
-def _rotation(inputs: Node, cos: Node, sin: Node, root: Node) -> list[Node]:
-    """`x * cos + rotate_half(x) * sin`."""
+def _rotation(inputs: Node, cos: Node, sin: Node, root: Node, taken: set[str]) -> list[Node]:
+    """`x * cos + rotate_half(x) * sin`, under names that are free."""
     width = inputs.tensor.shape[3]
     assert isinstance(width, int)
     whole, half = inputs.tensor, Tensor(inputs.tensor.dtype, (*inputs.tensor.shape[:3], width // 2))
+    made: list[Node] = []
 
-    def add(name: str, op: str, operands: tuple[str, ...], type_: Tensor, **attrs: object) -> Node:
-        return Node(name, op, operands, attrs, type_, root.loc, root.origin)
+    def add(name: str, op: str, operands: tuple[str, ...], type_: Tensor, **attrs: object) -> str:
+        name = unused(name, {inputs.name, *taken, *(n.name for n in made)})
+        made.append(Node(name, op, operands, attrs, type_, root.loc, root.origin))
+        return name
 
-    def table(node: Node, name: str) -> Node:
+    def table(node: Node) -> str:
         batch, seq, size = node.tensor.shape
-        return add(name, "ops.expand_dims", (node.name,), Tensor(node.tensor.dtype, (batch, seq, 1, size)), axis=2)
+        type_ = Tensor(node.tensor.dtype, (batch, seq, 1, size))
+        return add(f"{node.name}_1", "ops.expand_dims", (node.name,), type_, axis=2)
 
-    x, slices = inputs.name, ("slice", None, width // 2, None)
-    cosine, sine = table(cos, f"{cos.name}_1"), table(sin, f"{sin.name}_1")
-    return [
-        add("first", "ops.get_item", (x,), half, key=("ellipsis", slices)),
-        add("second", "ops.get_item", (x,), half, key=("ellipsis", ("slice", width // 2, None, None))),
-        add("negative", "ops.negative", ("second",), half),
-        add("rotated", "ops.concatenate", ("negative", "first"), whole, axis=-1),
-        cosine,
-        sine,
-        add("kept", "ops.multiply", (x, cosine.name), whole),
-        add("turned", "ops.multiply", ("rotated", sine.name), whole),
-        add("outputs", "ops.add", ("kept", "turned"), whole),
-    ]
+    x, before, behind = inputs.name, ("slice", None, width // 2, None), ("slice", width // 2, None, None)
+    first = add("first", "ops.get_item", (x,), half, key=("ellipsis", before))
+    second = add("second", "ops.get_item", (x,), half, key=("ellipsis", behind))
+    negative = add("negative", "ops.negative", (second,), half)
+    rotated = add("rotated", "ops.concatenate", (negative, first), whole, axis=-1)
+    cosine, sine = table(cos), table(sin)
+    kept = add("kept", "ops.multiply", (x, cosine), whole)
+    turned = add("turned", "ops.multiply", (rotated, sine), whole)
+    add("outputs", "ops.add", (kept, turned), whole)
+    return made
