@@ -25,12 +25,14 @@ class CheckpointNames:
         stored: how each parameter and persistent buffer comes from tensors of the file, by its path in the model;
             tied ones all have their common source.
         aliases: path of the parameter that holds the values, by path of each one tied to it.
+        repeats: the tensor whose values another one of the file repeats, by name of the one that repeats them.
         unused: reason, by name of each tensor of the file that nothing uses.
         absent: reason, by path of each buffer that the file does not have and need not have.
     """
 
     stored: dict[str, FileOperation] = field(default_factory=dict)
     aliases: dict[str, str] = field(default_factory=dict)
+    repeats: dict[str, str] = field(default_factory=dict)
     unused: dict[str, str] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
 
@@ -169,7 +171,7 @@ def _alias(names: CheckpointNames, path: str, source: str) -> None:
     names.stored[path] = names.stored[source]
     names.aliases[path] = source
     for name in former.tensors if former is not None and former != names.stored[source] else ():
-        names.unused[name] = f"holds the same as {names.stored[source].tensors[0]}, to which it is tied"
+        names.repeats[name] = names.stored[source].tensors[0]
 
 
 def _check_equal(first: str, second: str, tensors: Mapping[str, FileTensor], names: CheckpointNames) -> None:

@@ -1,6 +1,6 @@
 """The weights of a package: made where there are none, named as in the file, mapped, and moved into the preset."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from hf2khc.capture.checkpoint_names import CheckpointNames, checkpoint_names
 from hf2khc.capture.random_weights import materialise
 from hf2khc.capture.source import Source
 from hf2khc.weights.checkpoint import Checkpoint
-from hf2khc.weights.rows import NotConsumed, Origin, Row, WeightMap, bind_rows, write_weight_map
+from hf2khc.weights.rows import Alias, NotConsumed, Origin, Row, WeightMap, bind_rows, write_weight_map
 from hf2khc.weights.transfer import TransferStats, transfer
 from hf2khc.weights.transform import output_shape
 from hf2khc.write.plan import Plan
@@ -83,7 +83,7 @@ def fill(source: Source, plan: Plan, directory: Path, *, weights: bool) -> Fille
     if source.directory is None:
         weight_map = WeightMap(_shaped(bind_rows(rows, *_planned(source))))
     else:
-        weight_map = _bound(source, source.directory, rows)
+        weight_map = bound_map(source, source.directory, rows)
     write_weight_map(directory / WEIGHT_MAP_FILE, weight_map)
     stats = transfer(directory, weight_map, source.directory, constants, weights=weights)
     return Filled(source, weight_map, stats)
@@ -111,20 +111,26 @@ def _keras_dtype(dtypes: Sequence[str]) -> str:
     return "float32" if any("float" in dtype for dtype in dtypes) else dtypes[0]
 
 
-def _bound(source: Source, directory: Path, rows: Sequence[Row]) -> WeightMap:
+def bound_map(source: Source, directory: Path, rows: Sequence[Row]) -> WeightMap:
+    """The map of a package with a checkpoint: every tensor of it is consumed, an alias, or listed with the reason.
+
+    Raises:
+        ConversionError: weights that do not fit the config, or a row without a tensor.
+    """
     names = checkpoint_names(build_meta(source.config, source.model_class), read_checkpoint(directory))
     origins = {path: Origin(stored.tensors, stored.transform) for path, stored in names.stored.items()}
     bound = _shaped(bind_rows(rows, origins, Checkpoint(directory)))
-    return WeightMap(bound, (), tuple(_not_consumed(source, names, bound)))
+    consumed = {name for row in bound for name in row.hf}
+    aliases = tuple(Alias(name, of) for name, of in names.repeats.items() if of in consumed)
+    return WeightMap(bound, aliases, tuple(_not_consumed(source, names, consumed | {alias.hf for alias in aliases})))
 
 
-def _not_consumed(source: Source, names: CheckpointNames, rows: Iterable[Row]) -> Iterable[NotConsumed]:
-    consumed = {name for row in rows for name in row.hf}
+def _not_consumed(source: Source, names: CheckpointNames, taken: Collection[str]) -> Iterable[NotConsumed]:
     for name, reason in names.unused.items():
-        if name not in consumed:
+        if name not in taken:
             yield NotConsumed(name, reason)
     stored = {name for operation in names.stored.values() for name in operation.tensors}
-    for name in sorted(stored - consumed - names.unused.keys()):
+    for name in sorted((stored | names.repeats.keys()) - taken - names.unused.keys()):
         yield NotConsumed(name, f"no output of {source.model_class.__name__} depends on it")
 
 
