@@ -1,7 +1,7 @@
 """What the command line prints on stdout."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
@@ -9,7 +9,10 @@ from rich.table import Table
 
 from hf2khc.check.proof import OutputError
 from hf2khc.driver.convert import Conversion
-from hf2khc.driver.report import ERROR_COLUMNS, NUMBER_COLUMNS, READABLE_FILE, error_cells, worst
+from hf2khc.driver.report import ERROR_COLUMNS, NUMBER_COLUMNS, READABLE_FILE, counted, error_cells, worst
+
+if TYPE_CHECKING:
+    from hf2khc.driver.inspection import NearMiss
 
 ERRORS_NOTE = """\
 Errors are relative to the largest magnitude of transformers' output in float64; `transformers` is its own error in
@@ -33,13 +36,18 @@ def sources(files: Mapping[str, str]) -> str:
 
 def explanation(compiled: Any) -> str:
     """What was recognised per layer, the nearest misses of the rules, and the residue."""
-    idioms = [(layer, name, str(count)) for layer, found in compiled.idioms.items() for name, count in found.items()]
     parts = {
-        "Recognised, by layer": columns(idioms),
-        "Nearest misses": "\n".join(str(miss) for miss in compiled.misses),
+        "Recognised, by layer": columns([(layer, counted(found)) for layer, found in compiled.idioms.items()]),
+        "Nearest misses: what a rule found where it fitted in part": "\n".join(map(_miss, compiled.misses)),
         "Residue: operations outside every idiom": columns([(op, str(n)) for op, n in compiled.residue.items()]),
     }
     return "\n\n".join(f"{title}\n{body or '(none)'}" for title, body in parts.items()) + "\n"
+
+
+def _miss(miss: "NearMiss") -> str:
+    place = f" ({miss.place})" if miss.place else ""
+    head = f"{miss.rule}: {miss.depth} operations fit in {miss.graph}{place}"
+    return "\n    ".join(filter(None, (head, miss.value, miss.reason)))
 
 
 def summary(conversion: Conversion, console: Console | None = None) -> None:
@@ -50,10 +58,7 @@ def summary(conversion: Conversion, console: Console | None = None) -> None:
     report = conversion.report
     if report.errors:
         console.print(_error_table(report.errors))
-        console.print(
-            "Errors are relative to the largest magnitude of transformers' output in float64; `transformers` is"
-        )
-        console.print("its own error in float32. Of each output the case that comes nearest to its bound.\n")
+        console.print(f"{ERRORS_NOTE}\n")
     verdict = {
         True: "The proof holds: both models compute the same function.",
         None: "Not proved: the check was skipped.",

@@ -165,7 +165,8 @@ def _unary(names: list[str], real: bool) -> Iterable[str]:
     for name in names:
         if real:
             yield from (f"{name} ** -0.5", f"sqrt({name})", f"1.0 / {name}", f"-{name}", f"1 - {name}")
-        yield from (f"-{name}", f"{name} - 1", f"{name} + 1", f"{name} + 2", f"{name} // 2", f"{name} // 2 - 1", f"-({name} // 2)")
+        yield from (f"-{name}", f"{name} - 1", f"{name} + 1", f"{name} + 2")
+        yield from (f"{name} // 2", f"{name} // 2 - 1", f"-({name} // 2)")
         yield from (f"{n} * {name}" for n in (2, 3, 4, 6, 8))
         yield from (f"{name} // {n}" for n in (4, 8))
 

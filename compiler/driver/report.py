@@ -107,8 +107,9 @@ def _summary(report: Report) -> str:
         None: "The proof was skipped; nothing is claimed about the numbers.",
     }[report.proved]
     if report.config_generalises:
-        return verdict + "\nThe classes are right at other configs too, not only at this one."
-    return "\n".join([verdict, "The classes are held to this config:", *(f"- {reason}" for reason in report.reasons)])
+        return f"{verdict}\n\nBuilt at another config, the package computes what transformers computes there, too."
+    reasons = [f"- {reason}" for reason in report.reasons]
+    return "\n".join([verdict, "", "The package is known to be right at this config only:", "", *reasons])
 
 
 def _fields(title: str, values: Mapping[str, Any]) -> str:
@@ -138,8 +139,13 @@ def error_cells(row: OutputError) -> tuple[str, ...]:
 
 
 def _idioms(report: Report) -> str:
-    rows = [(layer, name, str(count)) for layer, found in report.idioms.items() for name, count in found.items()]
-    return "## Idioms recognised\n\n" + table(("layer", "idiom", "count"), rows) if rows else ""
+    rows = [(layer, counted(found)) for layer, found in report.idioms.items()]
+    return "## Idioms recognised\n\n" + table(("layer", "idioms"), rows) if rows else ""
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """`4 EinsumDense, Dropout`: names with how often each occurs."""
+    return ", ".join(name if count == 1 else f"{count} {name}" for name, count in counts.items())
 
 
 def _validation(validation: Mapping[str, float]) -> str:
