@@ -65,14 +65,16 @@ def serve(work: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     Path(f"{path}.result").write_text(json.dumps(result), encoding="utf-8")
 
 
-def hide_tensorflow() -> None:
-    """Keep keras and keras_hub from importing tensorflow under jax and torch; call before they are imported.
+def hide_other_backends() -> None:
+    """Keep keras and keras_hub from importing backends that do not run; call before they are imported.
 
-    They use it for tokenizers and data sets alone, and it costs 600 MB and seconds in every process.
+    Keras itself imports jax where it is installed, for a callback; keras_hub imports tensorflow, for tokenizers and
+    data sets. That costs 100 and 600 MB, and seconds, in every process.
     """
-    if os.environ.get("KERAS_BACKEND") in ("jax", "torch"):
-        for name in ("tensorflow", "tensorflow_text"):
-            sys.modules.setdefault(name, None)  # type: ignore[arg-type]
+    backend = os.environ.get("KERAS_BACKEND")
+    hidden = {"jax": ("tensorflow", "tensorflow_text"), "torch": ("tensorflow", "tensorflow_text", "jax")}
+    for name in hidden.get(str(backend), ()):
+        sys.modules.setdefault(name, None)  # type: ignore[arg-type]
 
 
 def peak_memory() -> int:

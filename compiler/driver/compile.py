@@ -7,9 +7,10 @@ from hf2khc.capture.frontend import Captured, capture
 from hf2khc.capture.source import Source
 from hf2khc.driver.depth import with_depth
 from hf2khc.driver.generalise import Generalised, generalise
-from hf2khc.driver.inspection import idioms, residue
+from hf2khc.driver.inspection import NearMiss, idioms, nearest_misses, residue
 from hf2khc.driver.naming import make_plan, make_signature
-from hf2khc.driver.twin import Twinned, start_twin
+from hf2khc.driver.twin import Twinned
+from hf2khc.driver.twin_worker import TwinWorker
 from hf2khc.ir.graph import Program
 from hf2khc.ir.verify import verify
 from hf2khc.passes.pipeline import PIPELINE
@@ -29,7 +30,7 @@ class Compiled:
         captured: the traced model: its inputs, the sizes of the trace, the layers that were cut.
         generalises: why the package does not follow the config in some place; empty where it does everywhere.
         validation: largest error of each pass on the twin in float64, by stage name; empty without validation.
-        misses: nearest misses of the rules.
+        twin: what the twin's process found, for building the package at its config.
     """
 
     plan: Plan
@@ -38,7 +39,7 @@ class Compiled:
     captured: Captured
     generalises: tuple[str, ...] = ()
     validation: Mapping[str, float] = field(default_factory=dict)
-    misses: tuple[object, ...] = ()
+    twin: Twinned | None = None
 
     @property
     def program(self) -> Program:
@@ -55,32 +56,40 @@ class Compiled:
         """How often each operation outside every idiom is printed."""
         return residue(self.program)
 
+    @property
+    def misses(self) -> tuple[NearMiss, ...]:
+        """Where each rule that recognises an idiom came nearest to fitting without doing so."""
+        return nearest_misses(self.stages)
 
-def compile_model(source: Source, *, validate: bool = True, on_stage: OnStage = lambda stage: None) -> Compiled:
+
+def compile_model(
+    source: Source, twin: TwinWorker, *, validate: bool = True, on_stage: OnStage = lambda stage: None
+) -> Compiled:
     """Trace a model, lower it, and express its sizes by its config.
 
     Args:
         source: the model.
+        twin: the process that compiles the twin meanwhile, not used yet.
         validate: interpret the twin in float64 before and after every pass.
         on_stage: told the name of each stage as it begins.
 
     Raises:
         ConversionError: the model cannot be traced or lowered, or a pass changes what it computes.
     """
-    with start_twin(source.config, source.model_class, validate=validate) as twin:
-        on_stage("capture")
-        captured = capture(source.config, source.model_class)
-        on_stage("passes")
-        stages = lower(captured.program)
-        on_stage("validate")
-        twinned = twin.result()
+    twin.submit(source.config, source.model_class, validate)
+    on_stage("capture")
+    captured = capture(source.config, source.model_class)
+    on_stage("passes")
+    stages = lower(captured.program)
+    on_stage("validate")
+    twinned = twin.result()
     on_stage("generalise")
     last = list(stages.values())[-1]
     result = _generalised(source, last, twinned)
     program = with_depth(result.program, captured.stacks, twinned.depth)
     plan = make_plan(source, program, captured, twinned)
     stages["generalise"] = program
-    return Compiled(plan, make_signature(plan, captured), stages, captured, result.reasons, twinned.errors)
+    return Compiled(plan, make_signature(plan, captured), stages, captured, result.reasons, twinned.errors, twinned)
 
 
 def _generalised(source: Source, program: Program, twinned: Twinned) -> Generalised:

@@ -12,6 +12,7 @@ from hf2khc.diagnostics import ConversionError, Diagnostic, fail
 from hf2khc.driver.package import staged
 from hf2khc.driver.report import ERROR_COLUMNS, Report, error_cells, worst, write_report
 from hf2khc.driver.stages import StageEvent, StageTimer
+from hf2khc.driver.twin_worker import TwinWorker
 from hf2khc.package import import_package
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 OnEvent = Callable[[StageEvent], None]
 MOST_DIAGNOSTICS = 5
+NOT_TRIED = ("not tried: the package was not proved",)
 SCRATCH = ".random-weights-"
 
 
@@ -81,7 +83,7 @@ def convert(
     Raises:
         ConversionError: anything that keeps the package from being right; `output` is then as it was before.
     """
-    with StageTimer(on_event) as stages, _destination(output, overwrite) as staging:
+    with StageTimer(on_event) as stages, _destination(output, overwrite) as staging, TwinWorker() as twin:
         stages("open")
         # torch, transformers and keras come in here: a wrong output folder is refused before that.
         from hf2khc.capture.source import open_source
@@ -94,22 +96,25 @@ def convert(
         from hf2khc.driver.describe import describe
         from hf2khc.driver.fill import fill, with_weights
         from hf2khc.driver.layout import lay_out
+        from hf2khc.driver.other_config import other_config
         from hf2khc.driver.proof import prove_package
 
-        compiled = compile_model(source, validate=True, on_stage=stages)
+        compiled = compile_model(source, twin, validate=True, on_stage=stages)
         stages("write")
         sources = lay_out(compiled.plan, compiled.signature, staging)
         with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=staging) as scratch:
             stages("weights")
             weighted = with_weights(source, Path(scratch), seed) if weights else source
             filled = fill(weighted, compiled.plan, staging, weights=weights)
-            proof = None
+            proof, reasons = None, compiled.generalises or NOT_TRIED
             if check and weights:
                 stages("check")
                 proof = prove_package(staging, weighted, compiled, backends, seed)
                 _require(proof)
+                stages("other config")
+                reasons = other_config(staging, source, compiled, seed)
         stages.end()
-        report = describe(source, compiled, filled, proof, stages.records, seed)
+        report = describe(source, compiled, filled, proof, reasons, stages.records, seed)
         write_report(report, staging)
     directory = None if output is None else Path(output)
     return Conversion(directory, compiled, sources, compiled.signature, filled.weight_map, report)
@@ -129,7 +134,7 @@ def compile_only(
     Raises:
         ConversionError: anything that keeps the model from being compiled.
     """
-    with StageTimer(on_event) as stages:
+    with StageTimer(on_event) as stages, TwinWorker() as twin:
         stages("open")
         from hf2khc.capture.source import open_source
 
@@ -139,7 +144,7 @@ def compile_only(
         )  # fmt: skip
         from hf2khc.driver.compile import compile_model
 
-        return compile_model(source, validate=True, on_stage=stages)
+        return compile_model(source, twin, validate=True, on_stage=stages)
 
 
 def load(directory: str | Path) -> "Model":

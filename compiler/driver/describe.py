@@ -21,7 +21,13 @@ _NO_SIZES = ("_name_or_path", "chunk_size_feed_forward", "dtype", "model_type", 
 
 
 def describe(
-    source: Source, compiled: "Compiled", filled: Filled, proof: Proof | None, stages: Sequence[StageRecord], seed: int
+    source: Source,
+    compiled: "Compiled",
+    filled: Filled,
+    proof: Proof | None,
+    reasons: Sequence[str],
+    stages: Sequence[StageRecord],
+    seed: int,
 ) -> Report:
     """The report.
 
@@ -30,6 +36,7 @@ def describe(
         compiled: the passes' result.
         filled: the weights.
         proof: None when it was skipped.
+        reasons: why the package is not known to be right at another config; empty where it is.
         stages: what was timed so far.
         seed: of random weights.
     """
@@ -45,8 +52,8 @@ def describe(
         parameters={"transformers": compiled.captured.parameters, "keras": stats.parameters},
         idioms=compiled.idioms,
         residue=compiled.residue,
-        config_generalises=not compiled.generalises,
-        reasons=compiled.generalises,
+        config_generalises=not reasons,
+        reasons=tuple(reasons),
         notes=compiled.captured.notes,
         validation=compiled.validation,
         errors=proof.rows if proof is not None else (),

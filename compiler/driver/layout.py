@@ -21,13 +21,23 @@ def lay_out(plan: Plan, signature: Mapping[str, Any], directory: Path) -> dict[s
         ConversionError: where the program cannot be written.
     """
     sources = {f"{plan.package}/{name}": text for name, text in write_package(plan).items()}
+    _write(directory, sources)
+    write_preset(plan, signature, directory)
+    return sources
+
+
+def write_preset(plan: Plan, signature: Mapping[str, Any], directory: Path) -> None:
+    """Writes `signature.json` and `preset/config.json` into `directory`."""
     preset = json.dumps(backbone_config(plan), indent=4)
     signed = json.dumps(signature, indent=2, ensure_ascii=False)
-    for name, text in {**sources, SIGNATURE_FILE: f"{signed}\n", "preset/config.json": preset}.items():
+    _write(directory, {SIGNATURE_FILE: f"{signed}\n", "preset/config.json": preset})
+
+
+def _write(directory: Path, texts: Mapping[str, str]) -> None:
+    for name, text in texts.items():
         path = directory / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(text, encoding="utf-8")
-    return sources
 
 
 def backbone_config(plan: Plan) -> dict[str, Any]:

@@ -1,15 +1,8 @@
-"""The twin: the same model at small sizes, compiled in a process of its own with every pass validated."""
+"""The twin: the same model at small sizes, compiled with every pass validated, in the process of `twin_process.py`."""
 
-import os
-import pickle
-import subprocess
-import sys
-import tempfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +12,6 @@ from hf2khc.capture.build import build_meta
 from hf2khc.capture.frontend import Captured, capture
 from hf2khc.capture.inputs import input_spec, sample_inputs
 from hf2khc.capture.twin import twin_config
-from hf2khc.diagnostics import ConversionError, fail
 from hf2khc.driver.config_fields import common_fields
 from hf2khc.driver.depth import depth_fields
 from hf2khc.ir.evaluate import keras_evaluators
@@ -46,6 +38,7 @@ class Twinned:
         depth: the config field behind the length of each list of layers.
         constants: not in the checkpoint: arrays by absolute path.
         errors: largest error of each pass in float64, relative to the largest magnitude of the output.
+        config: of the last twin.
     """
 
     programs: tuple[Program, ...]
@@ -53,48 +46,12 @@ class Twinned:
     fields: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     depth: Mapping[str, str] = field(default_factory=dict)
     errors: Mapping[str, float] = field(default_factory=dict)
+    config: "PreTrainedConfig | None" = None
 
-
-class Pending:
-    """A twin that is being compiled."""
-
-    def __init__(self, process: subprocess.Popen, answer: Path):
-        self.process, self.answer = process, answer
-
-    def result(self) -> Twinned:
-        """Wait for the twin.
-
-        Raises:
-            ConversionError: a pass changed what the twin computes, or the process died.
-        """
-        _, errors = self.process.communicate()
-        if not self.answer.exists():
-            raise fail("twin", "the process that validates the passes died", excerpt=errors[-2000:])
-        answer = pickle.loads(self.answer.read_bytes())
-        if isinstance(answer, ConversionError):
-            raise answer
-        return answer
-
-
-@contextmanager
-def start_twin(
-    config: "PreTrainedConfig", model_class: "type[PreTrainedModel]", *, validate: bool = True
-) -> Iterator[Pending]:
-    """Compile the twin of a model in a second process while the block runs; it is ended with the block."""
-    with tempfile.TemporaryDirectory(prefix="hf2khc-twin-") as folder:
-        job, answer = Path(folder, "job"), Path(folder, "answer")
-        job.write_bytes(pickle.dumps((config, model_class, validate)))
-        command = [sys.executable, "-m", "hf2khc.driver.twin_process", str(job), str(answer)]
-        # The arrays of a twin are tiny: a second thread costs far more than it saves, above all beside other work.
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
-        )
-        try:
-            yield Pending(process, answer)
-        finally:
-            process.kill()
-            process.wait()
+    @property
+    def constants(self) -> Mapping[str, np.ndarray]:
+        """The constants of the last twin, which `config` belongs to."""
+        return self.programs[-1].constants if self.programs else {}
 
 
 def compile_twin(
@@ -126,6 +83,7 @@ def compile_twin(
         fields=common_fields(configs),
         depth=depth_fields(config, model_class, lengths),
         errors=errors,
+        config=configs[-1],
     )
 
 

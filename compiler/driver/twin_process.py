@@ -1,28 +1,38 @@
-"""The twin's process: `python -m hf2khc.driver.twin_process JOB ANSWER`, both pickles."""
+"""The twin's process: `python -m hf2khc.driver.twin_process FOLDER`, where the pickles `job` and `answer` lie.
+
+It imports first and then waits for a line on stdin: the job is there. An end of stdin without one means that nobody
+waits any more.
+"""
 
 import os
 import pickle
 import sys
 from pathlib import Path
 
+from hf2khc.process import hide_other_backends
+
 os.environ["KERAS_BACKEND"] = "torch"
 
 
-def main(job: str, answer: str) -> None:
+def main(folder: str) -> None:
+    hide_other_backends()
     # keras reads its backend when it is first imported.
     from hf2khc.diagnostics import ConversionError
     from hf2khc.driver.compile import lower
     from hf2khc.driver.twin import compile_twin
 
-    config, model_class, validated = pickle.loads(Path(job).read_bytes())
+    Path(folder, "ready").touch()
+    if not sys.stdin.readline():
+        return
+    config, model_class, validated = pickle.loads(Path(folder, "job").read_bytes())
     result: object
     try:
         result = compile_twin(config, model_class, lower, validated)
     except ConversionError as error:
         result = error
-    partial = Path(answer + ".part")
+    partial = Path(folder, "answer.part")
     partial.write_bytes(pickle.dumps(result))
-    partial.rename(answer)
+    partial.rename(Path(folder, "answer"))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,83 @@
+"""Whether a package is right at another config: its classes built for a second model of the type, and proved on it."""
+
+import copy
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf2khc.capture.build import build_meta
+from hf2khc.capture.frontend import Captured
+from hf2khc.capture.inputs import input_spec, trace_sizes
+from hf2khc.capture.source import Source
+from hf2khc.capture.twin_fields import set_field
+from hf2khc.diagnostics import ConversionError
+from hf2khc.driver.config_fields import flat_fields
+from hf2khc.driver.fill import fill, with_weights
+from hf2khc.driver.layout import write_preset
+from hf2khc.driver.naming import make_signature
+from hf2khc.driver.proof import prove_package
+from hf2khc.write.plan import CONSTANT, Plan
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+    from hf2khc.driver.compile import Compiled
+
+BACKEND = "torch"
+
+
+def other_config(directory: Path, source: Source, compiled: "Compiled", seed: int = 0) -> tuple[str, ...]:
+    """Build the package's classes at another width, depth, vocabulary and epsilon, and prove them there.
+
+    Args:
+        directory: the package.
+        source: the model it was made from.
+        compiled: what it was written from.
+        seed: of the other model's random weights and inputs.
+
+    Returns:
+        why the package is not right there; empty where it is.
+    """
+    if compiled.generalises or compiled.twin is None:
+        return compiled.generalises or ("the model has no twin",)
+    config = _deeper(compiled.twin.config, compiled.twin.depth)
+    plan = _at(compiled.plan, config, compiled)
+    captured = _captured(compiled.captured, source, config)
+    signature = make_signature(plan, captured)
+    with tempfile.TemporaryDirectory(prefix="hf2khc-config-") as folder:
+        package = Path(folder, "package")
+        shutil.copytree(directory / plan.package, package / plan.package)
+        write_preset(plan, signature, package)
+        try:
+            other = with_weights(replace(source, config=config, directory=None, live=None), Path(folder, "model"), seed)
+            fill(other, plan, package, weights=True)
+            there = replace(compiled, plan=plan, signature=signature, captured=captured)
+            proof = prove_package(package, other, there, (BACKEND,), seed)
+        except ConversionError as error:
+            return tuple(d.render() for d in error.diagnostics)
+    return tuple(d.render() for d in proof.diagnostics) if not proof.holds else ()
+
+
+def _deeper(config: "PreTrainedConfig", depth: Any) -> "PreTrainedConfig":
+    """The twin with three layers of everything: one more than a loop needs."""
+    config = copy.deepcopy(config)
+    for field in depth.values():
+        set_field(config, field.removeprefix("config."), 3)
+    return config
+
+
+def _at(plan: Plan, config: "PreTrainedConfig", compiled: "Compiled") -> Plan:
+    """The plan with the values of another config; what is printed does not depend on them."""
+    values = {f"config.{name}": value for name, value in flat_fields(config).items()}
+    constants = compiled.twin.constants if compiled.twin else {}
+    values |= {f"{CONSTANT}{path}": array.tolist() for path, array in constants.items()}
+    fields = tuple(replace(field, value=values.get(field.source, field.value)) for field in plan.fields)
+    return replace(plan, fields=fields, program=replace(plan.program, constants=constants))
+
+
+def _captured(captured: Captured, source: Source, config: "PreTrainedConfig") -> Captured:
+    model = build_meta(config, source.model_class)
+    spec = input_spec(model)
+    return replace(captured, spec=spec, sizes=trace_sizes(model, spec))
