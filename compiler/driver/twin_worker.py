@@ -1,0 +1,74 @@
+"""The second process, where the twin is compiled: started early, so that both processes import at the same time."""
+
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from hf2khc.diagnostics import ConversionError, fail
+
+if TYPE_CHECKING:
+    from hf2khc.driver.twin import Twinned
+
+
+class TwinWorker:
+    """A process that imports what a twin needs and waits for a job; a context manager that ends it with its block.
+
+    This module imports neither torch nor keras: the process is to start before they are imported here.
+    """
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="hf2khc-twin-")
+        self._path = Path(self._folder.name)
+        # The arrays of a twin are tiny: a second thread costs far more than it saves, above all beside other work.
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "hf2khc.driver.twin_process", self._folder.name]
+        with (self._path / "log").open("wb") as log:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=log, env=environment
+            )
+
+    def wait_until_ready(self) -> None:
+        """Wait until everything is imported; only a measurement needs that."""
+        while self._process.poll() is None and not (self._path / "ready").exists():
+            time.sleep(0.02)
+
+    def submit(self, *job: Any) -> None:
+        """Hand over the arguments of `compile_twin`: config, class, and whether to validate."""
+        (self._path / "job").write_bytes(pickle.dumps(job))
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):  # it died: `result` says so
+            self._process.stdin.write(b"go\n")
+            self._process.stdin.close()
+
+    def result(self) -> "Twinned":
+        """Wait for the twin.
+
+        Raises:
+            ConversionError: a pass changed what the twin computes, or the process died.
+        """
+        self._process.wait()
+        answer = self._path / "answer"
+        if not answer.exists():
+            log = (self._path / "log").read_text(errors="replace")
+            raise fail("twin", "the process that validates the passes died", excerpt=log[-2000:])
+        found = pickle.loads(answer.read_bytes())
+        if isinstance(found, ConversionError):
+            raise found
+        return found
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        with suppress(OSError):
+            if self._process.stdin is not None:
+                self._process.stdin.close()
+        self._folder.cleanup()
