@@ -85,7 +85,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Puts the program above in the place of what the passes give; the test may set `mutate` or `error`."""
     settings: dict[str, Any] = {"mutate": ("", ""), "error": None}
 
-    def compile_model(source: Source, *, validate: bool, on_stage: Any) -> SimpleNamespace:
+    def compile_model(source: Source, twin: object, *, validate: bool, on_stage: Any) -> SimpleNamespace:
         on_stage("passes")
         if settings["error"] is not None:
             raise settings["error"]

@@ -10,9 +10,9 @@ from hf2khc.check.cases import load_arrays, save_arrays
 from hf2khc.check.proof import Run
 from hf2khc.check.signature import package_inputs, package_outputs
 from hf2khc.package import broken_package, import_package
-from hf2khc.process import hide_tensorflow, peak_memory, serve
+from hf2khc.process import hide_other_backends, peak_memory, serve
 
-hide_tensorflow()
+hide_other_backends()
 import keras  # noqa: E402
 import keras_hub  # noqa: E402
 
