@@ -41,12 +41,15 @@ def _measure(what: str, model: str, overrides: dict[str, Any]) -> float:
     from hf2khc.capture.source import open_source
     from hf2khc.capture.truncate import truncate
     from hf2khc.driver.compile import compile_model
+    from hf2khc.driver.twin_worker import TwinWorker
 
     source = open_source(model, random_init=True, overrides=overrides)
     if what == COMPILE:
-        began = time.perf_counter()
-        compile_model(source, validate=False)
-        return time.perf_counter() - began
+        with TwinWorker() as twin:
+            twin.wait_until_ready()
+            began = time.perf_counter()
+            compile_model(source, twin, validate=False)
+            return time.perf_counter() - began
     module = build_meta(source.config, source.model_class)
     if what == EXPORT_CUT:
         truncate(module)
