@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from hf2khc.cli import verify
 from hf2khc.cli.options import parse_options
 from hf2khc.diagnostics import ConversionError, Diagnostic
 
@@ -39,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(words: Sequence[str]) -> int:
+    if words[:1] == [verify.COMMAND]:
+        return verify.run(words[1:])
     options = parse_options(words)
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)

@@ -26,6 +26,7 @@ examples:
                                                     a model type at a config of your own, with random weights
   hf2khc gpt2 --random-init --emit-source           print the Keras source, write nothing
   hf2khc gpt2 --random-init --emit-ir=all           print the program after every pass, for debugging
+  hf2khc verify gpt2_keras                          a package against KerasHub's contract: LoRA, int8, saving, ...
   hf2khc ./my-checkpoint --explain                  what was recognised, what nearly was, what was left over
 
 Without -o the package is written to ./MODEL-keras. The exit code is 0 only if the proof holds; 1 means that nothing was

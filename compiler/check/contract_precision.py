@@ -1,0 +1,65 @@
+"""Mixed precision: variables in float32, everything that flows between layers in the compute dtype."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+from hf2khc.check.contract_subject import Subject, difference, outputs
+from hf2khc.check.contract_verdict import Broken, require
+
+POLICY = "mixed_bfloat16"
+COMPUTE, VARIABLE = "bfloat16", "float32"
+
+
+def mixed_precision(subject: Subject) -> str:
+    """Under `mixed_bfloat16` every layer returns bfloat16, and the outputs are finite."""
+    model, inputs = subject.build(dtype=POLICY), subject.inputs()
+    require(_other_policies(model), "layers do not take the policy")
+    promoted: dict[str, str] = {}
+    for layer in model._flatten_layers(include_self=False):
+        if not isinstance(layer, keras.layers.InputLayer):
+            layer.call = _watched(layer, layer.call, promoted)
+    tensors = {name: keras.ops.convert_to_tensor(array) for name, array in inputs.items()}
+    values = keras.tree.flatten(model(tensors))
+    require((f"{path}: returns {dtype}" for path, dtype in promoted.items()), "layers leave the compute dtype")
+    wrong = [v.dtype for v in values if _is_float(v) and keras.backend.standardize_dtype(v.dtype) != COMPUTE]
+    if wrong:
+        raise Broken(f"outputs are {wrong[0]}, not {COMPUTE}")
+    return _error(subject, model, inputs)
+
+
+def _other_policies(model: Any) -> list[str]:
+    """Layers of another policy and weights of another dtype; a softmax may stay in float32."""
+    faults = []
+    for layer in model._flatten_layers(include_self=False):
+        exempt = isinstance(layer, keras.layers.Softmax | keras.layers.InputLayer)
+        if not exempt and (layer.compute_dtype, layer.variable_dtype) != (COMPUTE, VARIABLE):
+            faults.append(f"{layer.path}: computes in {layer.compute_dtype}")
+    faults += [f"{w.path}: is {w.dtype}" for w in model.weights if _is_float(w) and str(w.dtype) != VARIABLE]
+    return faults
+
+
+def _watched(layer: Any, call: Callable[..., Any], promoted: dict[str, str]) -> Callable[..., Any]:
+    """The layer's call, noting where it returns floating values of another dtype."""
+
+    def wrapped(*arguments: Any, **keywords: Any) -> Any:
+        value = call(*arguments, **keywords)
+        for part in keras.tree.flatten(value):
+            if part is not None and _is_float(part) and keras.backend.standardize_dtype(part.dtype) != COMPUTE:
+                promoted.setdefault(layer.path, keras.backend.standardize_dtype(part.dtype))
+        return value
+
+    return wrapped
+
+
+def _is_float(value: Any) -> bool:
+    return keras.backend.is_float_dtype(keras.backend.standardize_dtype(value.dtype))
+
+
+def _error(subject: Subject, mixed: Any, inputs: dict[str, np.ndarray]) -> str:
+    found = outputs(mixed, inputs)
+    if not all(np.isfinite(array).all() for array in found):
+        raise Broken("outputs are not finite")
+    return f"every layer returns {COMPUTE}; {difference(outputs(subject.model, inputs), found):.1e} from float32"

@@ -1,0 +1,41 @@
+"""Quantization: int8 in every layer that can hold it, and no kernel outside such layers."""
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from hf2khc.check.contract_subject import Subject, difference, outputs
+from hf2khc.check.contract_verdict import Broken, Skipped, require
+
+# What Keras quantizes: it asks for the exact class.
+_QUANTIZED = (keras.layers.Dense, keras.layers.EinsumDense, keras.layers.Embedding, keras.layers.ReversibleEmbedding)
+
+
+def quantization(subject: Subject) -> str:
+    """`quantize("int8")` touches every projection and embedding, and the outputs stay finite."""
+    model, inputs = subject.build(), subject.inputs()
+    require(_raw_kernels(model), "kernels outside Keras's own layers are never quantized")
+    layers = [layer for layer in model._flatten_layers() if isinstance(layer, _QUANTIZED)]
+    if not layers:
+        raise Skipped("no layer can be quantized")
+    exact = outputs(model, inputs)
+    require((f"{layer.path}: a {type(layer).__name__}" for layer in layers if type(layer) not in _QUANTIZED),
+            "subclasses are never quantized")  # fmt: skip
+    model.quantize("int8")
+    require((f"{layer.path}: not quantized" for layer in layers if layer.quantization_mode != "int8"),
+            "quantize passes over layers")  # fmt: skip
+    found = outputs(model, inputs)
+    if not all(np.isfinite(array).all() for array in found):
+        raise Broken("outputs are not finite")
+    return f"all {len(layers)} projections and embeddings; {difference(exact, found):.1e} from float32"
+
+
+def _raw_kernels(model: Any) -> list[str]:
+    """Weights with more than one axis of size above 1 that a layer of the package owns itself."""
+    faults = []
+    for layer in model._flatten_layers(include_self=False):
+        if not type(layer).__module__.startswith("keras."):
+            own = [*layer._trainable_variables, *layer._non_trainable_variables]
+            faults += [f"{w.path}: shape {tuple(w.shape)}" for w in own if sum(size > 1 for size in w.shape) > 1]
+    return faults

@@ -1,0 +1,75 @@
+"""Running: any batch and length, compiled inference and training."""
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from hf2khc.check.contract_subject import Subject, difference, outputs
+from hf2khc.check.contract_verdict import Broken, require
+
+# Another order of summation, no more: float32 keeps 7 digits.
+_ROUNDING = 1e-5
+_LENGTHS = (1, 3, 6)
+
+
+def lengths(subject: Subject) -> str:
+    """The model takes any batch and length; a row's outputs do not depend on the other rows."""
+    model = subject.model
+    free = any(subject.free_axes.values())
+    for length in _LENGTHS if free else (None,):
+        inputs = subject.inputs(3, length)
+        together = outputs(model, inputs)
+        require(_shape_faults(model, inputs, together), f"compute_output_shape is wrong at length {length}")
+        for row in range(3):
+            alone = outputs(model, {name: array[row : row + 1] for name, array in inputs.items()})
+            error = difference([array[row : row + 1] for array in together], alone)
+            if error > _ROUNDING:
+                raise Broken(f"row {row} of a batch of 3 at length {length} alone is off by {error:.1e}")
+    return f"lengths {', '.join(map(str, _LENGTHS))}, batches 1 and 3" if free else "batches 1 and 3, fixed sizes"
+
+
+def _shape_faults(model: Any, inputs: dict[str, np.ndarray], found: list[np.ndarray]) -> list[str]:
+    shapes = model.compute_output_shape({name: array.shape for name, array in inputs.items()})
+    pairs = zip([array.shape for array in found], map(tuple, _flat_shapes(shapes)), strict=True)
+    return [f"{model.name}: {actual}, said to be {said}" for actual, said in pairs if not _fits(actual, said)]
+
+
+def _flat_shapes(shapes: Any) -> list[Any]:
+    if isinstance(shapes, dict):
+        return [shapes[name] for name in sorted(shapes)]
+    return [shapes]
+
+
+def _fits(actual: tuple[int, ...], said: tuple[int | None, ...]) -> bool:
+    return len(actual) == len(said) and all(s in (a, None) for a, s in zip(actual, said, strict=True))
+
+
+def compiled(subject: Subject) -> str:
+    """`predict` gives what a call gives, and `fit` changes every trainable weight that bears on an output."""
+    jit = keras.backend.backend() != "torch"  # KerasHub runs torch uncompiled, too
+    model, inputs = subject.build(), subject.inputs()
+    eager = outputs(model, inputs)
+    model.compile(optimizer=keras.optimizers.SGD(0.01), loss="mse", jit_compile=jit)
+    predicted = [np.asarray(a) for a in keras.tree.flatten(model.predict(inputs, verbose=0))]
+    error = difference(eager, predicted)
+    if error > _ROUNDING:
+        raise Broken(f"predict is off by {error:.1e} from a call")
+    before = [keras.ops.convert_to_numpy(w.value) for w in model.trainable_weights]
+    loss = model.fit(inputs, targets(model, inputs), batch_size=len(eager[0]), verbose=0).history["loss"][0]
+    if not np.isfinite(loss):
+        raise Broken(f"the loss is {loss}")
+    changed = [not np.array_equal(b, keras.ops.convert_to_numpy(w.value))
+               for b, w in zip(before, model.trainable_weights, strict=True)]  # fmt: skip
+    still = [w.path for w, moved in zip(model.trainable_weights, changed, strict=True) if not moved]
+    if not any(changed):
+        raise Broken("a training step changes nothing", still)
+    rest = f"; unchanged: {', '.join(still)}" if still else ""
+    return f"jit_compile={jit}, predict within {error:.0e}, {sum(changed)} of {len(changed)} weights trained{rest}"
+
+
+def targets(model: Any, inputs: dict[str, np.ndarray]) -> Any:
+    """Random targets in the structure of the model's outputs."""
+    random = np.random.default_rng(1)
+    value = model({name: keras.ops.convert_to_tensor(array) for name, array in inputs.items()})
+    return keras.tree.map_structure(lambda v: random.standard_normal(tuple(v.shape)).astype("float32"), value)

@@ -1,0 +1,161 @@
+"""The model that the contract is checked on: its class, its arguments, its inputs."""
+
+import importlib
+import json
+import unittest
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import keras
+import numpy as np
+
+from hf2khc.diagnostics import fail
+from hf2khc.package import broken_package, import_package
+
+SMALL = 2_000_000
+_BATCH = 2
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is checked.
+
+    Args:
+        directory: the package.
+        module: its imported folder.
+        cls: the Backbone class.
+        arguments: constructor arguments, without `dtype`.
+        template: input arrays by name, as the package's own test has them.
+        description: the config that is checked, for the report.
+    """
+
+    directory: Path
+    module: ModuleType
+    cls: type
+    arguments: Mapping[str, Any]
+    template: Mapping[str, np.ndarray]
+    description: str
+
+    def build(self, seed: int = 0, **arguments: Any) -> Any:
+        """A new model whose weights depend on the seed alone, and none of which is 0 or 1 throughout as fresh ones are.
+
+        Args:
+            seed: of the weights.
+            **arguments: of the constructor, beside those of the config.
+        """
+        keras.utils.set_random_seed(seed)
+        model = self.cls(**{**self.arguments, **arguments})
+        random = np.random.default_rng(seed)
+        for weight in model.weights:
+            if keras.backend.standardize_dtype(weight.dtype) in ("float32", "float64", "bfloat16", "float16"):
+                value = keras.ops.convert_to_numpy(keras.ops.cast(weight.value, "float32"))
+                weight.assign(value + 0.02 * random.standard_normal(value.shape).astype("float32"))
+        return model
+
+    @cached_property
+    def model(self) -> Any:
+        """One model for all checks that leave it as it is."""
+        return self.build()
+
+    def inputs(self, batch: int = _BATCH, length: int | None = None, seed: int = 0) -> dict[str, np.ndarray]:
+        """Random inputs; the mask of the last row ends with padding.
+
+        Args:
+            batch: number of rows.
+            length: size of every axis whose size is free; None for that of the package's test.
+            seed: of the numbers.
+        """
+        random = np.random.default_rng(seed)
+        free = self.free_axes
+        found = {}
+        for name, array in self.template.items():
+            shape = [batch, *array.shape[1:]]
+            for axis in free[name]:
+                shape[axis] = length or shape[axis]
+            found[name] = self._values(name, array, tuple(shape), random)
+        return found
+
+    @cached_property
+    def free_axes(self) -> dict[str, tuple[int, ...]]:
+        """For every input its axes beside the batch that may have any size."""
+        specs = {tensor.name: tensor.shape for tensor in self.model.inputs}
+        return {
+            name: tuple(axis for axis, size in enumerate(specs[name]) if axis and size is None)
+            for name in self.template
+        }
+
+    def _values(self, name: str, like: np.ndarray, shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
+        if like.dtype.kind == "f":
+            return random.standard_normal(shape).astype(like.dtype)
+        if name.endswith("mask"):
+            mask = np.ones(shape, like.dtype)
+            mask[-1, max(1, shape[-1] - 1) :] = 0
+            return mask
+        limit = self.arguments.get("vocabulary_size") if name.endswith("token_ids") else None
+        return random.integers(0, limit or int(like.max(initial=0)) + 1, shape).astype(like.dtype)
+
+
+def subject_of(directory: Path) -> Subject:
+    """What to check of a package: its preset's config where that is small, else the config of its own test.
+
+    Raises:
+        ConversionError: `package`, when the package has no such test or cannot be imported.
+    """
+    module = import_package(directory)
+    test = _test_case(directory, module)
+    cls = getattr(module, type(test).__name__.removesuffix("Test"), None)
+    if cls is None:
+        raise fail("package", f"{type(test).__name__} tests no class of the package", location=str(directory))
+    config = json.loads((directory / "preset" / "config.json").read_text(encoding="utf-8"))["config"]
+    own = {name: config[name] for name in test.init_kwargs}
+    size = json.loads((directory / "report.json").read_text(encoding="utf-8"))["parameters"].get("keras", 0)
+    if size <= SMALL:
+        return Subject(directory, module, cls, own, test.input_data, f"the preset's config, {size:,} parameters")
+    return Subject(directory, module, cls, test.init_kwargs, test.input_data, "the config of the package's own test")
+
+
+def _test_case(directory: Path, module: ModuleType) -> Any:
+    """The package's own test of its Backbone, set up."""
+    name = f"{module.__name__}.{module.__name__}_backbone_test"
+    try:
+        tests = importlib.import_module(name)
+        cases = [c for c in vars(tests).values() if isinstance(c, type) and issubclass(c, unittest.TestCase)]
+        case = cases[0]("setUp")
+        case.setUp()
+    except Exception as error:  # generated code may fail in any way
+        raise broken_package("its test cannot be set up", error, directory / module.__name__) from error
+    return case
+
+
+def outputs(model: Any, inputs: Mapping[str, np.ndarray], **keywords: Any) -> list[np.ndarray]:
+    """Every output of a model, as arrays; in float32 where numpy has no such dtype.
+
+    Args:
+        model: a Backbone.
+        inputs: arrays by name.
+        **keywords: of the call.
+    """
+    tensors = {name: keras.ops.convert_to_tensor(array) for name, array in inputs.items()}
+    return [as_array(value) for value in keras.tree.flatten(model(tensors, **keywords))]
+
+
+def as_array(value: Any) -> np.ndarray:
+    if keras.backend.standardize_dtype(value.dtype) in ("bfloat16", "float16"):
+        value = keras.ops.cast(value, "float32")
+    return keras.ops.convert_to_numpy(value)
+
+
+def difference(expected: list[np.ndarray], actual: list[np.ndarray]) -> float:
+    """The largest difference relative to the largest magnitude; infinite where shapes differ or a number is lost."""
+    if [a.shape for a in expected] != [a.shape for a in actual]:
+        return float("inf")
+    worst = 0.0
+    for a, b in zip(expected, actual, strict=True):
+        if not np.isfinite(b).all():
+            return float("inf")
+        worst = max(worst, float(np.abs(a - b).max(initial=0)) / (float(np.abs(a).max(initial=0)) or 1.0))
+    return worst
