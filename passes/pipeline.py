@@ -31,6 +31,7 @@ from hf2khc.passes.hub.sink_transposes import sink_transposes
 from hf2khc.passes.hub.split_fused_linear import split_fused_linear
 from hf2khc.passes.hub.tie_embeddings import tie_embeddings
 from hf2khc.passes.keras.lower_masks import lower_masks
+from hf2khc.passes.keras.name_graphs import name_graphs
 from hf2khc.passes.keras.name_inputs import name_inputs
 from hf2khc.passes.keras.name_layers import name_layers
 from hf2khc.passes.keras.outline_entry import outline_entry
@@ -96,7 +97,7 @@ PIPELINE = (
             hoist_loops,
         ),
     ),
-    Level("keras", (lower_masks, outline_rotary, outline_entry, name_inputs, name_layers)),
+    Level("keras", (lower_masks, outline_rotary, outline_entry, name_graphs, name_inputs, name_layers)),
 )
 
 

@@ -11,7 +11,7 @@ from hf2khc.capture.export import Export, export
 from hf2khc.capture.importer import import_program
 from hf2khc.capture.inputs import Input, input_spec, trace_sizes
 from hf2khc.capture.names_analysis import assignment_names
-from hf2khc.capture.truncate import Stack, restore, truncate
+from hf2khc.capture.truncate import Stack, truncate
 from hf2khc.diagnostics import ConversionError
 from hf2khc.ir.graph import Program
 
@@ -40,15 +40,20 @@ class Captured:
     parameters: int
 
 
-def capture(config: PreTrainedConfig, model_class: type[PreTrainedModel]) -> Captured:
+def capture(config: PreTrainedConfig, model_class: type[PreTrainedModel], cut: bool = True) -> Captured:
     """Trace a model without its weights.
+
+    Args:
+        config: of the model.
+        model_class: its class.
+        cut: trace the fewest repeated layers that show every kind, where the model's own code lets them be cut.
 
     Raises:
         ConversionError: the model cannot be built or traced.
     """
     model = build_meta(config, model_class)
     parameters = model.num_parameters()
-    stacks = truncate(model)
+    stacks = truncate(model) if cut else {}
     materialise(model)
     spec = input_spec(model)
     sizes = trace_sizes(model, spec)
@@ -58,9 +63,7 @@ def capture(config: PreTrainedConfig, model_class: type[PreTrainedModel]) -> Cap
         if not stacks:
             raise
         # The model's own code may reach for layers by number, beyond those that were kept.
-        restore(model, stacks)
-        stacks = {}
-        exported = export(materialise(model), spec, sizes)
+        return capture(config, model_class, cut=False)
     return _captured(model, exported, spec, sizes, stacks, parameters)
 
 

@@ -163,7 +163,7 @@ class _Scope:
         operands = tuple(value for value in values if not value.startswith("@"))
         types = tuple(callee[name].tensor for name in callee.outputs)
         attrs = {"graph": graph, "path": re.sub(r"@\d+", "", node.target)}
-        name = self._name(node, node.target.rsplit(".", 1)[-1])
+        name = self._name(node, re.sub(r"@\d+$", "", node.target.rsplit(".", 1)[-1]))
         type_: Type = types if len(types) > 1 else types[0]
         self._put(node, Node(name, "call", operands, attrs, type_, None, _origin(node)))
         results = self.importer.results[graph]

@@ -1,11 +1,12 @@
 """The pipeline: a source to a Program[keras], its twin beside it."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hf2khc.capture.frontend import Captured, capture
 from hf2khc.capture.source import Source
-from hf2khc.driver.depth import with_depth
+from hf2khc.diagnostics import ConversionError
+from hf2khc.driver.depth import UNROLLED, with_depth
 from hf2khc.driver.generalise import Generalised, generalise
 from hf2khc.driver.inspection import NearMiss, idioms, nearest_misses, residue
 from hf2khc.driver.naming import make_plan, make_signature
@@ -76,9 +77,22 @@ def compile_model(
     Raises:
         ConversionError: the model cannot be traced or lowered, or a pass changes what it computes.
     """
-    twin.submit(source.config, source.model_class, validate)
+    try:
+        return _compiled(source, twin, validate, on_stage, cut=True)
+    except ConversionError as error:
+        if error.diagnostics[0].code != UNROLLED:
+            raise
+        reason = error.diagnostics[0].message
+    # Layers that are no one computation are captured and printed one by one.
+    with TwinWorker() as another:
+        compiled = _compiled(source, another, validate, on_stage, cut=False)
+    return replace(compiled, generalises=(*compiled.generalises, f"{reason}: each is printed by itself"))
+
+
+def _compiled(source: Source, twin: TwinWorker, validate: bool, on_stage: OnStage, cut: bool) -> Compiled:
+    twin.submit(source.config, source.model_class, validate, cut)
     on_stage("capture")
-    captured = capture(source.config, source.model_class)
+    captured = capture(source.config, source.model_class, cut)
     on_stage("passes")
     stages = lower(captured.program)
     on_stage("validate")

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
 
+# Code of the diagnostic for layers that are no one computation.
+UNROLLED = "unrolled-layers"
+
+
 def with_depth(program: Program, stacks: Mapping[str, Stack], depth: Mapping[str, str]) -> Program:
     """The program with every truncated list of layers at its real length.
 
@@ -35,7 +39,7 @@ def with_depth(program: Program, stacks: Mapping[str, Stack], depth: Mapping[str
         graphs[graph.name] = graph.replaced(nodes)
     missing = [path for path, stack in stacks.items() if path not in seen]
     if missing:
-        raise fail("unrolled-layers", f"the layers of {', '.join(missing)} were not recognised as one loop")
+        raise fail(UNROLLED, f"the layers of {', '.join(missing)} were not recognised as one loop")
     return program.with_graphs(graphs.values())
 
 
@@ -47,7 +51,7 @@ def _deepened(node: Node, stacks: Mapping[str, Stack], depth: Mapping[str, str],
     seen.add(path)
     start, count = int(node.attrs["start"]), int(node.attrs["count"])  # type: ignore[call-overload]
     if start + count != stack.kept:
-        raise fail("unrolled-layers", f"the loop over {path} ends at {start + count}, not at layer {stack.kept}")
+        raise fail(UNROLLED, f"the loop over {path} ends at {start + count}, not at layer {stack.kept}")
     changes: dict[str, object] = {"count": _count(stack, start, depth.get(path))}
     first_of_kind = {kind: stack.kinds.index(kind) for kind in stack.kinds}
     for key, value in node.attrs.items():

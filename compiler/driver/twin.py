@@ -59,6 +59,7 @@ def compile_twin(
     model_class: "type[PreTrainedModel]",
     lower: Callable[..., dict[str, Program]],
     validated: bool,
+    cut: bool = True,
 ) -> Twinned:
     """Capture and lower the twin, each pass validated.
 
@@ -68,7 +69,7 @@ def compile_twin(
     model = build_meta(config, model_class)
     lengths = {path: len(m) for path, m in model.named_modules() if type(m).__name__ == "ModuleList"}
     twin = twin_config(config, model_class, input_spec(model))
-    captured = capture(twin.config, model_class)
+    captured = capture(twin.config, model_class, cut)
     errors: dict[str, float] = {}
     check = _Validation(captured, errors) if validated else None
     with float64():
@@ -76,7 +77,7 @@ def compile_twin(
     # One number may fit an expression by chance in one twin; in a second one, made from the first, hardly.
     second = twin_config(twin.config, model_class, captured.spec)
     if second.changed:
-        programs.append(_last(lower(capture(second.config, model_class).program)))
+        programs.append(_last(lower(capture(second.config, model_class, cut).program)))
     configs = [config, twin.config, second.config][: len(programs) + 1]
     return Twinned(
         tuple(programs),

@@ -24,10 +24,12 @@ def main(folder: str) -> None:
     Path(folder, "ready").touch()
     if not sys.stdin.readline():
         return
-    config, model_class, validated = pickle.loads(Path(folder, "job").read_bytes())
+    search, job = pickle.loads(Path(folder, "job").read_bytes())
+    sys.path += [path for path in search if path not in sys.path]
+    config, model_class, validated, cut = pickle.loads(job)
     result: object
     try:
-        result = compile_twin(config, model_class, lower, validated)
+        result = compile_twin(config, model_class, lower, validated, cut)
     except ConversionError as error:
         result = error
     partial = Path(folder, "answer.part")

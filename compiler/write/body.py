@@ -146,11 +146,8 @@ class Body:
         ]
         layers = f"self.{member.attribute}"
         if shared:
-            layers += self._part(
-                start,
-                count,
-                last=shared[-1].op == "call" or self.statements.index(shared[-1]) < self.statements.index(node),
-            )
+            at = self.statements.index(node)
+            layers += self._part(start, count, last=all(self.statements.index(n) < at for n in shared))
         return f"for {member.element} in {layers}:"
 
     def _part(self, start, count, last: bool) -> str:
