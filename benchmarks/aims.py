@@ -4,14 +4,14 @@ import json
 import statistics
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from benchmarks import command
 from benchmarks.compile_time import COMPILE, EXPORT, EXPORT_CUT, seconds
 from benchmarks.machine import busy, machine
-from benchmarks.models import LLAMA_1B, LLAMA_70B, MODELS
+from benchmarks.models import LLAMA_1B, LLAMA_70B, LM, MODELS, Benchmark
 
 REPEATS = 3
 GIB = 2**30
@@ -23,18 +23,18 @@ def compile_against_export() -> RESULT:
     rows = {}
     for benchmark in MODELS:
         if benchmark.model:
-            rows[benchmark.name] = _ratio(benchmark.model, benchmark.overrides)
+            rows[benchmark.name] = _ratio(benchmark)
     return {"aim": "compile time at most 2 times torch.export of the whole model", "models": rows,
             "command": "python -m benchmarks.run --only compile_against_export", "machine": machine(), "busy": busy(),
             "holds": all(row["ratio"] <= 2 for row in rows.values())}  # fmt: skip
 
 
-def _ratio(model: str, overrides: Mapping[str, Any]) -> RESULT:
+def _ratio(benchmark: Benchmark) -> RESULT:
     kinds = (EXPORT, EXPORT_CUT, COMPILE)
     found: dict[str, list[float]] = {kind: [] for kind in kinds}
     for _ in range(REPEATS):
         for kind in kinds:
-            found[kind].append(seconds(kind, model, overrides))
+            found[kind].append(seconds(kind, benchmark.model, benchmark.overrides, benchmark.task))
     middle = {kind: statistics.median(values) for kind, values in found.items()}
     return {"seconds": found, "ratio": middle[COMPILE] / middle[EXPORT],
             "ratio_to_cut": middle[COMPILE] / middle[EXPORT_CUT]}  # fmt: skip
@@ -45,7 +45,7 @@ def compile_against_depth() -> RESULT:
     found: dict[str, list[float]] = {"16": [], "126": []}
     for _ in range(REPEATS):
         for depth, values in found.items():
-            values.append(seconds(COMPILE, "llama", {**LLAMA_1B, "num_hidden_layers": int(depth)}))
+            values.append(seconds(COMPILE, "llama", {**LLAMA_1B, "num_hidden_layers": int(depth)}, LM))
     ratio = statistics.median(found["126"]) / statistics.median(found["16"])
     return {"aim": "compile time with 126 layers at most 1.3 times that with 16", "seconds": found, "ratio": ratio,
             "command": "python -m benchmarks.run --only compile_against_depth", "machine": machine(), "busy": busy(),
@@ -56,7 +56,7 @@ def compile_memory() -> RESULT:
     """Peak memory of all processes together, over a compile of a 70-billion-parameter Llama without weights."""
     with tempfile.TemporaryDirectory(prefix="hf2khc-bench-") as folder:
         scratch = Path(folder)
-        options = ("--no-weights", "--json", "-o", str(scratch / "package"))
+        options = (f"--task={LM}", "--no-weights", "--json", "-o", str(scratch / "package"))
         words = command.arguments("llama", LLAMA_70B, *options)
         done = subprocess.run([*command.executable(), *words], check=True, capture_output=True, text=True)
         stages = json.loads(done.stdout)["stages"]

@@ -20,7 +20,8 @@ def of_benchmark(benchmark: Benchmark, scratch: Path, *options: str) -> list[str
     """What follows `hf2khc` for a benchmark; its directory is made below `scratch` where it has real weights."""
     if benchmark.prepare is not None:
         return [str(benchmark.prepare(scratch)), *options]
-    return arguments(benchmark.model, benchmark.overrides, *options)
+    task = [f"--task={benchmark.task}"] if benchmark.task else []
+    return arguments(benchmark.model, benchmark.overrides, *task, *options)
 
 
 def executable() -> list[str]:

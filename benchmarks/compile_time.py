@@ -18,7 +18,7 @@ from typing import Any
 EXPORT, EXPORT_CUT, COMPILE = "export", "export-cut", "compile"
 
 
-def seconds(what: str, model: str, overrides: Mapping[str, Any]) -> float:
+def seconds(what: str, model: str, overrides: Mapping[str, Any], task: str = "") -> float:
     """Time one of the three in a process of its own.
 
     Raises:
@@ -26,14 +26,14 @@ def seconds(what: str, model: str, overrides: Mapping[str, Any]) -> float:
     """
     with tempfile.TemporaryDirectory(prefix="hf2khc-bench-") as folder:
         job = Path(folder, "job.json")
-        job.write_text(json.dumps({"what": what, "model": model, "overrides": dict(overrides)}))
+        job.write_text(json.dumps({"what": what, "model": model, "overrides": dict(overrides), "task": task}))
         environment = {**os.environ, "KERAS_BACKEND": "torch"}
         module = [sys.executable, "-m", "benchmarks.compile_time", str(job)]
         subprocess.run(module, env=environment, check=True, capture_output=True, text=True)
         return float(Path(f"{job}.result").read_text())
 
 
-def _measure(what: str, model: str, overrides: dict[str, Any]) -> float:
+def _measure(what: str, model: str, overrides: dict[str, Any], task: str) -> float:
     # Importing the driver imports torch, transformers and keras: that is not what is timed.
     from hf2khc.capture.build import build_meta, materialise
     from hf2khc.capture.export import export
@@ -43,7 +43,7 @@ def _measure(what: str, model: str, overrides: dict[str, Any]) -> float:
     from hf2khc.driver.compile import compile_model
     from hf2khc.driver.twin_worker import TwinWorker
 
-    source = open_source(model, random_init=True, overrides=overrides)
+    source = open_source(model, random_init=True, overrides=overrides, task=task or None)
     if what == COMPILE:
         with TwinWorker() as twin:
             twin.wait_until_ready()
@@ -63,4 +63,4 @@ def _measure(what: str, model: str, overrides: dict[str, Any]) -> float:
 
 if __name__ == "__main__":
     job = json.loads(Path(sys.argv[1]).read_text())
-    Path(f"{sys.argv[1]}.result").write_text(str(_measure(job["what"], job["model"], job["overrides"])))
+    Path(f"{sys.argv[1]}.result").write_text(str(_measure(job["what"], job["model"], job["overrides"], job["task"])))

@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks import minilm, rxnmapper
 
+LM = "causal-lm"
 LLAMA3_ROPE = {
     "rope_type": "llama3",
     "rope_theta": 500000.0,
@@ -75,6 +76,7 @@ class Benchmark:
         title: as the table prints it.
         model: model type at random weights; empty where `prepare` gives real ones.
         overrides: config fields on top of the type's defaults.
+        task: that chooses the class; the base model of the type by default.
         prepare: makes a directory with real weights below the one it is given, and returns it.
     """
 
@@ -82,6 +84,7 @@ class Benchmark:
     title: str
     model: str = ""
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    task: str = ""
     prepare: Callable[[Path], Path] | None = None
 
 
@@ -91,10 +94,10 @@ MODELS = (
     Benchmark("t5", "T5 small", "t5"),
     Benchmark("vit", "ViT base", "vit"),
     Benchmark("bert", "BERT base", "bert"),
-    Benchmark("gpt2", "GPT-2 124M", "gpt2"),
-    Benchmark("qwen3", "Qwen3 0.6B shape", "qwen3", QWEN3_06B),
-    Benchmark("gemma2", "Gemma 2 2B dimensions, 6 layers", "gemma2", GEMMA2_2B_6_LAYERS),
-    Benchmark("llama", "Llama 1B shape", "llama", LLAMA_1B),
+    Benchmark("gpt2", "GPT-2 124M", "gpt2", task=LM),
+    Benchmark("qwen3", "Qwen3 0.6B shape", "qwen3", QWEN3_06B, LM),
+    Benchmark("gemma2", "Gemma 2 2B dimensions, 6 layers", "gemma2", GEMMA2_2B_6_LAYERS, LM),
+    Benchmark("llama", "Llama 1B shape", "llama", LLAMA_1B, LM),
 )
 
 
