@@ -30,7 +30,8 @@ def write_layer(analysis: Analysis, graph: Graph, heads: Mapping[str, ClassHead]
     scope = Scope(analysis, graph)
     owned = members(analysis, graph)
     build = Construction(analysis, graph, scope, heads, builds=True).lines(owned)
-    call = _call(analysis, graph, Render(analysis, graph, scope, owned, analysis.training(graph.name)), scope)
+    render = Render(analysis, graph, scope, owned, analysis.training(graph.name), policy="self.compute_dtype")
+    call = _call(analysis, graph, render, scope)
     shape = output_shape(graph, scope)
     for parameter in graph.parameters:
         scope.field(parameter)
@@ -90,7 +91,8 @@ def _build(graph: Graph, lines: list[str]) -> list[str]:
 def _call(analysis: Analysis, graph: Graph, render: Render, scope: Scope) -> list[str]:
     names = input_names(node.name for node in graph.inputs)
     body = Body(analysis, graph, render, names, taken=scope.size_names())
-    lines, returned = body.lines(), body.returned()
+    lines = body.lines()
+    returned = [render.result(name, text) for name, text in zip(graph.outputs, body.returned(), strict=True)]
     sizes = [f"{name} = {text}" for name, text in sorted(scope.sizes.items(), key=lambda item: item[1])]
     training = ["training=None"] if render.training else []
     arguments = [*names.values(), *training]

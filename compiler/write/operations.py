@@ -1,6 +1,6 @@
 """From one operation to the Python expression for it."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 from hf2khc.diagnostics import fail
@@ -158,14 +158,14 @@ def _slice(item: tuple, scope: Scope) -> str:
     return text if step in (None, "1") else f"{text}:{step}"
 
 
-def plain_operands(node: Node, types: Sequence[Tensor], pinned: Sequence[bool], scope: Scope) -> bool:
+def plain_operands(node: Node, types: Sequence[Tensor], pinned: Set[bool], scope: Scope) -> bool:
     """Whether Python's operators do on the operands what `keras.ops` does, on every backend and dtype policy.
 
     TensorFlow does not mix dtypes, and under a mixed policy a value that is float32 for good meets one that is not.
     """
     if node.op not in _OPERATORS and node.op != "ops.negative":
         return False
-    if not types or len({t.dtype for t in types}) != 1 or len(set(pinned)) != 1 or types[0].dtype == "bool":
+    if not types or len({t.dtype for t in types}) != 1 or len(pinned) != 1 or types[0].dtype == "bool":
         return False
     numbers = [node.attrs[k] for k in ("x1", "x2") if k in node.attrs]
     if any(map(scope.is_size, names_of(tuple(numbers)))):

@@ -25,15 +25,20 @@ class Render:
         scope: spells names of attributes.
         members: the member behind every node that has one.
         training: whether `training` is an argument of the method, to be handed on.
+        policy: the expression for the compute dtype of the layer; empty where there is none to name.
     """
 
-    def __init__(self, analysis: Analysis, graph: Graph, scope: Scope, members: Mapping[str, Member], training: bool):
+    def __init__(
+        self, analysis: Analysis, graph: Graph, scope: Scope, members: Mapping[str, Member], training: bool,
+        policy: str = "",
+    ):  # fmt: skip
         self.analysis = analysis
         self.graph = graph
         self.scope = scope
         self.members = members
         self.training = training
-        self.pinned = _pinned(analysis, graph)
+        self.policy = policy
+        self.pinned = _pinned(graph, promotes=not policy)
 
     def node(self, node: Node, read: Read) -> Text:
         """The expression of a node; `read` gives those of its operands."""
@@ -50,11 +55,36 @@ class Render:
         if node.op.startswith("ops."):
             types = [self.graph[o].type for o in node.operands if o is not None]
             single = [t for t in types if isinstance(t, Tensor)]
-            plain = plain_operands(node, single, [self.pinned[o] for o in node.used], self.scope)
-            return operation(node, [read(o) for o in node.operands], self.scope, plain)
+            pinned = {self.pinned[o] for o in node.used}
+            joins = bool(self.policy) and self._joins(node)
+            plain = plain_operands(node, single, {False} if joins else pinned, self.scope)
+            operands = [self._in_stream(o, read, plain) if joins else read(o) for o in node.operands]
+            return operation(node, operands, self.scope, plain)
         raise fail(
             "not-keras-level", f"%{node.name}: {node.op} cannot be written as Keras code", location=str(node.loc or "")
         )
+
+    def _joins(self, node: Node) -> bool:
+        """Whether an operation brings together values of the compute dtype and values that are float32 for good."""
+        return len({self.pinned[o] for o in node.used if _floating(self.graph[o])}) == 2
+
+    def _in_stream(self, name: str | None, read: Read, plain: bool) -> Text | None:
+        """An operand, cast to the compute dtype where it is float32 for good: it must not promote the others."""
+        value = read(name)
+        if name is None or value is None or not self.pinned[name] or not _floating(self.graph[name]):
+            return value
+        node = self.graph[name]
+        if node.op == "const" and name not in self.members:
+            field = self.scope.field(CONSTANT + node.name[1:])
+            if plain and node.tensor.shape == ():
+                return Text(field)
+            return Text(f"ops.convert_to_tensor({field}, dtype={self.policy})")
+        return Text(f"ops.cast({value.text}, {self.policy})")
+
+    def result(self, name: str, text: str) -> str:
+        """What a layer returns for a value, given its expression: of the compute dtype like all it returns."""
+        pinned = self.policy and self.pinned[name] and _floating(self.graph[name])
+        return f"ops.cast({text}, {self.policy})" if pinned else text
 
     def iteration(self, node: Node, element: str, carried: list[str], read: Read) -> str:
         """The call of one iteration of a loop."""
@@ -92,19 +122,23 @@ class Render:
         return Text(f"{self.members[node.name].reference}({', '.join(texts + keywords)})")
 
 
-def _pinned(analysis: Analysis, graph: Graph) -> Mapping[str, bool]:
-    """Whether a value keeps its floating dtype under every dtype policy, because the code names the dtype."""
+def _pinned(graph: Graph, promotes: bool) -> Mapping[str, bool]:
+    """Whether a value keeps its floating dtype under every dtype policy, because the code names the dtype.
+
+    Args:
+        graph: the graph.
+        promotes: whether one such operand makes the result one, too; else it is cast to the dtype of the others.
+    """
     pinned: dict[str, bool] = {}
     for node in graph:
-        type_ = node.type[0] if isinstance(node.type, tuple) else node.type
         named = node.attrs.get("dtype") is not None or node.op == "const"
-        if not type_.is_floating:
+        if not _floating(node):
             pinned[node.name] = False
         elif named or not node.op.startswith("ops."):
             pinned[node.name] = named or (node.op == "item" and pinned[node.operands[0] or ""])
         else:
-            floats = [o for o in node.used if _floating(graph[o])]
-            pinned[node.name] = any(pinned[o] for o in floats) or not floats
+            floats = [pinned[o] for o in node.used if _floating(graph[o])]
+            pinned[node.name] = (any if promotes else all)(floats)
     return pinned
 
 
