@@ -16,7 +16,7 @@ _LENGTHS = (1, 3, 6)
 def lengths(subject: Subject) -> str:
     """The model takes any batch and length; a row's outputs do not depend on the other rows."""
     model = subject.model
-    free = any(subject.free_axes.values())
+    free = any(None in shape[1:] for shape in subject.shapes.values())
     for length in _LENGTHS if free else (None,):
         inputs = subject.inputs(3, length)
         together = outputs(model, inputs)

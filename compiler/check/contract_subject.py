@@ -70,23 +70,18 @@ class Subject:
             seed: of the numbers.
         """
         random = np.random.default_rng(seed)
-        free = self.free_axes
         found = {}
         for name, array in self.template.items():
-            shape = [batch, *array.shape[1:]]
-            for axis in free[name]:
-                shape[axis] = length or shape[axis]
-            found[name] = self._values(name, array, tuple(shape), random)
+            # A fixed size is the model's: the test is of another config.
+            sizes = zip(self.shapes[name][1:], array.shape[1:], strict=True)
+            shape = (batch, *(size or length or usual for size, usual in sizes))
+            found[name] = self._values(name, array, shape, random)
         return found
 
     @cached_property
-    def free_axes(self) -> dict[str, tuple[int, ...]]:
-        """For every input its axes beside the batch that may have any size."""
-        specs = {tensor.name: tensor.shape for tensor in self.model.inputs}
-        return {
-            name: tuple(axis for axis, size in enumerate(specs[name]) if axis and size is None)
-            for name in self.template
-        }
+    def shapes(self) -> dict[str, tuple[int | None, ...]]:
+        """The shape of every input; None for a size that is free."""
+        return {tensor.name: tuple(tensor.shape) for tensor in self.model.inputs}
 
     def _values(self, name: str, like: np.ndarray, shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
         if like.dtype.kind == "f":
