@@ -27,21 +27,22 @@ def build(
 
 
 def build_meta(
-    config: PreTrainedConfig, model_class: type[PreTrainedModel], attention: str | None = None
+    config: PreTrainedConfig, model_class: type[PreTrainedModel], attention: str | None = None, caches: bool = False
 ) -> PreTrainedModel:
-    """The model of a config on the meta device: every shape, no memory. The config is copied, its caches turned off.
+    """The model of a config on the meta device: every shape, no memory. The config is copied.
 
     Args:
         config: config of the whole model.
         model_class: class to build.
         attention: attention implementation; the library's default if None.
+        caches: leave caches on where the config has them.
 
     Raises:
         ConversionError: `cannot-build`.
     """
     try:
         with quiet(), torch.device("meta"):
-            return _construct(config, model_class, attention)
+            return _construct(config, model_class, attention, caches)
     except Exception as error:
         raise fail(
             "cannot-build",
@@ -52,9 +53,12 @@ def build_meta(
         ) from error
 
 
-def _construct(config: PreTrainedConfig, model_class: type[PreTrainedModel], attention: str | None) -> PreTrainedModel:
+def _construct(
+    config: PreTrainedConfig, model_class: type[PreTrainedModel], attention: str | None, caches: bool = False
+) -> PreTrainedModel:
     config = copy.deepcopy(config)
-    turn_caches_off(config)
+    if not caches:
+        turn_caches_off(config)
     options = {"attn_implementation": attention} if attention else {}
     return model_class._from_config(config, dtype=torch.float32, **options).eval()
 

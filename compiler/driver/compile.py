@@ -103,7 +103,8 @@ def _compiled(source: Source, twin: TwinWorker, validate: bool, on_stage: OnStag
     program = with_depth(result.program, captured.stacks, twinned.depth)
     plan = make_plan(source, program, captured, twinned)
     stages["generalise"] = program
-    return Compiled(plan, make_signature(plan, captured), stages, captured, result.reasons, twinned.errors, twinned)
+    signature = make_signature(plan, captured, twinned.omitted)
+    return Compiled(plan, signature, stages, captured, result.reasons, twinned.errors, twinned)
 
 
 def _generalised(source: Source, program: Program, twinned: Twinned) -> Generalised:

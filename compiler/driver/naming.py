@@ -67,7 +67,7 @@ def make_plan(source: Source, program: Program, captured: Captured, twinned: Twi
     )
 
 
-def make_signature(plan: Plan, captured: Captured) -> dict[str, object]:
+def make_signature(plan: Plan, captured: Captured, omitted: Mapping[str, str]) -> dict[str, object]:
     """The content of signature.json."""
     roles = {entry.name: entry for entry in captured.spec}
     inputs = {}
@@ -82,7 +82,7 @@ def make_signature(plan: Plan, captured: Captured) -> dict[str, object]:
         path: {"name": name, "dtype": graph[value].tensor.dtype, "shape": _symbolic(graph[value], plan)}
         for path, name, value in zip(plan.program.outputs, plan.outputs, graph.outputs, strict=True)
     }
-    return {"inputs": inputs, "outputs": outputs, "omitted": {}}
+    return {"inputs": inputs, "outputs": outputs, "omitted": dict(omitted)}
 
 
 def _default(entry: Input, plan: Plan, roles: Mapping[str, Input]) -> dict[str, object]:

@@ -45,7 +45,7 @@ def other_config(directory: Path, source: Source, compiled: "Compiled", seed: in
     config = _deeper(compiled.twin.config, compiled.twin.depth)
     plan = _at(compiled.plan, config, compiled)
     captured = _captured(compiled.captured, source, config)
-    signature = make_signature(plan, captured)
+    signature = make_signature(plan, captured, compiled.twin.omitted)
     with tempfile.TemporaryDirectory(prefix="hf2khc-config-") as folder:
         package = Path(folder, "package")
         shutil.copytree(directory / plan.package, package / plan.package)

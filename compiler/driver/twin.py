@@ -11,6 +11,7 @@ from hf2khc.capture.aten import aten_evaluator
 from hf2khc.capture.build import build_meta
 from hf2khc.capture.frontend import Captured, capture
 from hf2khc.capture.inputs import input_spec, sample_inputs
+from hf2khc.capture.omitted import omitted_outputs
 from hf2khc.capture.twin import twin_config
 from hf2khc.driver.config_fields import common_fields
 from hf2khc.driver.depth import depth_fields
@@ -39,6 +40,7 @@ class Twinned:
         constants: not in the checkpoint: arrays by absolute path.
         errors: largest error of each pass in float64, relative to the largest magnitude of the output.
         config: of the last twin.
+        omitted: outputs of the model that the package does not have, with the reason.
     """
 
     programs: tuple[Program, ...]
@@ -47,6 +49,7 @@ class Twinned:
     depth: Mapping[str, str] = field(default_factory=dict)
     errors: Mapping[str, float] = field(default_factory=dict)
     config: "PreTrainedConfig | None" = None
+    omitted: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def constants(self) -> Mapping[str, np.ndarray]:
@@ -85,6 +88,7 @@ def compile_twin(
         depth=depth_fields(config, model_class, lengths),
         errors=errors,
         config=configs[-1],
+        omitted=omitted_outputs(twin.config, model_class, captured.spec, dict(captured.sizes)),
     )
 
 
