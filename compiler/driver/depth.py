@@ -53,10 +53,14 @@ def _deepened(node: Node, stacks: Mapping[str, Stack], depth: Mapping[str, str],
     if start + count != stack.kept:
         raise fail(UNROLLED, f"the loop over {path} ends at {start + count}, not at layer {stack.kept}")
     changes: dict[str, object] = {"count": _count(stack, start, depth.get(path))}
-    first_of_kind = {kind: stack.kinds.index(kind) for kind in stack.kinds}
+    shown = stack.kinds[start : stack.kept]
+    unseen = set(stack.kinds[start:]) - set(shown)
+    if unseen:  # layers of this kind stand before the loop only: what they would be inside is not known
+        first = next(i for i, kind in enumerate(stack.kinds) if i >= stack.kept and kind in unseen)
+        raise fail(UNROLLED, f"the loop over {path} shows no layer like layer {first}")
     for key, value in node.attrs.items():
         if isinstance(value, tuple) and len(value) == count and key not in ("graph", "path", "name"):
-            changes[key] = tuple(value[first_of_kind[k] - start] for k in stack.kinds[start:])
+            changes[key] = tuple(value[shown.index(kind)] for kind in stack.kinds[start:])
     return node.with_attrs(**changes)
 
 

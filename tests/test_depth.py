@@ -1,0 +1,89 @@
+"""Loops over the layers that were kept become loops over all of them."""
+
+import pytest
+from tiny_models import MODELS, albert, t5
+from transformers import AlbertModel, T5Model
+
+from hf2khc.capture.truncate import Stack
+from hf2khc.diagnostics import ConversionError
+from hf2khc.driver.depth import depth_fields, with_depth
+from hf2khc.ir.expr import Expr
+from hf2khc.ir.text import parse_program
+
+PROGRAM = """
+graph Block<window>(%x: f32[batch, 8]) {
+  %a: f32[batch, 8] = ops.multiply(%x, x2=window)
+  return %a
+}
+
+graph First(%x: f32[batch, 8]) {
+  %a: f32[batch, 8] = ops.relu(%x)
+  return %a
+}
+
+graph Model(%x: f32[batch, 8]) {
+  %f: f32[batch, 8] = call(%x, graph="First", path="layers.0")
+  %y: f32[batch, 8] = loop(%f, graph="Block", path="layers.{i}", start=1, count=2, carry=1, window=(2.0, 3.0))
+  return %y
+}
+
+entry Model
+"""
+
+
+def loop_of(kinds: tuple[int, ...], kept: int = 3, depth: dict[str, str] | None = None):
+    stack = Stack("layers", len(kinds), kept, kinds, None)
+    program = with_depth(parse_program(PROGRAM), {"layers": stack}, depth or {})
+    return program.main.of("loop")[0]
+
+
+def test_layers_take_what_the_layer_of_their_kind_has():
+    loop = loop_of((0, 1, 2, 1, 1, 2))
+    assert loop.attrs["count"] == 5
+    assert loop.attrs["window"] == (2.0, 3.0, 2.0, 2.0, 3.0)
+
+
+def test_the_count_is_the_field_that_gives_the_depth():
+    loop = loop_of((0, 1, 2, 1), depth={"layers": "config.num_layers"})
+    assert loop.attrs["count"] == Expr.of("config.num_layers - 1")
+
+
+def test_a_kind_that_stands_before_the_loop_alone_is_refused():
+    with pytest.raises(ConversionError, match="shows no layer like layer 3"):
+        loop_of((0, 1, 2, 0, 1))
+
+
+def test_a_loop_that_ends_before_the_kept_layers_is_refused():
+    with pytest.raises(ConversionError, match="ends at 3"):
+        loop_of((0, 1, 2, 1, 1), kept=4)
+
+
+def test_a_cut_list_without_a_loop_is_refused():
+    stack = Stack("blocks", 4, 2, (0, 0, 0, 0), None)
+    with pytest.raises(ConversionError, match="blocks"):
+        with_depth(parse_program(PROGRAM), {"blocks": stack}, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "stacks", "fields"),
+    [
+        ("gpt2", {"h": 3}, {"h": "config.n_layer"}),
+        ("bert", {"encoder.layer": 3}, {"encoder.layer": "config.num_hidden_layers"}),
+        ("vit", {"layers": 3}, {"layers": "config.num_hidden_layers"}),
+        ("gemma2", {"layers": 4}, {"layers": "config.num_hidden_layers"}),
+    ],
+)
+def test_depth_field(name, stacks, fields):
+    assert depth_fields(*MODELS[name], stacks) == fields
+
+
+def test_two_stacks_have_two_fields():
+    stacks = {"encoder.block": 3, "decoder.block": 2}
+    fields = {"encoder.block": "config.num_layers", "decoder.block": "config.num_decoder_layers"}
+    assert depth_fields(t5(), T5Model, stacks) == fields
+
+
+def test_a_number_that_is_equal_by_chance_is_no_depth():
+    config = albert(num_hidden_layers=5, num_hidden_groups=3, inner_group_num=2)
+    stacks = {"encoder.albert_layer_groups": 3}
+    assert depth_fields(config, AlbertModel, stacks) == {"encoder.albert_layer_groups": "config.num_hidden_groups"}
