@@ -1,4 +1,4 @@
-"""Seconds of one compile, or of torch.export alone, after all imports; a process for each measurement.
+"""Time of one compile, or of torch.export alone, after all imports; a process for each measurement.
 
 python -m benchmarks.compile_time JOB.json
 """
@@ -11,15 +11,17 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 # What is timed. `export`: torch.export of the whole model; `export-cut`: of the model with its layers cut as the
 # compiler cuts them; `compile`: everything from the config to Program[keras], twin included, without validation.
 EXPORT, EXPORT_CUT, COMPILE = "export", "export-cut", "compile"
 
 
-def seconds(what: str, model: str, overrides: Mapping[str, Any], task: str = "") -> float:
-    """Time one of the three in a process of its own.
+def spent(what: str, model: str, overrides: Mapping[str, Any], task: str = "") -> dict[str, float]:
+    """Time one of the three in a process of its own: `seconds`, and `cpu_seconds` of all processes together.
+
+    Where other work keeps the machine busy, the second is the one to compare.
 
     Raises:
         subprocess.CalledProcessError: it fails.
@@ -30,10 +32,10 @@ def seconds(what: str, model: str, overrides: Mapping[str, Any], task: str = "")
         environment = {**os.environ, "KERAS_BACKEND": "torch"}
         module = [sys.executable, "-m", "benchmarks.compile_time", str(job)]
         subprocess.run(module, env=environment, check=True, capture_output=True, text=True)
-        return float(Path(f"{job}.result").read_text())
+        return json.loads(Path(f"{job}.result").read_text())
 
 
-def _measure(what: str, model: str, overrides: dict[str, Any], task: str) -> float:
+def _measure(what: str, model: str, overrides: dict[str, Any], task: str) -> dict[str, float]:
     # Importing the driver imports torch, transformers and keras: that is not what is timed.
     from hf2khc.capture.build import build_meta, materialise
     from hf2khc.capture.export import export
@@ -47,20 +49,43 @@ def _measure(what: str, model: str, overrides: dict[str, Any], task: str) -> flo
     if what == COMPILE:
         with TwinWorker() as twin:
             twin.wait_until_ready()
-            began = time.perf_counter()
-            compile_model(source, twin, validate=False)
-            return time.perf_counter() - began
+            with _Clock() as clock:
+                compile_model(source, twin, validate=False)
+            return clock.spent
     module = build_meta(source.config, source.model_class)
     if what == EXPORT_CUT:
         truncate(module)
     materialise(module)
     spec = input_spec(module)
     sizes = trace_sizes(module, spec)
-    began = time.perf_counter()
-    export(module, spec, sizes)
-    return time.perf_counter() - began
+    with _Clock() as clock:
+        export(module, spec, sizes)
+    return clock.spent
+
+
+class _Clock:
+    """Wall-clock seconds of a block, and the processor's seconds for this process and its children."""
+
+    def __enter__(self) -> Self:
+        self._began, self._cpu = time.perf_counter(), _cpu_seconds()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.spent = {"seconds": time.perf_counter() - self._began, "cpu_seconds": _cpu_seconds() - self._cpu}
+
+
+def _cpu_seconds() -> float:
+    """Of this process, of the children that have ended, and of those that run."""
+    own = os.times()
+    running = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    return own.user + own.system + own.children_user + own.children_system + sum(map(_child_seconds, running))
+
+
+def _child_seconds(pid: str) -> float:
+    fields = Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()
+    return sum(int(ticks) for ticks in fields[11:15]) / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":
     job = json.loads(Path(sys.argv[1]).read_text())
-    Path(f"{sys.argv[1]}.result").write_text(str(_measure(job["what"], job["model"], job["overrides"], job["task"])))
+    Path(f"{sys.argv[1]}.result").write_text(json.dumps(_measure(**job)))

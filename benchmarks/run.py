@@ -1,6 +1,6 @@
 """Measures the models and the aims, one at a time, each in its own process; `make bench` runs it.
 
-    python -m benchmarks.run [--only gpt2,bert,compile_memory]
+    python -m benchmarks.run [--only gpt2,bert,compile_memory] [--repeats 3]
 
 Each result is written as soon as it is there; the table in README.md is made from the result files.
 """
@@ -20,12 +20,13 @@ from benchmarks.table import update
 
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parent / "README.md"
+REPEATS = 3
 
 
-def jobs() -> dict[str, Callable[[], dict[str, Any]]]:
+def jobs(repeats: int = REPEATS) -> dict[str, Callable[[], dict[str, Any]]]:
     """What can be measured, by name, in the order it is done."""
     models = {benchmark.name: lambda benchmark=benchmark: measure(benchmark) for benchmark in MODELS}
-    return {**models, **all_aims(RESULTS)}
+    return {**models, **all_aims(RESULTS, repeats)}
 
 
 def chosen(only: str) -> list[str]:
@@ -41,10 +42,10 @@ def chosen(only: str) -> list[str]:
     return names or list(jobs())
 
 
-def run(names: Iterable[str]) -> bool:
+def run(names: Iterable[str], repeats: int = REPEATS) -> bool:
     """Measure and write; whether every model was proved and every aim reached."""
     RESULTS.mkdir(exist_ok=True)
-    every, good = jobs(), True
+    every, good = jobs(repeats), True
     for name in names:
         print(f"{name} ...", flush=True)
         result = every[name]()
@@ -65,9 +66,11 @@ def main() -> int:
     """The command line; 1 where something does not hold."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
     parser.add_argument("--only", default="", metavar="NAMES", help="names to measure, separated by commas")
-    names = chosen(parser.parse_args().only)
+    parser.add_argument("--repeats", type=int, default=REPEATS, metavar="N", help="of each compile time (default: 3)")
+    found = parser.parse_args()
+    names = chosen(found.only)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    return 0 if run(names) else 1
+    return 0 if run(names, found.repeats) else 1
 
 
 if __name__ == "__main__":
