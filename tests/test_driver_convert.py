@@ -70,7 +70,7 @@ def compiled(mutate: tuple[str, str] = ("", "")) -> SimpleNamespace:
     )
     return SimpleNamespace(
         plan=plan, signature=SIGNATURE, captured=captured, program=program, stages={"last": program},
-        idioms={"LlamaMLP": {"Dense": 3}}, residue={"ops.add": 4}, misses=(), generalises=(), validation={},
+        idioms={"LlamaMLP": {"Dense": 3}}, residue={"ops.add": 4}, misses=(), generalises=(), validation={}, twin=None,
     )  # fmt: skip
 
 
@@ -91,9 +91,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             raise settings["error"]
         return compiled(settings["mutate"])
 
-    module = ModuleType("hf2khc.driver.compile")
-    module.compile_model = compile_model  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "hf2khc.driver.compile", module)
+    monkeypatch.setattr("hf2khc.driver.build.compile_model", compile_model)
     return settings
 
 
@@ -122,11 +120,12 @@ def test_a_live_model_becomes_a_proved_package_that_loads(passes: dict[str, Any]
     report = json.loads((out / "report.json").read_text())
     assert report["proved"] is True and report["parameters"]["transformers"] == report["parameters"]["keras"]
     assert {row["backend"] for row in report["errors"]} == {"torch"} and len(report["errors"]) == 6
-    assert [stage["name"] for stage in report["stages"]] == ["open", "passes", "write", "weights", "check"]
+    stages = [stage["name"] for stage in report["stages"]]
+    assert stages == ["open", "passes", "write", "weights", "check", "other config"]
     assert json.loads((out / "signature.json").read_text()) == SIGNATURE
     rows = json.loads((out / "weight_map.json").read_text())["rows"]
     assert len(rows) == len(list(model().parameters()))
-    assert len(events) == 10
+    assert len(events) == 12 and report["reasons"] == ["the model has no twin"]
 
 
 def test_load_gives_the_numbers_of_the_model(passes: dict[str, Any], tmp_path: Path) -> None:
@@ -201,10 +200,8 @@ SLOW = """
 import sys, time
 sys.path.insert(0, sys.argv[2])
 import test_driver_convert as t
-from hf2khc.driver import fill
-module = t.ModuleType("hf2khc.driver.compile")
-module.compile_model = lambda source, validate, on_stage: t.compiled()
-sys.modules["hf2khc.driver.compile"] = module
+from hf2khc.driver import build, fill
+build.compile_model = lambda source, twin, validate, on_stage: t.compiled()
 def slow(*args, **options):
     print("ready", flush=True)
     time.sleep(60)

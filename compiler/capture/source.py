@@ -4,6 +4,7 @@ import copy
 import difflib
 import keyword
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,8 @@ def open_source(
     """Finds the model that the user named and reads its config.
 
     Args:
-        model: a Hub id, a local directory, a model type (with `random_init`) or a model.
+        model: a Hub id, a local directory, a model type (with `random_init`) or a model, of a class that other
+            processes can import.
         random_init: take the config alone; the weights are to be random.
         task: family of Auto classes that chooses the class; the config's first architecture by default.
         overrides: values by dotted config field; with `random_init` only.
@@ -101,8 +103,23 @@ def _from_model(model: PreTrainedModel, task: str | None) -> Source:
             location=f"task={task!r}",
             hint="leave the task out",
         )
+    _check_importable(type(model))
     name = model.config.name_or_path or model.config.model_type or type(model).__name__
     return Source(package_name(name), name, copy.deepcopy(model.config), type(model), live=model)
+
+
+def _check_importable(model_class: type) -> None:
+    """The class is used in other processes, too: they find it by its name."""
+    found: object = sys.modules.get(model_class.__module__)
+    for part in model_class.__qualname__.split("."):
+        found = getattr(found, part, None)
+    if model_class.__module__ == "__main__" or found is not model_class:
+        raise fail(
+            "class-not-importable",
+            f"other processes cannot import {model_class.__name__}",
+            location=f"{model_class.__module__}.{model_class.__qualname__}",
+            hint="define the class at the top of a file of its own, and import it from there",
+        )
 
 
 def _directory(model: str, *, random_init: bool, trust_remote_code: bool) -> Path | None:

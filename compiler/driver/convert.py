@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf2khc.check.proof import Proof
-from hf2khc.diagnostics import ConversionError, Diagnostic, fail
+from hf2khc.diagnostics import fail
 from hf2khc.driver.package import staged
-from hf2khc.driver.report import ERROR_COLUMNS, Report, error_cells, worst, write_report
+from hf2khc.driver.report import Report
 from hf2khc.driver.stages import StageEvent, StageTimer
 from hf2khc.driver.twin_worker import TwinWorker
 from hf2khc.package import import_package
@@ -23,9 +22,6 @@ if TYPE_CHECKING:
     from hf2khc.weights.rows import WeightMap
 
 OnEvent = Callable[[StageEvent], None]
-MOST_DIAGNOSTICS = 5
-NOT_TRIED = ("not tried: the package was not proved",)
-SCRATCH = ".random-weights-"
 
 
 @dataclass(frozen=True)
@@ -92,32 +88,14 @@ def convert(
             model, random_init=random_init, task=task, overrides=dict(overrides or {}),
             trust_remote_code=trust_remote_code,
         )  # fmt: skip
-        from hf2khc.driver.compile import compile_model
-        from hf2khc.driver.describe import describe
-        from hf2khc.driver.fill import fill, with_weights
-        from hf2khc.driver.layout import lay_out
-        from hf2khc.driver.other_config import other_config
-        from hf2khc.driver.proof import prove_package
+        from hf2khc.driver.build import build_package
 
-        compiled = compile_model(source, twin, validate=True, on_stage=stages)
-        stages("write")
-        sources = lay_out(compiled.plan, compiled.signature, staging)
-        with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=staging) as scratch:
-            stages("weights")
-            weighted = with_weights(source, Path(scratch), seed) if weights else source
-            filled = fill(weighted, compiled.plan, staging, weights=weights)
-            proof, reasons = None, compiled.generalises or NOT_TRIED
-            if check and weights:
-                stages("check")
-                proof = prove_package(staging, weighted, compiled, backends, seed)
-                _require(proof)
-                stages("other config")
-                reasons = other_config(staging, source, compiled, seed)
-        stages.end()
-        report = describe(source, compiled, filled, proof, reasons, stages.records, seed)
-        write_report(report, staging)
+        built = build_package(
+            source, staging, twin, stages, weights=weights, check=check, backends=backends, seed=seed
+        )  # fmt: skip
     directory = None if output is None else Path(output)
-    return Conversion(directory, compiled, sources, compiled.signature, filled.weight_map, report)
+    compiled = built.compiled
+    return Conversion(directory, compiled, built.sources, compiled.signature, built.weight_map, built.report)
 
 
 def compile_only(
@@ -172,20 +150,6 @@ def load(directory: str | Path) -> "Model":
     except Exception as error:  # KerasHub has no closed list of errors
         message = f"the model cannot be loaded: {type(error).__name__}: {error}"
         raise fail("package", message, location=str(folder)) from error
-
-
-def _require(proof: Proof) -> None:
-    """A package that is not proved is not published."""
-    if proof.holds:
-        return
-    failed = [row for row in proof.rows if not row.holds]
-    message, table = "not every backend can run the package", ""
-    if failed:
-        message = f"the package computes something else: {len(failed)} of {len(proof.rows)} comparisons fail"
-        table = "\n".join("  ".join(line) for line in [ERROR_COLUMNS, *(error_cells(row) for row in worst(failed))])
-    hint = "nothing was written; --no-check writes the package all the same, to look into it"
-    summary = Diagnostic("proof-failed", message, excerpt=table, hint=hint)
-    raise ConversionError(summary, *proof.diagnostics[:MOST_DIAGNOSTICS])
 
 
 @contextmanager

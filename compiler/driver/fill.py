@@ -10,7 +10,7 @@ import numpy as np
 from hf2khc.capture.build import build_meta
 from hf2khc.capture.checkpoint_files import read_checkpoint
 from hf2khc.capture.checkpoint_names import CheckpointNames, checkpoint_names
-from hf2khc.capture.random_weights import materialise
+from hf2khc.capture.random_weights import check_memory, materialise
 from hf2khc.capture.source import Source
 from hf2khc.weights.checkpoint import Checkpoint
 from hf2khc.weights.rows import Alias, NotConsumed, Origin, Row, WeightMap, bind_rows, write_weight_map
@@ -54,6 +54,23 @@ class PlannedCheckpoint:
     def dtype(self, name: str) -> str:
         """Keras dtype name of a tensor."""
         return self._dtypes[name]
+
+
+def check_weights(source: Source, directory: Path) -> None:
+    """Refuses what `with_weights` or `fill` would refuse, before anything is compiled for it.
+
+    Args:
+        source: the model.
+        directory: where random weights are going to be written.
+
+    Raises:
+        ConversionError: `weights-do-not-fit`, `tied-weights-differ`, `not-enough-memory`, `not-enough-disk`,
+            `cannot-build`.
+    """
+    if source.directory is not None:
+        checkpoint_names(build_meta(source.config, source.model_class), read_checkpoint(source.directory))
+    elif source.live is None:
+        check_memory(source, directory)
 
 
 def with_weights(source: Source, scratch: Path, seed: int) -> Source:

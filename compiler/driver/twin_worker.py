@@ -40,7 +40,8 @@ class TwinWorker:
 
     def submit(self, *job: Any) -> None:
         """Hand over the arguments of `compile_twin`: config, class, and whether to validate."""
-        (self._path / "job").write_bytes(pickle.dumps(job))
+        # The class may come from a folder that only this process searches, so the job itself is read second.
+        (self._path / "job").write_bytes(pickle.dumps((sys.path, pickle.dumps(job))))
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):  # it died: `result` says so
             self._process.stdin.write(b"go\n")

@@ -1,0 +1,103 @@
+"""From an opened model to a proved package in a folder."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hf2khc.capture.source import Source
+from hf2khc.check.proof import Proof
+from hf2khc.diagnostics import ConversionError, Diagnostic
+from hf2khc.driver.compile import Compiled, compile_model
+from hf2khc.driver.describe import describe
+from hf2khc.driver.fill import check_weights, fill, with_weights
+from hf2khc.driver.layout import lay_out
+from hf2khc.driver.other_config import other_config
+from hf2khc.driver.proof import prove_package
+from hf2khc.driver.report import ERROR_COLUMNS, Report, error_cells, worst, write_report
+from hf2khc.driver.stages import StageTimer
+from hf2khc.driver.twin_worker import TwinWorker
+from hf2khc.weights.rows import WeightMap
+
+MOST_DIAGNOSTICS = 5
+NOT_TRIED = ("not tried: the package was not proved",)
+SCRATCH = ".random-weights-"
+
+
+@dataclass(frozen=True)
+class Built:
+    """What stands in the folder, and how it came about.
+
+    Args:
+        compiled: the passes' result.
+        sources: text of the package's source files, by path in the package.
+        weight_map: which tensors of the checkpoint fill which Keras variables.
+        report: what report.json holds.
+    """
+
+    compiled: Compiled
+    sources: Mapping[str, str]
+    weight_map: WeightMap
+    report: Report
+
+
+def build_package(
+    source: Source,
+    directory: Path,
+    twin: TwinWorker,
+    stages: StageTimer,
+    *,
+    weights: bool,
+    check: bool,
+    backends: Sequence[str] | None,
+    seed: int,
+) -> Built:
+    """Compiles, writes, fills, proves and reports.
+
+    Args:
+        source: the model.
+        directory: an empty folder.
+        twin: the process that compiles the twin meanwhile.
+        stages: told which stage begins.
+        weights: write the weights; without them there is nothing to prove.
+        check: prove the package.
+        backends: Keras backends to prove it on; those installed by default.
+        seed: of random weights and of the inputs of the proof.
+
+    Raises:
+        ConversionError: anything that keeps the package from being right; what stands in the folder is then worthless.
+    """
+    if weights:
+        check_weights(source, directory)
+    compiled = compile_model(source, twin, validate=True, on_stage=stages)
+    stages("write")
+    sources = lay_out(compiled.plan, compiled.signature, directory)
+    with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=directory) as scratch:
+        stages("weights")
+        weighted = with_weights(source, Path(scratch), seed) if weights else source
+        filled = fill(weighted, compiled.plan, directory, weights=weights)
+        proof, reasons = None, compiled.generalises or NOT_TRIED
+        if check and weights:
+            stages("check")
+            proof = prove_package(directory, weighted, compiled, backends, seed)
+            _require(proof)
+            stages("other config")
+            reasons = other_config(directory, source, compiled, seed)
+    stages.end()
+    report = describe(source, compiled, filled, proof, reasons, stages.records, seed)
+    write_report(report, directory)
+    return Built(compiled, sources, filled.weight_map, report)
+
+
+def _require(proof: Proof) -> None:
+    """A package that is not proved is not published."""
+    if proof.holds:
+        return
+    failed = [row for row in proof.rows if not row.holds]
+    message, table = "not every backend can run the package", ""
+    if failed:
+        message = f"the package computes something else: {len(failed)} of {len(proof.rows)} comparisons fail"
+        table = "\n".join("  ".join(line) for line in [ERROR_COLUMNS, *(error_cells(row) for row in worst(failed))])
+    hint = "nothing was written; --no-check writes the package all the same, to look into it"
+    summary = Diagnostic("proof-failed", message, excerpt=table, hint=hint)
+    raise ConversionError(summary, *proof.diagnostics[:MOST_DIAGNOSTICS])
