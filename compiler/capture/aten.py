@@ -26,7 +26,7 @@ def _evaluate(node: Node, operands: list, attrs: dict[str, object], env: Mapping
     if node.op in ("aten.view", "aten.view_copy") and "dtype" in attrs:
         raise fail("unsupported-op", f"{node.op} reinterprets bits, which depends on the precision")
     # Without the copies that `contiguous` makes, a view may have to copy.
-    op = "aten.reshape" if node.op == "aten.view" else node.op
+    op = "aten.reshape" if node.op in ("aten.view", "aten._unsafe_view") else node.op
     if op != node.op:
         attrs = {"shape": attrs["size"]}
     overload, args, kwargs = rebuild_call(op, [_wide(operand) for operand in operands], attrs)

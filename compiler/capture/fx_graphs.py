@@ -1,5 +1,8 @@
 """An exported program made ready for the import: without aliases, checks and weights."""
 
+import sys
+from unittest import mock
+
 import torch
 
 # Identities in an inference trace: they alias their argument. Left in, an aliased residual leaks out of a norm as a
@@ -47,3 +50,14 @@ def forget_weights(exported: torch.export.ExportedProgram) -> None:
             empty = torch.empty_like(tensor, device="meta")
             shapes[id(tensor)] = torch.nn.Parameter(empty, False) if isinstance(tensor, torch.nn.Parameter) else empty
         exported.state_dict[name] = shapes[id(tensor)]
+
+
+def unflatten(exported: torch.export.ExportedProgram) -> torch.export.UnflattenedModule:
+    """torch's own recovery of the module hierarchy, a module of its own for every call.
+
+    It would make one module of calls that have the same operations, whatever their shapes: a dropout before and after
+    a projection of another width.
+    """
+    implementation = sys.modules["torch.export.unflatten"]
+    with mock.patch.object(implementation, "_deduplicate_modules", lambda partitions: {}):
+        return torch.export.unflatten(exported)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.utils import _pytree
 
-from hf2khc.capture.fx_graphs import drop_aliases, forget_weights, writes
+from hf2khc.capture.fx_graphs import drop_aliases, forget_weights, unflatten, writes
 from hf2khc.capture.schema import flatten_call
 from hf2khc.capture.symbols import Symbols
 from hf2khc.diagnostics import ConversionError, fail
@@ -36,7 +36,7 @@ def import_program(exported: torch.export.ExportedProgram, model: torch.nn.Modul
         exported = exported.run_decompositions({})
     drop_aliases(exported.graph)
     forget_weights(exported)
-    unflattened = torch.export.unflatten(exported)
+    unflattened = unflatten(exported)
     importer = _Importer(exported, model, Symbols(names, _ranges(exported)), title)
     entry = importer.graph(unflattened, "")
     outputs = tuple(_output_paths(exported))
