@@ -40,8 +40,6 @@ def check_loop(node: Node, graph: Graph, program: Program) -> Iterator[str]:
     carry, count = node.attrs.get("carry"), node.attrs.get("count")
     if callee is None or not isinstance(carry, int) or not _fits(callee, node, graph):
         return
-    if "{i}" not in str(node.attrs.get("path")):
-        yield "the path of a loop has {i} where the number of the iteration stands"
     if len(callee.outputs) != carry or len(callee.inputs) < carry:
         yield f"{callee.name} carries {len(callee.outputs)} of {len(callee.inputs)} values, not {carry}"
         return
@@ -78,7 +76,8 @@ def _instantiation(node: Node, graph: Graph, program: Program, needed: tuple[str
         yield f"there is no graph {node.attrs['graph']}"
         return
     yield from (f"{callee.name} needs its parameter {p}" for p in callee.parameters if p not in node.attrs)
-    extra = node.attrs.keys() - {*needed, *callee.parameters}
+    # `name` is the attribute the layer goes by in the package.
+    extra = node.attrs.keys() - {*needed, "name", *callee.parameters}
     yield from (f"{callee.name} has no parameter {key}" for key in sorted(extra))
     if len(node.operands) != len(callee.inputs):
         yield f"{callee.name} takes {len(callee.inputs)} operands, not {len(node.operands)}"

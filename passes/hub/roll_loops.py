@@ -130,6 +130,9 @@ def _results(graph: Graph, call: Node) -> list[str | None]:
 
 
 def _consecutive(a: Node, b: Node) -> bool:
+    """Whether two calls are of neighbours in a list of layers, or of one layer whose weights are shared."""
+    if a.attrs["path"] == b.attrs["path"]:
+        return True
     first, second = (re.fullmatch(r"(.*\.)?(\d+)", str(node.attrs["path"])) for node in (a, b))
     return bool(first and second and first[1] == second[1] and int(first[2]) + 1 == int(second[2]))
 
@@ -148,7 +151,7 @@ def _types_carry(graph: Graph, call: Node, carried: tuple[int, ...]) -> bool:
 
 def _with_loop(graph: Graph, chain: _Chain) -> Graph:
     first, last = chain.calls[0], chain.calls[-1]
-    prefix, start = re.fullmatch(r"(.*?)(\d+)", str(first.attrs["path"])).groups()  # type: ignore[union-attr]
+    path, start = _path(chain)
     varying = {
         key: _per_iteration([call.attrs[key] for call in chain.calls])
         for key in first.attrs
@@ -160,8 +163,8 @@ def _with_loop(graph: Graph, chain: _Chain) -> Graph:
         operands=first.operands,
         attrs={
             "graph": first.attrs["graph"],
-            "path": f"{prefix}{{i}}",
-            "start": int(start),
+            "path": path,
+            "start": start,
             "count": len(chain.calls),
             "carry": len(chain.carried),
             **varying,
@@ -169,6 +172,15 @@ def _with_loop(graph: Graph, chain: _Chain) -> Graph:
         origin=frozenset().union(*(call.origin for call in chain.calls)),
     )
     return graph.rewired([loop])
+
+
+def _path(chain: _Chain) -> tuple[str, int]:
+    """The path of every iteration's layer, `{i}` for its number, and the first number; of one layer just its path."""
+    first = str(chain.calls[0].attrs["path"])
+    if first == chain.calls[1].attrs["path"]:
+        return first, 0
+    prefix, start = re.fullmatch(r"(.*?)(\d+)", first).groups()  # type: ignore[union-attr]
+    return f"{prefix}{{i}}", int(start)
 
 
 def _per_iteration(values: list):

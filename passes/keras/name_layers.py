@@ -105,7 +105,7 @@ def _product(graph: Graph, name: str, up: bool) -> Node | None:
 
 def _stacks(graph: Graph) -> dict[str, str]:
     """Repeated layers are the model's transformer layers; several stacks go by what owns them as well."""
-    loops = graph.of("loop")
+    loops = [loop for loop in graph.of("loop") if "{i}" in str(loop.attrs["path"])]
     lists = {str(loop.attrs["path"]) for loop in loops}
     names: dict[str, str] = {}
     for loop in loops:
@@ -172,7 +172,7 @@ def _qualified(graph: Graph, node: Node, weights: frozenset[str]) -> str:
 
 
 def _module_path(graph: Graph, node: Node, weights: frozenset[str]) -> list[str]:
-    if node.op == "call":
+    if node.op in ("call", "loop"):
         return [part for part in str(node.attrs["path"]).split(".") if part]
     parameter = next((p for o in node.used if o in weights for p in _parameters(graph, o)), None)
     if parameter is not None:
