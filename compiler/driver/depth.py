@@ -96,3 +96,30 @@ def _lengths(config: "PreTrainedConfig", model_class, field: str, value: int) ->
     except (ConversionError, Exception):  # a config that refuses the value has another reason for its length
         return {}
     return {path: len(module) for path, module in model.named_modules() if type(module).__name__ == "ModuleList"}
+
+
+def with_more_rounds(
+    config: "PreTrainedConfig", model_class: type["PreTrainedModel"], program: Program
+) -> "PreTrainedConfig":
+    """The config with one more round of every layer that is called again and again on its own result.
+
+    Such a loop leaves no trace in the list of parameters: only another program shows which field counts it.
+
+    Args:
+        config: of a twin.
+        model_class: class of the model.
+        program: of that twin, loops rolled.
+    """
+    loops = [node for graph in program.graphs.values() for node in graph.of("loop")]
+    counts = {node.attrs["count"] for node in loops if "{i}" not in str(node.attrs["path"])}
+    for field, value in list(integer_fields(config)):
+        if value not in counts:
+            continue
+        more = copy.deepcopy(config)
+        try:
+            set_field(more, field, value + 1)
+            same = list(build_meta(more, model_class).state_dict()) == list(build_meta(config, model_class).state_dict())
+        except Exception:  # a config that refuses the value counts something else
+            continue
+        config = more if same else config
+    return config

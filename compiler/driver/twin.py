@@ -14,7 +14,7 @@ from hf2khc.capture.inputs import input_spec, sample_inputs
 from hf2khc.capture.omitted import omitted_outputs
 from hf2khc.capture.twin import twin_config
 from hf2khc.driver.config_fields import common_fields
-from hf2khc.driver.depth import depth_fields
+from hf2khc.driver.depth import depth_fields, with_more_rounds
 from hf2khc.ir.evaluate import keras_evaluators
 from hf2khc.ir.float64 import float64
 from hf2khc.ir.graph import Program
@@ -79,9 +79,10 @@ def compile_twin(
         programs = [_last(lower(captured.program, check))]
     # One number may fit an expression by chance in one twin; in a second one, made from the first, hardly.
     second = twin_config(twin.config, model_class, captured.spec)
+    other = with_more_rounds(second.config, model_class, programs[0])
     if second.changed:
-        programs.append(_last(lower(capture(second.config, model_class, cut).program)))
-    configs = [config, twin.config, second.config][: len(programs) + 1]
+        programs.append(_last(lower(capture(other, model_class, cut).program)))
+    configs = [config, twin.config, other][: len(programs) + 1]
     return Twinned(
         tuple(programs),
         fields=common_fields(configs),
