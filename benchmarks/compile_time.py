@@ -24,14 +24,16 @@ def spent(what: str, model: str, overrides: Mapping[str, Any], task: str = "") -
     Where other work keeps the machine busy, the second is the one to compare.
 
     Raises:
-        subprocess.CalledProcessError: it fails.
+        SystemExit: it fails, with the end of what it printed.
     """
     with tempfile.TemporaryDirectory(prefix="hf2khc-bench-") as folder:
         job = Path(folder, "job.json")
         job.write_text(json.dumps({"what": what, "model": model, "overrides": dict(overrides), "task": task}))
         environment = {**os.environ, "KERAS_BACKEND": "torch"}
         module = [sys.executable, "-m", "benchmarks.compile_time", str(job)]
-        subprocess.run(module, env=environment, check=True, capture_output=True, text=True)
+        done = subprocess.run(module, env=environment, check=False, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"{what} of {model} fails:\n{done.stderr[-3000:]}")
         return json.loads(Path(f"{job}.result").read_text())
 
 
