@@ -11,6 +11,7 @@ from hf2khc.passes.core.lower_aten import lower_aten
 from hf2khc.passes.core.normalize import normalize
 from hf2khc.passes.hub.channels_last_inputs import channels_last_inputs
 from hf2khc.passes.hub.drop_true_conditions import drop_true_conditions
+from hf2khc.passes.hub.hand_sizes_down import hand_sizes_down
 from hf2khc.passes.hub.hoist_loops import hoist_loops
 from hf2khc.passes.hub.inline_fragments import inline_fragments
 from hf2khc.passes.hub.inline_layers import inline_layers
@@ -92,6 +93,7 @@ PIPELINE = (
             # While every graph has one caller; the layers of a tied embedding then stand in one graph.
             lift_shared_layers,
             tie_embeddings,
+            hand_sizes_down,
             merge_graphs,
             roll_loops,
             hoist_loops,

@@ -70,7 +70,7 @@ class _Merged:
         """What graphs of one group have in common: all but names and values of attributes."""
         order = _canonical(graph)
         index = {node.name: i for i, node in enumerate(order)}
-        symbols: dict[str, int] = {}
+        symbols = _numbered_symbols(graph)
         return (
             graph.cls,
             tuple(self._node_shape(node, index, symbols) for node in order),
@@ -123,9 +123,21 @@ def _type_shape(type_, symbols: dict[str, int]) -> tuple:
 
 
 def _rename(dim: Expr, symbols: dict[str, int]) -> str:
-    """Symbols numbered as they come up: a norm over `seq` and one over `decoder_seq` are the same computation."""
-    mapping = {name: Expr(f"s{symbols.setdefault(name, len(symbols))}") for name in sorted(dim.names)}
+    """Symbols numbered as the inputs bring them: a norm over `seq` and one over `decoder_seq` are the same computation.
+
+    A symbol that no input brings stays what it is, for it means the caller's.
+    """
+    mapping = {name: Expr(f"s{symbols[name]}") for name in sorted(dim.names) if name in symbols}
     return str(dim.substitute(mapping))
+
+
+def _numbered_symbols(graph: Graph) -> dict[str, int]:
+    symbols: dict[str, int] = {}
+    for node in graph.inputs:
+        for dim in node.tensor.shape:
+            if isinstance(dim, Expr) and dim.names == {dim.text}:
+                symbols.setdefault(dim.text, len(symbols))
+    return symbols
 
 
 def _with_calls(graph: Graph, group_of: dict[str, list[Graph]], given: dict[str, dict[str, object]]) -> Graph:
@@ -143,12 +155,13 @@ def _parametrised(group: list[Graph]) -> tuple[Graph, list[dict[str, object]]]:
     """The one graph that stands for `group`, and what each member gives for its parameters."""
     base, values = group[0], [dict[str, object]() for _ in group]
     changed: list[Node] = []
+    tables = [_numbered_symbols(graph) for graph in group]
     for members in zip(*map(_canonical, group), strict=True):
         node = members[0]
         differing = [k for k in node.attrs if any(m.attrs[k] != node.attrs[k] for m in members) and k != "graph"]
         attrs = dict(node.attrs)
         for key in differing:
-            if _by_symbols_only(key, members):
+            if _by_symbols_only(key, members, tables):
                 continue
             name = _parameter_name(key, [m.attrs[key] for m in members], values)
             attrs[key] = Expr(name)
@@ -159,7 +172,7 @@ def _parametrised(group: list[Graph]) -> tuple[Graph, list[dict[str, object]]]:
     return base.replaced([by_name[node.name] for node in base], parameters=(*base.parameters, *values[0])), values
 
 
-def _by_symbols_only(key: str, members: Sequence[Node]) -> bool:
+def _by_symbols_only(key: str, members: Sequence[Node], tables: Sequence[dict[str, int]]) -> bool:
     """Whether the values differ in the names of size symbols alone, which each call binds anew."""
 
     def plain(value, table):
@@ -167,9 +180,6 @@ def _by_symbols_only(key: str, members: Sequence[Node]) -> bool:
             return tuple(plain(v, table) for v in value)
         return _rename(value, table) if isinstance(value, Expr) else value
 
-    tables: list[dict[str, int]] = [{} for _ in members]
-    for member, table in zip(members, tables, strict=True):
-        _type_shape(member.type, table)
     return len({plain(m.attrs[key], t) for m, t in zip(members, tables, strict=True)}) == 1
 
 
