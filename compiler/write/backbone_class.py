@@ -27,6 +27,7 @@ from hf2khc.write.source_text import (
     paragraph,
     signature,
 )
+from hf2khc.write.token_embedding import token_embedding
 
 _DTYPE = (
     "string or `keras.mixed_precision.DTypePolicy`. The dtype of computations and weights. Softmax and normalization "
@@ -46,7 +47,8 @@ def write_backbone(analysis: Analysis, heads: Mapping[str, ClassHead]) -> str:
     init += [f"self.{f.name} = {f.name}" for f in fields]
     arguments = [*init_arguments(fields), "dtype=None", "**kwargs"]
     lines = docstring(_docs(plan, fields)) + ["", signature("__init__", arguments), *indent(init)]
-    lines += ["", *get_config(fields)]
+    embedding = token_embedding(analysis)
+    lines += ["", *embedding, "", *get_config(fields)] if embedding else ["", *get_config(fields)]
     imports = [*class_imports(analysis, graph, heads), "from keras_hub.models import Backbone"]
     head = [register(plan.package), f"class {plan.prefix}Backbone(Backbone):"]
     return "\n".join([*imports, "", "", *head, *indent(lines)]) + "\n"
