@@ -15,6 +15,26 @@ _CHECKS = {"aten._assert_tensor_metadata.default", "aten._assert_scalar.default"
            "aten.sym_constrain_range_for_size.default", "aten.sym_constrain_range.default"}  # fmt: skip
 
 
+# torch decomposes a dropout to nothing where it is not training; an op that it does not know stays.
+_LIBRARY = torch.library.Library("hf2khc", "DEF")
+_LIBRARY.define("dropout(Tensor input, float p, bool train) -> Tensor")
+_LIBRARY.impl("dropout", lambda x, p, train: torch.empty_like(x), "CompositeExplicitAutograd")
+
+
+def without_writes(exported: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """The same program with no op that mutates an argument; dropout stays."""
+    _replace(exported.graph, torch.ops.aten.dropout.default, torch.ops.hf2khc.dropout.default)
+    functional = exported.run_decompositions({})
+    _replace(functional.graph, torch.ops.hf2khc.dropout.default, torch.ops.aten.dropout.default)
+    return functional
+
+
+def _replace(graph: torch.fx.Graph, old: torch._ops.OpOverload, new: torch._ops.OpOverload) -> None:
+    for node in graph.nodes:
+        if node.op == "call_function" and node.target is old:
+            node.target = new
+
+
 def writes(graph: torch.fx.Graph) -> bool:
     """Whether some op mutates an argument."""
     return any(

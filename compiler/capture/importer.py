@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.utils import _pytree
 
-from hf2khc.capture.fx_graphs import drop_aliases, forget_weights, unflatten, writes
+from hf2khc.capture.fx_graphs import drop_aliases, forget_weights, unflatten, without_writes, writes
 from hf2khc.capture.schema import flatten_call
 from hf2khc.capture.symbols import Symbols
 from hf2khc.diagnostics import ConversionError, fail
@@ -33,7 +33,7 @@ def import_program(exported: torch.export.ExportedProgram, model: torch.nn.Modul
         ConversionError: a size that depends on data, or an op outside the known namespaces.
     """
     if writes(exported.graph):
-        exported = exported.run_decompositions({})
+        exported = without_writes(exported)
     drop_aliases(exported.graph)
     forget_weights(exported)
     unflattened = unflatten(exported)
