@@ -167,6 +167,8 @@ def _unary(names: list[str], real: bool) -> Iterable[str]:
             yield from (f"{name} ** -0.5", f"sqrt({name})", f"1.0 / {name}", f"-{name}", f"1 - {name}")
         yield from (f"-{name}", f"{name} - 1", f"{name} + 1", f"{name} + 2")
         yield from (f"{name} // 2", f"{name} // 2 - 1", f"-({name} // 2)")
+        # What is left when a half, and a half of a half, is taken away: an odd number tells it from the half.
+        yield from (f"{name} - {name} // 2", f"{name} // 2 - {name} // 4")
         yield from (f"{n} * {name}" for n in (2, 3, 4, 6, 8))
         yield from (f"{name} // {n}" for n in (4, 8))
 
