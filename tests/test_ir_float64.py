@@ -98,7 +98,6 @@ CASES = {
     "zeros": lambda x: ops.zeros((2,), dtype="float32") + x[0, 0, 0],
     "hub.rms_norm": lambda x: hub.rms_norm(x, V, 1e-6),
     "hub.rotary_embedding": lambda x: hub.rotary_embedding(ops.reshape(x, HEADS.shape), X[:, :2], Y[:, :2]),
-    "hub.attention": lambda x: hub.attention(ops.reshape(x, HEADS.shape), HEADS, HEADS, soft_cap=3.0),
 }
 # Operations that float bits do not reach, or do not pass through continuously: their dtype alone is looked at.
 STEPS = """all any argmax argmin argsort bincount bitwise_and bitwise_not bitwise_or bitwise_xor ceil count_nonzero

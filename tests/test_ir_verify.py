@@ -106,7 +106,6 @@ NODE_ERRORS = [
     (lambda: with_attrs("Model", "rest", drop=["count"]), "rest", "loop needs count"),
     (lambda: with_attrs("Model", "rest", window=(1, 2, 3)), "rest", "window has 3 values for 2 iterations"),
     (lambda: with_attrs("Model", "rest", carry=2), "rest", "Layer carries 1 of 2 values, not 2"),
-    (lambda: with_attrs("Model", "rest", path="layers"), "rest", "where the number of the iteration stands"),
     (lambda: mutated("Model", "rest", operands=("first", "first")), "rest", "Layer takes mask"),
     (lambda: mutated("Model", "rest", type=f32("batch", "seq", 5)), "rest", "Layer returns f32[batch, seq, 4]"),
     (lambda: mutated("Layer", "z", type=f32("rows", "seq", 5)), "rest", "and carries f32[batch, seq, 5] on"),

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from hf2khc.cli import verify
 from hf2khc.cli.options import parse_options
 from hf2khc.diagnostics import ConversionError, Diagnostic
 
@@ -40,7 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(words: Sequence[str]) -> int:
-    if words[:1] == [verify.COMMAND]:
+    if words[:1] == ["verify"]:
+        # rich comes in here; --help and --version need none of it.
+        from hf2khc.cli import verify
+
         return verify.run(words[1:])
     options = parse_options(words)
     for name, value in _ENVIRONMENT.items():

@@ -1,13 +1,9 @@
 """Definitions of the `hub.*` idioms in `keras.ops`. What stands here is what they mean; the interpreter runs it.
 
-Sequences are (batch, seq, heads, dim), masks are boolean and true where a query may see a key. Statistics, softmax and
-rotations are computed in at least float32.
+Sequences are (batch, seq, heads, dim), masks are boolean and true where a query may see a key.
 """
 
 from hf2khc.ir.float64 import keras_on_torch
-
-# Added to the score of a masked key: large, and finite, so that a query which sees no key attends to all alike.
-_MASKED = -1e30
 
 
 def rms_norm(x, scale, epsilon):
@@ -70,34 +66,3 @@ def causal_mask(query_positions, key_positions, window=None):
     if window is None:
         return mask
     return ops.logical_and(mask, ops.greater(key_positions, query_positions - window))
-
-
-def attention(query, key, value, mask_or_bias=None, scale=None, soft_cap=None):
-    """Scaled dot-product attention, `softmax(cap(query key^T scale) + bias) value`.
-
-    Vaswani et al., Attention Is All You Need (2017), equation 1; soft cap `tanh(s / cap) * cap` as in Gemma 2. Heads of
-    query share the heads of key and value in consecutive groups.
-
-    Args:
-        query: (batch, queries, heads, dim).
-        key, value: (batch, keys, kv_heads, dim), `heads` a multiple of `kv_heads`.
-        mask_or_bias: broadcasts to (batch, heads, queries, keys); boolean: a mask, else a bias. A query that sees no
-            key gets the mean of the values.
-        scale: of the scores; `dim ** -0.5` where absent.
-
-    Returns:
-        (batch, queries, heads, dim of value), dtype of `query`.
-    """
-    ops = keras_on_torch().ops
-    groups = query.shape[2] // key.shape[2]
-    if groups > 1:
-        key, value = ops.repeat(key, groups, axis=2), ops.repeat(value, groups, axis=2)
-    scale = query.shape[-1] ** -0.5 if scale is None else scale
-    scores = ops.cast(ops.einsum("bqhd,bkhd->bhqk", query, key), "float32") * scale
-    if soft_cap is not None:
-        scores = ops.tanh(scores / soft_cap) * soft_cap
-    if mask_or_bias is not None:
-        is_mask = keras_on_torch().backend.standardize_dtype(mask_or_bias.dtype) == "bool"
-        scores = ops.where(mask_or_bias, scores, _MASKED) if is_mask else scores + mask_or_bias
-    weights = ops.cast(ops.softmax(scores, axis=-1), query.dtype)
-    return ops.einsum("bhqk,bkhd->bqhd", weights, value)
