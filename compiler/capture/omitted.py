@@ -26,7 +26,7 @@ def omitted_outputs(
     without, with_caches = (
         _keys(materialise(build_meta(config, model_class, caches=caches)), spec, sizes) for caches in (False, True)
     )
-    return {key: REASON for key in sorted(with_caches - without)}
+    return dict.fromkeys(sorted(with_caches - without), REASON)
 
 
 def _keys(model: PreTrainedModel, spec: tuple[Input, ...], sizes: dict[str, int]) -> set[str]:

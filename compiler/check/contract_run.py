@@ -43,7 +43,8 @@ _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 def run_check(name: str, check: Check, subject: Subject) -> Finding:
     """The finding of one check; an error that generated code raises is a fault of it."""
     start = time.perf_counter()
-    verdict, detail, faults = HOLDS, "", ()
+    verdict, detail = HOLDS, ""
+    faults: tuple[str, ...] = ()
     try:
         detail = check(subject)
     except Broken as broken:

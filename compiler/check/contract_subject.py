@@ -35,7 +35,7 @@ class Subject:
 
     directory: Path
     module: ModuleType
-    cls: type
+    cls: Any
     arguments: Mapping[str, Any]
     template: Mapping[str, np.ndarray]
     description: str

@@ -118,7 +118,9 @@ def with_more_rounds(
         more = copy.deepcopy(config)
         try:
             set_field(more, field, value + 1)
-            same = list(build_meta(more, model_class).state_dict()) == list(build_meta(config, model_class).state_dict())
+            same = list(build_meta(more, model_class).state_dict()) == list(
+                build_meta(config, model_class).state_dict()
+            )
         except Exception:  # a config that refuses the value counts something else
             continue
         config = more if same else config

@@ -1,6 +1,6 @@
 """The weights of a package: made where there are none, named as in the file, mapped, and moved into the preset."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -139,10 +139,12 @@ def bound_map(source: Source, directory: Path, rows: Sequence[Row]) -> WeightMap
     bound = _shaped(bind_rows(rows, origins, Checkpoint(directory)))
     consumed = {name for row in bound for name in row.hf}
     aliases = tuple(Alias(name, of) for name, of in names.repeats.items() if of in consumed)
-    return WeightMap(bound, aliases, tuple(_not_consumed(source, names, consumed | {alias.hf for alias in aliases})))
+    return WeightMap(
+        bound, aliases, tuple(_not_consumed(source, names, frozenset(consumed | {alias.hf for alias in aliases})))
+    )
 
 
-def _not_consumed(source: Source, names: CheckpointNames, taken: Collection[str]) -> Iterable[NotConsumed]:
+def _not_consumed(source: Source, names: CheckpointNames, taken: frozenset[str]) -> Iterable[NotConsumed]:
     for name, reason in names.unused.items():
         if name not in taken:
             yield NotConsumed(name, reason)

@@ -102,7 +102,7 @@ class _Merged:
 
 
 def _canonical(graph: Graph) -> list[Node]:
-    """The nodes in an order that follows from the dataflow alone: inputs, then operands before users from the outputs on."""
+    """The nodes in an order that follows from the dataflow alone: inputs, then operands before users."""
     order: dict[str, Node] = {node.name: node for node in graph.inputs}
 
     def visit(name: str) -> None:
