@@ -1,6 +1,7 @@
 """What all tests share: the environment, `--update` for golden files, and `-m slow`."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -10,6 +11,10 @@ import pytest
 os.environ.setdefault("KERAS_BACKEND", "torch")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+# A shell starts a job in the background with these ignored, and what the tests start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # For the modules beside the tests that are no tests themselves.
 sys.path.insert(0, str(Path(__file__).parent))

@@ -14,7 +14,8 @@ def token_embedding(analysis: Analysis) -> list[str]:
     graph = analysis.plan.program.main
     tokens = [n.name for n in graph.inputs if analysis.plan.inputs[n.name][0].endswith("token_ids")]
     found = next(filter(None, (_reference(analysis, graph, name) for name in tokens)), "")
-    if found in ("", f"self.{ATTRIBUTE}"):
+    # An attribute of that name may be a layer of the package around the embedding; it keeps the name.
+    if not found or any(member.attribute == ATTRIBUTE for member in members(analysis, graph).values()):
         return []
     return ["@property", f"def {ATTRIBUTE}(self):", *indent([f"return {found}"])]
 
