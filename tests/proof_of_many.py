@@ -7,76 +7,48 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
-from hf2khc.check.cases import load_arrays, save_arrays
+from hf2khc.check.cases import load_arrays
 from hf2khc.check.proof import OutputError
 
 
-class Package:
-    """A converted package beside the model it came from, with the inputs of its proof.
-
-    Args:
-        model: in float32.
-        conversion: of `convert`.
-    """
-
-    def __init__(self, model: Any, conversion: Any):
-        from hf2khc.driver.proof import proof_cases
-
-        self.model, self.conversion = model, conversion
-        self.directory = conversion.directory
-        source = SimpleNamespace(config=model.config)
-        self.cases = proof_cases(source, conversion.compiled.captured, seed=3)
-
-    def job(self, backend: str) -> dict[str, str]:
-        """What the backend's process is told."""
-        cases = self.directory.with_name(f"{self.directory.name}-cases.npz")
-        save_arrays(cases, self.cases)
-        outputs = self.directory.with_name(f"{self.directory.name}-{backend}.npz")
-        signature = json.dumps(self.conversion.signature)
-        return {"directory": str(self.directory), "cases": str(cases), "outputs": str(outputs), "signature": signature}
-
-
-def reference(package: Package) -> tuple[Mapping, Mapping]:
-    """The model's outputs in float32 and in float64, by case."""
-    import copy
-
-    from hf2khc.check.reference import outputs, outputs_float64, widen
-
-    single = {case: outputs(package.model, inputs) for case, inputs in package.cases.items()}
-    wide = copy.deepcopy(package.model)
-    widen(wide)
-    return single, {case: outputs_float64(wide, inputs) for case, inputs in package.cases.items()}
-
-
-def prove(packages: Mapping[str, Package], references: Mapping[str, tuple], backend: str, scratch: Path) -> dict:
-    """The rows of each package's proof on one backend; an error as text where it cannot be run."""
-    jobs = {name: package.job(backend) for name, package in packages.items()}
-    path = scratch / f"{backend}.json"
+def start(folder: Path, names: Sequence[str], backend: str) -> subprocess.Popen:
+    """Run the packages that `convert_many` wrote to a folder on one backend."""
+    jobs = {}
+    for name in names:
+        signature = json.dumps(json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))["signature"])
+        files = {"cases": str(folder / f"{name}-cases.npz"), "outputs": str(folder / f"{name}-{backend}.npz")}
+        jobs[name] = {"directory": str(folder / name), "signature": signature, **files}
+    path = folder / f"{backend}.json"
     path.write_text(json.dumps(jobs), encoding="utf-8")
     environment = {**os.environ, "KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    run = subprocess.run([sys.executable, __file__, str(path)], env=environment, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr[-3000:]
-    problems = json.loads(path.with_suffix(".answer").read_text(encoding="utf-8"))
-    return {
-        name: problems[name] or _rows(package, *references[name], backend, Path(jobs[name]["outputs"]))
-        for name, package in packages.items()
-    }
+    log = (folder / f"log-{backend}").open("wb")
+    return subprocess.Popen([sys.executable, __file__, str(path)], env=environment, stdout=log, stderr=log)
 
 
-def _rows(package: Package, theirs: Mapping, exact: Mapping, backend: str, file: Path) -> list[OutputError]:
+def rows(
+    folder: Path, name: str, backend: str, theirs: Mapping | None = None, exact: Mapping | None = None
+) -> list[OutputError]:
+    """What the proof of a package says; by default against the model it was made from.
+
+    Raises:
+        AssertionError: the backend cannot run the package.
+    """
     from hf2khc.check.compare import compare
 
-    signature, ours = package.conversion.signature, load_arrays(file)
-    rows = []
-    for case, inputs in package.cases.items():
-        assert set(exact[case]) == {*signature["outputs"], *(set(signature["omitted"]) & set(exact[case]))}
-        rows += compare(signature, case, backend, inputs, ours[case], theirs[case], exact[case])
-    return rows
+    problem = json.loads((folder / f"{backend}.answer").read_text(encoding="utf-8"))[name]
+    assert not problem, problem
+    signature = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))["signature"]
+    cases, ours = load_arrays(folder / f"{name}-cases.npz"), load_arrays(folder / f"{name}-{backend}.npz")
+    theirs = load_arrays(folder / f"{name}-float32.npz") if theirs is None else theirs
+    exact = load_arrays(folder / f"{name}-float64.npz") if exact is None else exact
+    found: list[OutputError] = []
+    for case, inputs in cases.items():
+        assert set(exact[case]) - set(signature["omitted"]) == set(signature["outputs"])
+        found += compare(signature, case, backend, inputs, ours[case], theirs[case], exact[case])
+    return found
 
 
 def main(path: str) -> None:
