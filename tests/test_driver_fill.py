@@ -1,5 +1,7 @@
 """The weight map of a package against its checkpoint: what is consumed, what repeats, what nothing reads."""
 
+import copy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,7 +9,8 @@ from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from hf2khc.capture.source import open_source
-from hf2khc.driver.fill import bound_map
+from hf2khc.diagnostics import ConversionError
+from hf2khc.driver.fill import bound_map, check_weights, parameter_counts
 from hf2khc.weights.rows import Alias, Row
 
 CONFIG = GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=11, n_positions=7)
@@ -39,3 +42,27 @@ def test_a_tensor_that_repeats_another_is_an_alias(checkpoint: Path) -> None:
 def test_nothing_is_an_alias_of_a_tensor_that_is_not_consumed(checkpoint: Path) -> None:
     found = bound_map(open_source(str(checkpoint)), checkpoint, [POSITIONS])
     assert not found.aliases and {"lm_head.weight", "transformer.wte.weight"} <= {i.hf for i in found.not_consumed}
+
+
+def test_counts_agree_or_it_is_an_error(checkpoint: Path) -> None:
+    source = open_source(str(checkpoint))
+    rows = bound_map(source, checkpoint, [EMBEDDING, POSITIONS]).rows
+    constant = Row("mask/values", (), "x", (5,), "float32", constant="mask")
+    found = parameter_counts(source, [*rows, constant])
+    total = sum(p.numel() for p in GPT2LMHeadModel(CONFIG).parameters())
+    used = 11 * 8 + 7 * 8
+    assert found == {"transformers": total, "keras": used + 5, "not consumed": total - used, "constants": 5}
+    with pytest.raises(ConversionError, match="parameter-count"):
+        parameter_counts(source, [replace(rows[0], keras_shape=(11, 7)), rows[1]])
+
+
+def test_weights_that_cannot_be_used_are_refused_before_the_compile(checkpoint: Path, tmp_path: Path) -> None:
+    source = open_source(str(checkpoint))
+    check_weights(source, tmp_path)
+    wider = copy.deepcopy(source.config)
+    wider.n_embd = 16
+    with pytest.raises(ConversionError, match="weights-do-not-fit"):
+        check_weights(replace(source, config=wider), tmp_path)
+    deep = open_source("gpt2", random_init=True, overrides={"n_embd": 1 << 20, "n_head": 1, "n_layer": 1})
+    with pytest.raises(ConversionError, match=r"not-enough-memory[\s\S]*--set"):
+        check_weights(deep, tmp_path)

@@ -139,7 +139,7 @@ def _shape(operation: FileOperation, read: Mapping[str, torch.Tensor]) -> tuple[
 def _tie(model: PreTrainedModel, tensors: Mapping[str, FileTensor], names: CheckpointNames) -> None:
     """Gives tied parameters, and parameters of one module with two paths, the source that is in the file."""
     groups: dict[str, list[str]] = {}
-    for path, source in _sources(model).items():
+    for path, source in tensor_owners(model).items():
         if path != source:
             groups.setdefault(source, []).append(path)
     for source, tied in groups.items():
@@ -151,7 +151,7 @@ def _tie(model: PreTrainedModel, tensors: Mapping[str, FileTensor], names: Check
                 _alias(names, path, present[0])
 
 
-def _sources(model: PreTrainedModel) -> dict[str, str]:
+def tensor_owners(model: PreTrainedModel) -> dict[str, str]:
     """The path that stands for each parameter and persistent buffer: of tied ones, the one they are tied to."""
     tied = dict(getattr(model, "all_tied_weights_keys", None) or {})
     first: dict[int, str] = {}

@@ -49,7 +49,7 @@ def describe(
             "weights": _origin_of_weights(source, seed),
         },
         sizes=dict(_scalars(source.config)),
-        parameters={"transformers": compiled.captured.parameters, "keras": stats.parameters},
+        parameters=filled.parameters,
         idioms=compiled.idioms,
         residue=compiled.residue,
         config_generalises=not reasons,

@@ -1,5 +1,6 @@
 """The weights of a package: made where there are none, named as in the file, mapped, and moved into the preset."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,9 +10,10 @@ import numpy as np
 
 from hf2khc.capture.build import build_meta
 from hf2khc.capture.checkpoint_files import read_checkpoint
-from hf2khc.capture.checkpoint_names import CheckpointNames, checkpoint_names
+from hf2khc.capture.checkpoint_names import CheckpointNames, checkpoint_names, tensor_owners
 from hf2khc.capture.random_weights import check_memory, materialise
 from hf2khc.capture.source import Source
+from hf2khc.diagnostics import fail
 from hf2khc.weights.checkpoint import Checkpoint
 from hf2khc.weights.rows import Alias, NotConsumed, Origin, Row, WeightMap, bind_rows, write_weight_map
 from hf2khc.weights.transfer import TransferStats, transfer
@@ -30,11 +32,13 @@ class Filled:
         source: the model, with the directory its weights were read from.
         weight_map: what came from where.
         stats: of the transfer.
+        parameters: counts that were checked against each other, see `parameter_counts`.
     """
 
     source: Source
     weight_map: WeightMap
     stats: TransferStats
+    parameters: Mapping[str, int]
 
 
 class PlannedCheckpoint:
@@ -101,9 +105,35 @@ def fill(source: Source, plan: Plan, directory: Path, *, weights: bool) -> Fille
         weight_map = WeightMap(_shaped(bind_rows(rows, *_planned(source))))
     else:
         weight_map = bound_map(source, source.directory, rows)
+    counts = parameter_counts(source, weight_map.rows)
     write_weight_map(directory / WEIGHT_MAP_FILE, weight_map)
     stats = transfer(directory, weight_map, source.directory, constants, weights=weights)
-    return Filled(source, weight_map, stats)
+    return Filled(source, weight_map, stats, counts)
+
+
+def parameter_counts(source: Source, rows: Sequence[Row]) -> dict[str, int]:
+    """Elements of the model's parameters and persistent buffers, tied ones once, and of the package's variables.
+
+    Returns:
+        `transformers` and `keras`; `not consumed`, where no variable needs some of the former; `constants`, where some
+        of the latter are computed by the compiler.
+
+    Raises:
+        ConversionError: `parameter-count`, when the two do not agree exactly.
+    """
+    model = build_meta(source.config, source.model_class)
+    owners, state = tensor_owners(model), model.state_dict()
+    consumed = {owners[path] for row in rows for path in row.sources}
+    sizes = {path: state[path].numel() for path in set(owners.values())}
+    left = sum(size for path, size in sizes.items() if path not in consumed)
+    constants = sum(math.prod(row.keras_shape) for row in rows if row.constant)
+    taken = sum(math.prod(row.keras_shape) for row in rows if not row.constant)
+    total = sum(sizes.values())
+    if total - left != taken:
+        message = f"the package has {taken:,} parameters, and {total - left:,} of the model's go into it"
+        raise fail("parameter-count", message, hint="this is a fault of the compiler; please report it")
+    counts = {"transformers": total, "keras": taken + constants}
+    return counts | {name: n for name, n in (("not consumed", left), ("constants", constants)) if n}
 
 
 def _row(path: WeightPath, constants: Mapping[str, np.ndarray]) -> Row:

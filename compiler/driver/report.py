@@ -21,7 +21,8 @@ class Report:
     Args:
         source: the transformers model: name, class, config class, where its weights come from.
         sizes: scalar fields of the config.
-        parameters: number of parameters, of transformers' model and of the package.
+        parameters: number of elements of transformers' model and of the package, which were checked to agree, and what
+            accounts for a difference.
         idioms: recognised idioms and their count, per layer class of the package.
         residue: operations that no idiom took up, written as plain ops, with their count.
         config_generalises: whether the package at another config equals the transformers model at that config.
@@ -109,7 +110,7 @@ def _summary(report: Report) -> str:
     if report.config_generalises:
         return f"{verdict}\n\nBuilt at another config, the package computes what transformers computes there, too."
     reasons = [f"- {reason}" for reason in report.reasons]
-    return "\n".join([verdict, "", "The package is known to be right at this config only:", "", *reasons])
+    return "\n".join([verdict, "", "Not shown at another config:", "", *reasons])
 
 
 def _fields(title: str, values: Mapping[str, Any]) -> str:
