@@ -3,13 +3,19 @@
 import io
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
+from safetensors.numpy import save_file
+from transformers import GPT2Config, GPT2Model
 
 from hf2khc import __version__
 from hf2khc.cli import main as cli
@@ -17,6 +23,8 @@ from hf2khc.cli.commands import default_output
 from hf2khc.cli.options import BACKENDS, parse_options
 from hf2khc.cli.progress import StageProgress
 from hf2khc.driver.stages import StageEvent, StageRecord
+from hf2khc.ir.text import format_program, parse_program
+from hf2khc.passes.pipeline import stage_names
 
 
 def run(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -167,6 +175,110 @@ def test_wrong_model_leaves_nothing(
     assert found == code and part in text and list(tmp_path.iterdir()) == []
 
 
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny GPT-2 in several shards."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    GPT2Model(GPT2Config(n_layer=2, n_embd=32, n_head=2, vocab_size=60, n_positions=32)).save_pretrained(
+        folder, max_shard_size="20KB"
+    )
+    return folder
+
+
+def shards(folder: Path) -> list[Path]:
+    return sorted(folder.glob("model-*.safetensors"))
+
+
+def only_pickles(folder: Path) -> None:
+    for path in folder.glob("model*"):
+        path.unlink()
+    (folder / "pytorch_model.bin").touch()
+
+
+def changed_config(**changes: object) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        path = folder / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("damage", "code", "part"),
+    [
+        (only_pickles, "pickle-weights", "save_pretrained"),
+        (lambda folder: shards(folder)[1].unlink(), "shard-missing", "model-00002-of"),
+        (lambda folder: os.truncate(shards(folder)[1], 9000), "shard-truncated", "model-00002-of"),
+        (changed_config(n_embd=48), "weights-do-not-fit", "h.0.attn.c_attn.weight"),
+        (changed_config(n_layer=3), "weights-do-not-fit", "h.2."),
+        (changed_config(model_type="gtp2"), "unknown-model-type", "gtp2"),
+        (
+            changed_config(auto_map={"AutoConfig": "code.Config"}, model_type="own"),
+            "remote-code",
+            "--trust-remote-code",
+        ),
+        (lambda folder: (folder / "config.json").unlink(), "config-not-found", "config.json"),
+        (lambda folder: (folder / "config.json").write_text("{"), "bad-config", "JSON"),
+    ],
+)
+def test_broken_checkpoint_leaves_nothing(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, checkpoint: Path, damage: Callable, code: str, part: str
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(checkpoint, folder)
+    damage(folder)
+    found, text = error_of(capsys, str(folder), "-o", "new/out", "--quiet")
+    assert found == code and part in text and "   = " in text
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_random_weights_that_do_not_fit_in_memory(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    words = ["llama", "--random-init", "--set", "num_hidden_layers=4000", "-o", "out", "--quiet"]
+    code, text = error_of(capsys, *words)
+    assert code == "not-enough-memory" and "--set" in text and list(tmp_path.iterdir()) == []
+
+
+SPECTRAL = """
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
+
+class SpectralConfig(PreTrainedConfig):
+    model_type = "spectral"
+    vocab_size: int = 50
+    hidden_size: int = 16
+
+class SpectralModel(PreTrainedModel):
+    config_class = SpectralConfig
+    main_input_name = "input_ids"
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.embed = torch.nn.Embedding(config.vocab_size, config.hidden_size)
+        self.post_init()
+
+    def get_input_embeddings(self):
+        return self.embed
+
+    def forward(self, input_ids, **options):
+        return BaseModelOutput(last_hidden_state=torch.fft.fft(self.embed(input_ids), dim=-1).real)
+"""
+
+
+def test_op_without_a_lowering_in_code_of_the_repository(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "modeling_spectral.py").write_text(SPECTRAL)
+    names = {"AutoConfig": "modeling_spectral.SpectralConfig", "AutoModel": "modeling_spectral.SpectralModel"}
+    config = {"architectures": ["SpectralModel"], "auto_map": names, "model_type": "spectral"}
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file({"embed.weight": np.ones((50, 16), np.float32)}, folder / "model.safetensors", metadata={"format": "pt"})
+    assert error_of(capsys, str(folder), "--quiet")[0] == "remote-code"
+    code, text = error_of(capsys, str(folder), "--trust-remote-code", "--quiet")
+    assert code == "unsupported-op" and "aten.fft_fft" in text and "modeling_spectral.py:25" in text
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
 def test_errors_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["./nowhere", "--json", "--quiet"]) == 1
     out, err = capsys.readouterr()
@@ -197,6 +309,32 @@ def test_interrupt(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monke
     monkeypatch.setattr("hf2khc.capture.source.open_source", interrupt)
     assert error_of(capsys, "m", "-o", "out", "--quiet")[0] == "interrupted"
     assert list(tmp_path.iterdir()) == []
+
+
+# --- looking inside --------------------------------------------------------------------------------------------------
+
+FIELDS = ["n_layer=2", "n_embd=32", "n_head=2", "vocab_size=60", "n_positions=32"]
+TINY = ["--random-init", *(word for field in FIELDS for word in ("--set", field))]
+
+
+def test_every_stage_is_printed_and_parses_back(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert cli.main(["gpt2", *TINY, "--emit-ir=all", "--quiet"]) == 0
+    out, err = capsys.readouterr()
+    parts = re.split(r"^# (\w+)\n", out, flags=re.MULTILINE)
+    stages = dict(zip(parts[1::2], parts[2::2], strict=True))
+    assert err == "" and list(stages) == [*stage_names(), "generalise"] and list(tmp_path.iterdir()) == []
+    for text in stages.values():
+        assert format_program(parse_program(text)).strip() == text.strip()
+    assert "aten." in stages["aten"] and "config.n_embd" in stages["generalise"]
+
+
+def test_without_weights_as_json(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert cli.main(["gpt2", *TINY, "--no-weights", "--json", "--quiet", "-o", "out"]) == 0
+    out, err = capsys.readouterr()
+    report = json.loads(out)
+    assert err == "" and report == json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["proved"] is None and report["parameters"]["transformers"] == report["parameters"]["keras"]
+    assert not list((tmp_path / "out").rglob("*.weights.*"))
 
 
 # --- progress ------------------------------------------------------------------------------------------------------
