@@ -29,6 +29,11 @@ class Stack:
     kinds: tuple[int, ...]
     layers: nn.ModuleList
 
+    @property
+    def cut(self) -> bool:
+        """Whether layers are missing."""
+        return self.kept < self.length
+
 
 def truncate(model: PreTrainedModel) -> dict[str, Stack]:
     """Cuts every ModuleList of a model in place.
@@ -37,7 +42,8 @@ def truncate(model: PreTrainedModel) -> dict[str, Stack]:
     row, and no fewer than two layers. Only lists whose tail repeats kinds of the prefix are cut.
 
     Returns:
-        What was cut, by module path. Lists inside a layer that is gone are not in it.
+        Every list of two layers or more, by module path; one that is short enough is whole. Lists inside a layer that is
+        gone are not in it.
     """
     stacks: dict[str, Stack] = {}
     _truncate_below(model, model, "", stacks)
@@ -47,6 +53,8 @@ def truncate(model: PreTrainedModel) -> dict[str, Stack]:
 def restore(model: PreTrainedModel, stacks: dict[str, Stack]) -> None:
     """Undoes `truncate`, in place. Layers put back still lie where they were made (on the meta device)."""
     for path, stack in stacks.items():
+        if not stack.cut:
+            continue
         owner, _, name = path.rpartition(".")
         setattr(model.get_submodule(owner), name, stack.layers)
 
@@ -54,12 +62,12 @@ def restore(model: PreTrainedModel, stacks: dict[str, Stack]) -> None:
 def _truncate_below(model: PreTrainedModel, module: nn.Module, path: str, stacks: dict[str, Stack]) -> None:
     for name, child in list(module.named_children()):
         child_path = f"{path}.{name}" if path else name
-        if isinstance(child, nn.ModuleList) and type(child).forward is nn.ModuleList.forward and len(child) > SHORTEST:
+        if isinstance(child, nn.ModuleList) and type(child).forward is nn.ModuleList.forward and len(child) >= SHORTEST:
             kinds = layer_kinds(model, child)
-            kept = prefix_length(kinds)
-            if kept < len(child):
-                stacks[child_path] = Stack(child_path, len(child), kept, kinds, child)
-                child = nn.ModuleList(list(child)[:kept])
+            stack = Stack(child_path, len(child), prefix_length(kinds), kinds, child)
+            stacks[child_path] = stack
+            if stack.cut:
+                child = nn.ModuleList(list(child)[: stack.kept])
                 setattr(module, name, child)
         _truncate_below(model, child, child_path, stacks)
 

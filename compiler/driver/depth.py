@@ -22,11 +22,11 @@ UNROLLED = "unrolled-layers"
 
 
 def with_depth(program: Program, stacks: Mapping[str, Stack], depth: Mapping[str, str]) -> Program:
-    """The program with every truncated list of layers at its real length.
+    """The program with every list of layers at its real length.
 
     Args:
         program: at the keras level, after hoisting: loops stand in the entry, or under a module path known there.
-        stacks: the lists that were cut, by module path.
+        stacks: the lists of layers, by module path.
         depth: the config field that gives a list's length, by module path.
 
     Raises:
@@ -37,7 +37,7 @@ def with_depth(program: Program, stacks: Mapping[str, Stack], depth: Mapping[str
     for graph in program.graphs.values():
         nodes = [_deepened(node, stacks, depth, seen) if node.op == "loop" else node for node in graph]
         graphs[graph.name] = graph.replaced(nodes)
-    missing = [path for path, stack in stacks.items() if path not in seen]
+    missing = [path for path, stack in stacks.items() if stack.cut and path not in seen]
     if missing:
         raise fail(UNROLLED, f"the layers of {', '.join(missing)} were not recognised as one loop")
     return program.with_graphs(graphs.values())
@@ -51,6 +51,8 @@ def _deepened(node: Node, stacks: Mapping[str, Stack], depth: Mapping[str, str],
     seen.add(path)
     start, count = int(node.attrs["start"]), int(node.attrs["count"])  # type: ignore[call-overload]
     if start + count != stack.kept:
+        if not stack.cut:
+            return node
         raise fail(UNROLLED, f"the loop over {path} ends at {start + count}, not at layer {stack.kept}")
     changes: dict[str, object] = {"count": _count(stack, start, depth.get(path))}
     shown = stack.kinds[start : stack.kept]

@@ -11,7 +11,7 @@ from hf2khc.capture.build import build_meta
 from hf2khc.capture.frontend import Captured
 from hf2khc.capture.inputs import input_spec, trace_sizes
 from hf2khc.capture.source import Source
-from hf2khc.capture.twin_fields import set_field
+from hf2khc.capture.twin_fields import get_field, set_field
 from hf2khc.diagnostics import ConversionError
 from hf2khc.driver.config_fields import flat_fields
 from hf2khc.driver.fill import fill, with_weights
@@ -44,7 +44,10 @@ def other_config(directory: Path, source: Source, compiled: "Compiled", seed: in
         return compiled.generalises or ("the model has no twin",)
     config = _deeper(compiled.twin.config, compiled.twin.depth)
     plan = _at(compiled.plan, config, compiled)
-    captured = _captured(compiled.captured, source, config)
+    try:
+        captured = _captured(compiled.captured, source, config)
+    except ConversionError as error:
+        return tuple(d.render() for d in error.diagnostics)
     signature = make_signature(plan, captured, compiled.twin.omitted)
     with tempfile.TemporaryDirectory(prefix="hf2khc-config-") as folder:
         package = Path(folder, "package")
@@ -64,8 +67,19 @@ def _deeper(config: "PreTrainedConfig", depth: Any) -> "PreTrainedConfig":
     """The twin with three layers of everything: one more than a loop needs."""
     config = copy.deepcopy(config)
     for field in depth.values():
-        set_field(config, field.removeprefix("config."), 3)
+        _set_depth(config, field.removeprefix("config."), 3)
     return config
+
+
+def _set_depth(config: "PreTrainedConfig", field: str, depth: int) -> None:
+    """Sets a depth, and gives lists with an entry per layer as many entries: those they have, over and over."""
+    before = get_field(config, field)
+    set_field(config, field, depth)
+    owner, _, _ = field.rpartition(".")
+    part = get_field(config, owner) if owner else config
+    for name, entries in vars(part).items():
+        if isinstance(entries, list) and len(entries) == before:
+            setattr(part, name, [entries[i % before] for i in range(depth)])
 
 
 def _at(plan: Plan, config: "PreTrainedConfig", compiled: "Compiled") -> Plan:
