@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import transformers.integrations.moe  # noqa: F401  (registers its operators with torch)
 
 from hf2khc.capture.aten import aten_evaluator
 from hf2khc.diagnostics import ConversionError
@@ -23,7 +24,7 @@ from hf2khc.passes.core import lower_aten as lower_aten_module
 from hf2khc.passes.core.lower_aten import core_rules, lower_aten
 from hf2khc.rewrite import apply_rules, parse_rules
 
-EVALUATORS = {**keras_evaluators(), "aten": aten_evaluator()}
+EVALUATORS = {**keras_evaluators(), "aten": aten_evaluator(), "transformers": aten_evaluator()}
 ENV = {"batch": 5, "seq": 7}
 NAMES = {5: Expr("batch"), 7: Expr("seq")}
 
@@ -51,7 +52,7 @@ def program_of(inputs: str, call: str) -> tuple[Program, dict[str, np.ndarray]]:
     node = graph["r"]
     attrs = {name: _bound(value) for name, value in node.attrs.items()}
     result = EVALUATORS["aten"](node, [None if o is None else values[o] for o in node.operands], attrs, ENV)
-    names = NAMES if "batch" in inputs else {}
+    names = {size: symbol for size, symbol in NAMES.items() if str(symbol) in inputs}
     types = tuple(_type(r, names) for r in result) if isinstance(result, tuple) else _type(result, names)
     node = replace(node, type=types)
     if not isinstance(types, tuple):
@@ -76,6 +77,8 @@ def random_values(name: str, type_: Tensor) -> np.ndarray:
     random, shape = np.random.default_rng(len(name) + ord(name[0])), concrete(type_, ENV)
     if type_.dtype == "bool":
         return (random.integers(0, 3, shape) > 0) | (np.arange(shape[-1]) == 0)  # no row of masks is empty
+    if type_.dtype == "int32":
+        return np.sort(random.integers(0, 5, shape)).astype("int32")  # ends of groups
     if type_.dtype == "int64":
         return random.integers(0, 3, shape) if name != "x" else random.integers(0, 5, shape)
     values = random.normal(size=shape)

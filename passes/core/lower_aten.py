@@ -8,10 +8,13 @@ from hf2khc.ir.graph import Graph, Node, Program
 from hf2khc.ir.text import format_node
 from hf2khc.passes.core.lower_attention import lower_attention
 from hf2khc.passes.core.lower_convolution import lower_convolution
+from hf2khc.passes.core.lower_grouped import lower_grouped
 from hf2khc.passes.core.lower_indexing import lower_indexing
+from hf2khc.passes.core.lower_scatter import lower_scatter
 from hf2khc.passes.core.lower_splits import lower_splits
 from hf2khc.rewrite import Rule, apply_rules, load_rules
 
+_STEPS = (lower_attention, lower_convolution, lower_grouped, lower_indexing, lower_scatter, lower_splits)
 FILES = ("arithmetic", "elementwise", "reductions", "shapes", "products")
 
 
@@ -45,7 +48,7 @@ def lower_aten(program: Program) -> Program:
     Raises:
         ConversionError: every op that has no lowering, with its place in the model's source.
     """
-    for step in (lower_attention, lower_convolution, lower_indexing, lower_splits):
+    for step in _STEPS:
         program = step(program)
     program = program.map(lambda graph: apply_rules(graph, core_rules()))
     left = {diagnostic: None for graph in program.callees_first() for diagnostic in _unsupported(graph)}

@@ -9,6 +9,8 @@ from hf2khc.passes.core.lowering import Builder, axis_of, flag, lower
 _ALL = ("slice", None, None, None)
 # torch's way to write "to the end".
 _END = 2**63 - 1
+# Their second result are indices.
+_WITH_INDICES = ("aten.topk", "aten.sort", "aten.max", "aten.min")
 # Where torch has a size it can only be counted from the front; these keep a value that is not negative as it is.
 _KEEP_SIGN = ("unsqueeze", "view", "reshape", "expand", "expand_dims", "broadcast_to", "to", "cast", "transpose")
 
@@ -89,14 +91,14 @@ def _index(builder: Builder, node: Node) -> list[Node] | None:
 
 def _linear(builder: Builder, indices: Sequence[str], sizes: Sequence) -> str:
     """Indices into several axes as one index into the axes taken as one."""
-    position = _positive(builder, indices[0], sizes[0])
+    position = positive(builder, indices[0], sizes[0])
     for index, size in zip(indices[1:], sizes[1:], strict=True):
         scaled = builder.add("ops.multiply", position, None, x2=size, title="row")
-        position = builder.add("ops.add", scaled, _positive(builder, index, size), title="position")
+        position = builder.add("ops.add", scaled, positive(builder, index, size), title="position")
     return position
 
 
-def _positive(builder: Builder, index: str, size) -> str:
+def positive(builder: Builder, index: str, size: int | Expr) -> str:
     """An index counted from the front."""
     if _is_nonnegative(builder.graph, index):
         return index
@@ -111,6 +113,8 @@ def _is_nonnegative(graph: Graph, name: str) -> bool:
         return isinstance(start, int) and start >= 0 and isinstance(step, int) and step > 0
     if short in _KEEP_SIGN:
         return _is_nonnegative(graph, node.used[0])
+    if node.op == "item":
+        return node.attrs["index"] == 1 and graph[node.used[0]].op in _WITH_INDICES
     return short in ("argmax", "argmin", "argsort")
 
 

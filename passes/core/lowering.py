@@ -1,7 +1,8 @@
 """How a Python lowering is applied: a table from op to a function that builds what takes a node's place."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from hf2khc.ir.expr import Expr, same, simplify
 from hf2khc.ir.graph import Graph, Node, Program
 from hf2khc.rewrite.apply import splice
 from hf2khc.rewrite.build import Builder
@@ -51,4 +52,20 @@ def flag(node: Node, name: str, default: object = False):
     return node.attrs.get(name, default)
 
 
-__all__ = ["Builder", "Lowering", "axis_of", "flag", "lower"]
+def product(sizes: Iterable) -> int | Expr:
+    """The number of entries of a shape."""
+    return simplify(" * ".join(f"({size})" for size in sizes) or "1")
+
+
+def equal_shapes(first: Sequence, second: Sequence) -> bool:
+    return len(first) == len(second) and all(map(same, first, second))
+
+
+def broadcast_shape(shapes: Sequence[tuple]) -> tuple:
+    """The shape that values of these shapes broadcast to."""
+    rank = max(map(len, shapes))
+    padded = [(1,) * (rank - len(shape)) + shape for shape in shapes]
+    return tuple(next((size for size in sizes if size != 1), 1) for sizes in zip(*padded, strict=True))
+
+
+__all__ = ["Builder", "Lowering", "axis_of", "broadcast_shape", "equal_shapes", "flag", "lower", "product"]
