@@ -1,6 +1,8 @@
 """Every lowering of a torch op against torch itself, in float64 on random values."""
 
+import inspect
 import os
+import textwrap
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
 
@@ -137,3 +139,11 @@ def test_a_wrong_rule_is_found(file, old, new, call):
     validate(program, right, values, {}.__getitem__, EVALUATORS)
     with pytest.raises(ConversionError, match="miscompile"):
         validate(program, wrong, values, {}.__getitem__, EVALUATORS)
+
+
+@pytest.mark.parametrize("step", lower_aten_module.STEPS, ids=lambda step: step.__name__)
+def test_the_docstring_shows_what_the_step_does(step):
+    text = inspect.getdoc(step)
+    assert text is not None
+    before, after = (textwrap.dedent(part).strip() + "\n" for part in text.split("Before:")[1].split("After:"))
+    assert format_program(step(parse_program(before))) == after

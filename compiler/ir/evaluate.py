@@ -11,7 +11,7 @@ from hf2khc.ir import hub
 from hf2khc.ir.float64 import float64, keras_on_torch
 from hf2khc.ir.graph import Node
 from hf2khc.ir.interpret import Evaluator
-from hf2khc.ir.signatures import bind_call, slot_names
+from hf2khc.ir.signatures import bind_call, function, slot_names
 
 # Constructor arguments of every Keras layer, behind `**kwargs` in most signatures.
 _BASE_LAYER = frozenset({"activity_regularizer", "autocast", "dtype", "name", "trainable"})
@@ -24,9 +24,9 @@ def keras_evaluators() -> dict[str, Evaluator]:
 
 def hub_function(op: str):
     """The definition of a `hub.*` op; `None` if there is none."""
-    function = getattr(hub, op.removeprefix("hub."), None)
-    public = inspect.isfunction(function) and function.__module__ == hub.__name__ and not op.startswith("hub._")
-    return function if public else None
+    found = getattr(hub, op.removeprefix("hub."), None)
+    public = inspect.isfunction(found) and found.__module__ == hub.__name__ and not op.startswith("hub._")
+    return found if public else None
 
 
 @dataclass(frozen=True)
@@ -61,24 +61,24 @@ def _named(function) -> list[str]:
 
 
 def _evaluate_op(node: Node, operands: list, attrs: dict[str, object], env: Mapping[str, object]):
-    function = getattr(keras_on_torch().ops, node.op.partition(".")[2], None)
-    if function is None:
+    called = function(node.op)
+    if called is None:
         raise fail("unknown-op", f"Keras has no {node.op}")
     slots = slot_names(node.op)
     if slots:
         _bound(slots, operands, attrs)
     with float64():
         args, kwargs = bind_call(node.op, [_wide(operand) for operand in operands], attrs)
-        return _plain(function(*args, **kwargs))
+        return _plain(called(*args, **kwargs))
 
 
 def _evaluate_hub(node: Node, operands: list, attrs: dict[str, object], env: Mapping[str, object]):
-    function = hub_function(node.op)
-    if function is None:
+    definition = hub_function(node.op)
+    if definition is None:
         raise fail("unknown-op", f"there is no {node.op}")
     with float64():
-        names = tuple(inspect.signature(function).parameters)
-        return _plain(function(**_bound(names, [_wide(operand) for operand in operands], attrs)))
+        names = tuple(inspect.signature(definition).parameters)
+        return _plain(definition(**_bound(names, [_wide(operand) for operand in operands], attrs)))
 
 
 def _bound(names: tuple[str, ...], operands: list, attrs: dict[str, object]) -> dict[str, object]:

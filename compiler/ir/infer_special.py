@@ -103,6 +103,13 @@ def _linspace(types, attrs):
     return attrs.get("dtype") or "float32", (attrs["num"],)
 
 
+def _adaptive(types, attrs):
+    """Keras's own takes the layout for another one."""
+    dtype, shape = types[0]
+    return dtype, (shape[0], *_each(attrs["output_size"], len(shape) - 2), shape[-1])
+
+
 # Evaluated eagerly by Keras, at a cost in memory that shapes need not have.
 CREATE = {"ops.arange": _arange, "ops.full": _filled, "ops.ones": _filled, "ops.zeros": _filled, "ops.eye": _matrix,
-           "ops.tri": _matrix, "ops.linspace": _linspace}  # fmt: skip
+           "ops.tri": _matrix, "ops.linspace": _linspace, "ops.adaptive_average_pool": _adaptive,
+           "ops.adaptive_max_pool": _adaptive}  # fmt: skip

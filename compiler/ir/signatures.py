@@ -3,6 +3,7 @@
 import functools
 import inspect
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from hf2khc.diagnostics import fail
 from hf2khc.ir.float64 import keras_on_torch
@@ -16,7 +17,10 @@ def function(op: str):
     """The function of `keras.ops` or the class of `keras.layers` an op names; `None` where there is none."""
     keras = keras_on_torch()
     level, _, name = op.partition(".")
-    return getattr({"ops": keras.ops, "layers": keras.layers}.get(level), name, None)
+    found: Any = {"ops": keras.ops, "layers": keras.layers}.get(level)
+    for part in name.split("."):  # `ops.image.resize` lies in a module of its own
+        found = getattr(found, part, None)
+    return found
 
 
 @functools.cache

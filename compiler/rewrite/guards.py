@@ -125,6 +125,18 @@ def length(graph: Graph, values: tuple) -> int:
     return len(values)
 
 
+@_listed
+def subscripts(graph: Graph, equation: str) -> str:
+    """The subscripts of an einsum as Keras takes them on every backend: small letters, the result's spelled out."""
+    text = equation.replace(" ", "")
+    before, arrow, after = text.partition("->")
+    if not arrow:
+        after = "".join(sorted(letter for letter in set(before) - {","} if before.count(letter) == 1))
+    free = iter(letter for letter in "abcdefghijklmnopqrstuvwyz" if letter not in text)
+    letters = {letter: next(free) if letter.isupper() else letter for letter in dict.fromkeys(before + after)}
+    return "->".join("".join(letters[letter] for letter in part) for part in (before, after))
+
+
 def _same(graph: Graph, a, b) -> bool:
     return same(a, b)
 

@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from hf2khc.diagnostics import fail
+from hf2khc.ir import signatures
 from hf2khc.ir.float64 import keras_on_torch
+from hf2khc.ir.graph import Node
 
+_NORMS = ("layers.LayerNormalization", "layers.RMSNormalization", "layers.BatchNormalization")
 _NO_DEFAULT = inspect.Parameter.empty
 
 
@@ -60,7 +63,7 @@ def op_parameters(op: str) -> tuple[tuple[str, object], ...]:
     Raises:
         ConversionError: `unknown-op`.
     """
-    function = getattr(keras_on_torch().ops, op.removeprefix("ops."), None)
+    function = signatures.function(op)
     if function is None:
         raise fail("unknown-op", f"keras.ops has no {op.removeprefix('ops.')}")
     parameters = inspect.signature(function).parameters.values()
@@ -76,6 +79,20 @@ def reserved_attributes() -> frozenset[str]:
     """Attributes of layers and models that a generated class must not overwrite."""
     keras = keras_on_torch()
     return frozenset({*dir(keras.layers.Layer), *dir(keras.Model), *vars(keras.layers.Layer(name="probe"))})
+
+
+def built_axes(node: Node, rank: int) -> frozenset[int]:
+    """The axes of its input that a layer looks at when it is built; all of them where that is not known."""
+    if node.op == "layers.Embedding":
+        return frozenset()
+    if node.op == "layers.EinsumDense":
+        given, kernel = str(node.attrs["equation"]).partition("->")[0].split(",")
+        # An ellipsis stands for leading axes.
+        return frozenset(rank - len(given) + i for i, letter in enumerate(given) if letter in kernel)
+    if node.op in ("layers.Dense", *_NORMS):
+        axes = node.attrs.get("axis", -1)
+        return frozenset(a % rank for a in (axes if isinstance(axes, tuple) else (axes,)) if isinstance(a, int))
+    return frozenset(range(rank))
 
 
 _variables: dict[tuple, tuple[str, ...]] = {}

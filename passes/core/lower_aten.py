@@ -7,14 +7,30 @@ from hf2khc.diagnostics import ConversionError, Diagnostic
 from hf2khc.ir.graph import Graph, Node, Program
 from hf2khc.ir.text import format_node
 from hf2khc.passes.core.lower_attention import lower_attention
+from hf2khc.passes.core.lower_complex import lower_complex
 from hf2khc.passes.core.lower_convolution import lower_convolution
 from hf2khc.passes.core.lower_grouped import lower_grouped
 from hf2khc.passes.core.lower_indexing import lower_indexing
+from hf2khc.passes.core.lower_pooling import lower_pooling
+from hf2khc.passes.core.lower_resize import lower_resize
+from hf2khc.passes.core.lower_sampling import lower_sampling
 from hf2khc.passes.core.lower_scatter import lower_scatter
 from hf2khc.passes.core.lower_splits import lower_splits
 from hf2khc.rewrite import Rule, apply_rules, load_rules
 
-_STEPS = (lower_attention, lower_convolution, lower_grouped, lower_indexing, lower_scatter, lower_splits)
+STEPS = (
+    # First: what it leaves of the torch level is for the others.
+    lower_complex,
+    lower_attention,
+    lower_convolution,
+    lower_pooling,
+    lower_resize,
+    lower_sampling,
+    lower_grouped,
+    lower_indexing,
+    lower_scatter,
+    lower_splits,
+)
 FILES = ("arithmetic", "elementwise", "reductions", "shapes", "products")
 
 
@@ -48,7 +64,7 @@ def lower_aten(program: Program) -> Program:
     Raises:
         ConversionError: every op that has no lowering, with its place in the model's source.
     """
-    for step in _STEPS:
+    for step in STEPS:
         program = step(program)
     program = program.map(lambda graph: apply_rules(graph, core_rules()))
     left = {diagnostic: None for graph in program.callees_first() for diagnostic in _unsupported(graph)}

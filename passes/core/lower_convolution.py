@@ -1,14 +1,14 @@
-"""Lower convolutions, pooling and the norms of images to Keras's layout, channels last."""
+"""Lower convolutions and the norms of images to Keras's layout, channels last."""
 
 from typing import Any
 
-from hf2khc.ir.expr import Expr, simplify
+from hf2khc.ir.expr import simplify
 from hf2khc.ir.graph import Node, Program
-from hf2khc.passes.core.lowering import Builder, axis_of, flag, lower
+from hf2khc.passes.core.lowering import Builder, axis_of, channels_first, channels_last, each, flag, lower, padded
 
 
 def lower_convolution(program: Program) -> Program:
-    """Turn convolutions and pools into `ops.*` between two transposes; padding becomes explicit.
+    """Turn convolutions into `ops.*` between two transposes; padding becomes explicit.
 
     Before:
 
@@ -42,36 +42,36 @@ def _conv(builder: Builder, node: Node) -> list[Node] | None:
     rank = builder.tensor(weight).rank - 2
     if builder.tensor(x).rank != rank + 2:
         return None
-    padding, dilation = flag(node, "padding", 0), _each(node, "dilation", rank)
+    padding, dilation = flag(node, "padding", 0), each(node, "dilation", rank)
     if padding == "same":
         sizes = (int(str(size)) for size in builder.tensor(weight).shape[2:])
         extents = [(size - 1) * step for size, step in zip(sizes, dilation, strict=True)]
         pairs = tuple((extent // 2, extent - extent // 2) for extent in extents)
     else:
-        pairs = tuple((p, p) for p in ((0,) * rank if padding == "valid" else _each(node, "padding", rank, 0)))
-    last = _padded(builder, _channels_last(builder, x, rank), pairs)
+        pairs = tuple((p, p) for p in ((0,) * rank if padding == "valid" else each(node, "padding", rank, 0)))
+    last = padded(builder, channels_last(builder, x, rank), pairs)
     kernel = builder.add("ops.transpose", weight, axes=(*range(2, rank + 2), 1, 0), title="kernel")
-    attrs: dict[str, Any] = {"strides": _each(node, "stride", rank), "data_format": "channels_last"}
+    attrs: dict[str, Any] = {"strides": each(node, "stride", rank), "data_format": "channels_last"}
     if any(step != 1 for step in dilation):
         attrs["dilation_rate"] = dilation
     made = builder.add("ops.conv", last, kernel, **attrs)
     if bias is not None:
         made = builder.add("ops.add", made, bias, title="biased")
-    return _channels_first(builder, made, rank)
+    return channels_first(builder, made, rank)
 
 
 def _conv_transpose(builder: Builder, node: Node) -> list[Node] | None:
     x, weight, bias = (*node.operands, None)[:3]
     assert x is not None and weight is not None
     rank = builder.tensor(weight).rank - 2
-    padding, strides = _each(node, "padding", rank, 0), _each(node, "stride", rank)
-    if flag(node, "groups", 1) != 1 or any(step != 1 for step in _each(node, "dilation", rank)):
+    padding, strides = each(node, "padding", rank, 0), each(node, "stride", rank)
+    if flag(node, "groups", 1) != 1 or any(step != 1 for step in each(node, "dilation", rank)):
         return None
-    if any(extra > pad for extra, pad in zip(_each(node, "output_padding", rank, 0), padding, strict=True)):
+    if any(extra > pad for extra, pad in zip(each(node, "output_padding", rank, 0), padding, strict=True)):
         return None
     kernel = builder.add("ops.transpose", weight, axes=(*range(2, rank + 2), 1, 0), title="kernel")
     attrs: dict[str, Any] = {"strides": strides, "data_format": "channels_last"}
-    made = builder.add("ops.conv_transpose", _channels_last(builder, x, rank), kernel, **attrs)
+    made = builder.add("ops.conv_transpose", channels_last(builder, x, rank), kernel, **attrs)
     sizes = node.tensor.shape[2:]
     ends = [simplify(f"({size}) + {pad}") for size, pad in zip(sizes, padding, strict=True)]
     if builder.tensor(made).shape[1:-1] != tuple(sizes):
@@ -79,48 +79,7 @@ def _conv_transpose(builder: Builder, node: Node) -> list[Node] | None:
         made = builder.add("ops.get_item", made, key=(("slice", None, None, None), *crop), title="cropped")
     if bias is not None:
         made = builder.add("ops.add", made, bias, title="biased")
-    return _channels_first(builder, made, rank)
-
-
-def _pool(op: str, rank: int, fill: float):
-    def lowering(builder: Builder, node: Node) -> list[Node] | None:
-        size = _each(node, "kernel_size", rank)
-        strides = _each(node, "stride", rank) if node.attrs.get("stride") else size
-        padding = _each(node, "padding", rank, 0)
-        if (
-            flag(node, "ceil_mode")
-            or node.attrs.get("divisor_override")
-            or any(d != 1 for d in _each(node, "dilation", rank))
-        ):
-            return None
-        if op == "ops.average_pool" and any(padding) and flag(node, "count_include_pad", True) is not True:
-            return None
-        if builder.tensor(node.used[0]).rank != rank + 2:
-            return None
-        last = _padded(builder, _channels_last(builder, node.used[0], rank), tuple((p, p) for p in padding), fill)
-        attrs: dict[str, Any] = {"pool_size": size, "strides": strides, "data_format": "channels_last"}
-        return _channels_first(builder, builder.add(op, last, **attrs), rank)
-
-    return lowering
-
-
-def _adaptive_average(rank: int):
-    def lowering(builder: Builder, node: Node) -> list[Node] | None:
-        size = _each(node, "output_size", rank)
-        x = node.used[0]
-        if all(s == 1 for s in size):
-            return builder.finish("ops.mean", x, axis=tuple(range(-rank, 0)), keepdims=True)
-        held = builder.tensor(x).shape[-rank:]
-        if builder.tensor(x).rank != rank + 2 or any(
-            isinstance(h, Expr) or h % s for h, s in zip(held, size, strict=True)
-        ):
-            return None
-        window = tuple(h // s for h, s in zip(held, size, strict=True))
-        last = _channels_last(builder, x, rank)
-        attrs: dict[str, Any] = {"pool_size": window, "strides": window, "data_format": "channels_last"}
-        return _channels_first(builder, builder.add("ops.average_pool", last, **attrs), rank)
-
-    return lowering
+    return channels_first(builder, made, rank)
 
 
 def _group_norm(builder: Builder, node: Node) -> list[Node]:
@@ -170,51 +129,9 @@ def _weight_norm(builder: Builder, node: Node) -> list[Node]:
     return builder.finish("ops.multiply", direction, scale)
 
 
-def _upsampled(builder: Builder, node: Node) -> list[Node] | None:
-    """Nearest neighbours at a whole factor are repetitions."""
-    x = node.used[0]
-    held, wanted = builder.tensor(x).shape, node.tensor.shape
-    factors = [
-        None if isinstance(h, Expr) or isinstance(w, Expr) or w % h else w // h
-        for h, w in zip(held, wanted, strict=True)
-    ]
-    spatial = factors[2:]
-    if None in spatial:
-        return None
-    for axis, factor in enumerate(spatial[:-1], 2):
-        x = builder.add("ops.repeat", x, repeats=factor, axis=axis)
-    return builder.finish("ops.repeat", x, repeats=spatial[-1], axis=len(held) - 1)
-
-
-def _each(node: Node, name: str, rank: int, default: int = 1) -> tuple:
-    """An attribute that is one number or one per axis, as one per axis."""
-    value = node.attrs.get(name, default)
-    values = value if isinstance(value, tuple) else (value,)
-    return values * rank if len(values) == 1 else values
-
-
-def _channels_last(builder: Builder, x: str, rank: int) -> str:
-    return builder.add("ops.transpose", x, axes=(0, *range(2, rank + 2), 1), title="last")
-
-
-def _channels_first(builder: Builder, x: str, rank: int) -> list[Node]:
-    return builder.finish("ops.transpose", x, axes=(0, rank + 1, *range(1, rank + 1)))
-
-
-def _padded(builder: Builder, x: str, pairs: tuple, fill: float = 0.0) -> str:
-    if not any(any(pair) for pair in pairs):
-        return x
-    attrs: dict[str, Any] = {"constant_values": fill} if fill else {}
-    return builder.add("ops.pad", x, pad_width=((0, 0), *pairs, (0, 0)), title="padded", **attrs)
-
-
 _LOWERINGS = {
     **{f"aten.conv{rank}d": _conv for rank in (1, 2, 3)},
     **{f"aten.conv_transpose{rank}d": _conv_transpose for rank in (1, 2, 3)},
-    **{f"aten.max_pool{rank}d": _pool("ops.max_pool", rank, float("-inf")) for rank in (1, 2, 3)},
-    **{f"aten.avg_pool{rank}d": _pool("ops.average_pool", rank, 0.0) for rank in (1, 2, 3)},
-    **{f"aten.adaptive_avg_pool{rank}d": _adaptive_average(rank) for rank in (1, 2, 3)},
-    **{f"aten.upsample_nearest{rank}d": _upsampled for rank in (1, 2, 3)},
     "aten.group_norm": _group_norm,
     "aten.layer_norm": _layer_norm,
     "aten._weight_norm": _weight_norm,

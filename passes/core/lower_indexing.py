@@ -145,7 +145,7 @@ def _unfold(builder: Builder, node: Node) -> list[Node]:
 def _pad(builder: Builder, node: Node) -> list[Node] | None:
     x, widths, mode = node.used[0], node.attrs["pad"], flag(node, "mode", "constant")
     assert isinstance(widths, tuple)
-    if any(isinstance(width, Expr) or width < 0 for width in widths):
+    if any(map(_may_cut, widths)):
         return None
     pairs = list(zip(widths[::2], widths[1::2], strict=True))[::-1]
     width = ((0, 0),) * (builder.tensor(x).rank - len(pairs)) + tuple(pairs)
@@ -154,6 +154,13 @@ def _pad(builder: Builder, node: Node) -> list[Node] | None:
     value = node.attrs.get("value")
     attrs = {"mode": mode} if mode != "constant" else {"constant_values": value} if value else {}
     return builder.finish("ops.pad", x, pad_width=width, **attrs)
+
+
+def _may_cut(width: int | Expr) -> bool:
+    """Whether a width is negative, where it is a size for some of the small ones."""
+    if not isinstance(width, Expr):
+        return width < 0
+    return any(width.evaluate(dict.fromkeys(width.names, size)) < 0 for size in range(1, 130))
 
 
 def _repeated_border(builder: Builder, x: str, width: tuple, mode: object) -> list[Node]:

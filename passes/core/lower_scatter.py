@@ -152,7 +152,7 @@ def _scatter(builder: Builder, node: Node) -> list[Node] | None:
 
 def _put_few(builder: Builder, node: Node, x: str, index: str) -> list[Node] | None:
     """Write a number to a few places of every row."""
-    held, where = builder.tensor(x), builder.tensor(index)
+    held = builder.tensor(x)
     positions = builder.add("ops.arange", start=0, stop=held.shape[-1], dtype="int64", title="positions")
     chosen = builder.add("ops.equal", builder.add("ops.expand_dims", index, axis=-1), positions, title="chosen")
     chosen = builder.add("ops.any", chosen, axis=-2, title="is_chosen")

@@ -110,6 +110,41 @@ def _batch_norm(builder: Builder, producer: Node) -> list[Node] | None:
     return builder.finish("ops.batch_normalization", x, mean, variance, None, bias, weight, axis=1, epsilon=epsilon)
 
 
+def _broadcast(builder: Builder, producer: Node) -> list[Node]:
+    """One result of `broadcast_tensors`."""
+    x = producer.operands[int(str(builder.root.attrs["index"]))]
+    return builder.finish("ops.broadcast_to", x, shape=builder.root.tensor.shape)
+
+
+def _running(name: str):
+    """One result of `cummax` or `cummin`: an extremum over all up to each place, or the last place that has it."""
+
+    def lowering(builder: Builder, producer: Node) -> list[Node] | None:
+        x = producer.used[0]
+        held = builder.tensor(x)
+        axis = axis_of(producer, held.rank)
+        if not held.is_floating:
+            return None
+        size = held.shape[axis]
+        place = builder.add("ops.arange", start=0, stop=size, dtype="int64", title="place")
+        until = builder.add("ops.expand_dims", place, axis=1, title="until")
+        seen = builder.add("ops.less_equal", place, until, title="seen")
+        worst = float("-inf") if name == "max" else float("inf")
+        row = builder.add("ops.moveaxis", x, source=axis, destination=-1, title="row")
+        rows = builder.add(
+            "ops.where", seen, builder.add("ops.expand_dims", row, axis=-2), None, x2=worst, title="rows"
+        )
+        best = builder.add(f"ops.{name}", rows, axis=-1, title="best")
+        if builder.root.attrs["index"] == 0:
+            return builder.finish("ops.moveaxis", best, source=-1, destination=axis)
+        hit = builder.add("ops.equal", rows, builder.add("ops.expand_dims", best, axis=-1), title="hit")
+        hit = builder.add("ops.logical_and", hit, seen, title="hit")
+        last = builder.add("ops.max", builder.add("ops.where", hit, place, None, x2=-1), axis=-1, title="last")
+        return builder.finish("ops.moveaxis", last, source=-1, destination=axis)
+
+    return lowering
+
+
 def _top_k(builder: Builder, node: Node) -> list[Node] | None:
     x = node.used[0]
     last = builder.tensor(x).rank - 1
@@ -157,6 +192,9 @@ _ITEMS = {
     "aten.max": _extremum("max"),
     "aten.min": _extremum("min"),
     "aten.sort": _sorted,
+    "aten.broadcast_tensors": _broadcast,
+    "aten.cummax": _running("max"),
+    "aten.cummin": _running("min"),
     "aten.var_mean": _moments("var"),
     "aten.std_mean": _moments("std"),
     "aten._native_batch_norm_legit_no_training": _batch_norm,

@@ -1,6 +1,7 @@
 """How a Python lowering is applied: a table from op to a function that builds what takes a node's place."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from hf2khc.ir.expr import Expr, same, simplify
 from hf2khc.ir.graph import Graph, Node, Program
@@ -68,4 +69,39 @@ def broadcast_shape(shapes: Sequence[tuple]) -> tuple:
     return tuple(next((size for size in sizes if size != 1), 1) for sizes in zip(*padded, strict=True))
 
 
-__all__ = ["Builder", "Lowering", "axis_of", "broadcast_shape", "equal_shapes", "flag", "lower", "product"]
+def each(node: Node, name: str, rank: int, default: int = 1) -> tuple:
+    """An attribute that is one number or one per axis, as one per axis."""
+    value = node.attrs.get(name, default)
+    values = value if isinstance(value, tuple) else (value,)
+    return values * rank if len(values) == 1 else values
+
+
+def channels_last(builder: Builder, x: str, rank: int) -> str:
+    return builder.add("ops.transpose", x, axes=(0, *range(2, rank + 2), 1), title="last")
+
+
+def channels_first(builder: Builder, x: str, rank: int) -> list[Node]:
+    return builder.finish("ops.transpose", x, axes=(0, rank + 1, *range(1, rank + 1)))
+
+
+def padded(builder: Builder, x: str, pairs: tuple, fill: float = 0.0) -> str:
+    if not any(any(pair) for pair in pairs):
+        return x
+    attrs: dict[str, Any] = {"constant_values": fill} if fill else {}
+    return builder.add("ops.pad", x, pad_width=((0, 0), *pairs, (0, 0)), title="padded", **attrs)
+
+
+__all__ = [
+    "Builder",
+    "Lowering",
+    "axis_of",
+    "broadcast_shape",
+    "channels_first",
+    "channels_last",
+    "each",
+    "equal_shapes",
+    "flag",
+    "lower",
+    "padded",
+    "product",
+]

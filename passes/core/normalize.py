@@ -45,6 +45,7 @@ def normalize(program: Program) -> Program:
 
 def _normalized(graph: Graph) -> Graph:
     redirect = {node.name: node.used[0] for node in graph if node.used and _is_identity(graph, node)}
+    redirect |= {node.name: node.used[1] for node in graph if _replaces_all(graph, node)}
     return graph.rewired(redirect=redirect).pruned()
 
 
@@ -59,6 +60,14 @@ def _is_identity(graph: Graph, node: Node) -> bool:
     if node.op == "aten.slice":
         return node.attrs.get("step", 1) == 1
     return node.op in _BY_TYPE or _is_neutral(node)
+
+
+def _replaces_all(graph: Graph, node: Node) -> bool:
+    """Whether what is written takes the place of the whole value."""
+    if node.op not in ("aten.slice_scatter", "aten.copy") or len(node.used) != 2:
+        return False
+    source = graph[node.used[1]].type
+    return node.attrs.get("step", 1) == 1 and isinstance(source, Tensor) and same_type(node.type, source)
 
 
 def _is_neutral(node: Node) -> bool:
