@@ -15,10 +15,13 @@ def package_folder(directory: Path) -> Path:
     Raises:
         ConversionError: `package`, when there is none or more than one.
     """
+    hint = "give a folder that `hf2khc MODEL -o DIR` wrote"
+    if not directory.is_dir():
+        raise fail("package", "there is no such folder", location=str(directory), hint=hint)
     found = sorted(path.parent for path in directory.glob("*/__init__.py"))
     if len(found) != 1:
         names = ", ".join(path.name for path in found) or "none"
-        raise fail("package", f"expected one importable folder, found {names}", location=str(directory))
+        raise fail("package", f"expected one importable folder, found {names}", location=str(directory), hint=hint)
     return found[0]
 
 

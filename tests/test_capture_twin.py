@@ -137,3 +137,11 @@ def test_fields_that_must_stay_equal_change_together():
     twin = twin_config(config, transformers.ConvBertModel, input_spec(build_meta(config, transformers.ConvBertModel)))
     assert twin.config.embedding_size == twin.config.hidden_size != 32
     assert not twin.unchanged.keys() & {"embedding_size", "hidden_size", "num_attention_heads"}
+
+
+def test_size_of_a_head_that_is_no_field_changes_too():
+    config = transformers.GPT2Config(n_layer=2, n_embd=32, n_head=4, vocab_size=128, n_positions=64)
+    first = twin_config(config, transformers.GPT2Model, input_spec(build_meta(config, transformers.GPT2Model))).config
+    second = twin_config(first, transformers.GPT2Model, input_spec(build_meta(first, transformers.GPT2Model))).config
+    sizes = [c.n_embd // c.n_head for c in (config, first, second)]
+    assert sizes[0] != sizes[1] != sizes[2]

@@ -165,6 +165,8 @@ def test_output_that_cannot_be_written(capsys: pytest.CaptureFixture[str], tmp_p
         (["llamma", "--random-init"], "unknown-model-type", "llama"),
         (["llama"], "model-not-found", "--random-init"),
         (["gpt2", "--random-init", "--set", "no_such_field=1"], "unknown-field", "no_such_field"),
+        (["gpt2", "--random-init", "--set", "n_leyer=1"], "unknown-field", "nearest: n_layer"),
+        (["gpt2", "--random-init", "--set", "n_layer=two"], "bad-config", "n_layer"),
         (["gpt2", "--random-init", "--task", "no-such-task"], "unknown-task", "no-such-task"),
     ],
 )
@@ -187,6 +189,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def shards(folder: Path) -> list[Path]:
     return sorted(folder.glob("model-*.safetensors"))
+
+
+def index_of(folder: Path) -> Path:
+    return folder / "model.safetensors.index.json"
 
 
 def only_pickles(folder: Path) -> None:
@@ -219,6 +225,9 @@ def changed_config(**changes: object) -> Callable[[Path], None]:
         ),
         (lambda folder: (folder / "config.json").unlink(), "config-not-found", "config.json"),
         (lambda folder: (folder / "config.json").write_text("{"), "bad-config", "JSON"),
+        (changed_config(architectures="GPT2Model"), "bad-config", "architectures"),
+        (lambda folder: index_of(folder).write_text('{"weight_map": 3}'), "index-broken", "model.safetensors.index"),
+        (lambda folder: index_of(folder).write_text('{"weight_map": {"a": 3}}'), "index-broken", "model.safetensors"),
     ],
 )
 def test_broken_checkpoint_leaves_nothing(
@@ -326,6 +335,23 @@ def test_every_stage_is_printed_and_parses_back(capsys: pytest.CaptureFixture[st
     for text in stages.values():
         assert format_program(parse_program(text)).strip() == text.strip()
     assert "aten." in stages["aten"] and "config.n_embd" in stages["generalise"]
+
+
+def test_model_that_does_not_run_is_one_error(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, text = error_of(capsys, "gpt2", *TINY, "--set", "n_layer=-1", "-o", "out", "--quiet")
+    assert "config" in text and list(tmp_path.iterdir()) == [] and code != "internal"
+
+
+def test_stage_after_the_passes_has_a_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["gpt2", *TINY, "--emit-ir=generalise", "--quiet"]) == 0
+    program = parse_program(capsys.readouterr().out)
+    assert "config.n_embd" in format_program(program)
+
+
+@pytest.mark.parametrize("folder", ["nowhere", "."])
+def test_verify_of_no_package(capsys: pytest.CaptureFixture[str], folder: str) -> None:
+    code, text = error_of(capsys, "verify", folder)
+    assert code == "package" and "hf2khc MODEL -o DIR" in text
 
 
 def test_without_weights_as_json(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

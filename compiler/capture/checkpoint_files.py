@@ -54,7 +54,9 @@ def read_checkpoint(directory: Path) -> dict[str, FileTensor]:
     if not index.is_file():
         raise _no_weights(directory)
     try:
-        where = json.loads(index.read_text())["weight_map"]
+        where = dict(json.loads(index.read_text())["weight_map"])
+        if not all(isinstance(shard, str) for shard in where.values()):
+            raise TypeError("a weight map names files")
     except (ValueError, KeyError, TypeError) as error:
         raise fail(
             "index-broken", f"{INDEX} is not a weight index", location=str(index), hint="copy or download it again"

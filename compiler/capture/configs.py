@@ -1,6 +1,7 @@
 """Configs: read from a directory or made from a model type, with the user's changes laid over."""
 
 import copy
+import difflib
 import json
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,10 @@ def _read_json(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(values, dict):
         raise fail("bad-config", "config.json is not an object", location=str(path), hint="copy it again")
+    names = values.get("architectures")
+    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        hint = 'write a list of class names, such as ["GPT2Model"], or leave it out and choose a class with --task'
+        raise fail("bad-config", "architectures is not a list of class names", location=str(path), hint=hint)
     return values
 
 
@@ -149,11 +154,13 @@ def _member(node: Any, name: str, field: str) -> Any:
     if isinstance(node, PreTrainedConfig) and name in _fields(node):
         return getattr(node, name)
     known = sorted(node) if isinstance(node, dict) else _fields(node) if isinstance(node, PreTrainedConfig) else []
+    near = difflib.get_close_matches(name, [str(field) for field in known], n=3)
+    nearest = f"nearest: {', '.join(near)}\n" if near else ""
     raise fail(
         "unknown-field",
         f"the config has no field {name!r}",
         location=f"--set {field}",
-        hint="fields: " + ", ".join(str(name) for name in known),
+        hint=f"{nearest}fields: " + ", ".join(str(name) for name in known),
     )
 
 

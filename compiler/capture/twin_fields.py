@@ -132,7 +132,9 @@ class Proposer:
         original = {field.path: field.value for field in (*heads, *width, *sizes)}
         # How many query heads share a key head is a number of the config like any other.
         grouping = main.value / min(field.value for field in heads)
-        shapes = [shape for shape in HEAD_SHAPES if shape[1] != grouping]
+        # So is the size of a head, where it is no field of its own: width / heads.
+        per_head = width[0].value / main.value if width else 0
+        shapes = [shape for shape in HEAD_SHAPES if shape[1] != grouping and shape[2] != per_head]
         # A size of its own for a head keeps it apart from width / heads, where the model lets it be free.
         free, derived = (
             sorted(

@@ -18,6 +18,8 @@ from hf2khc.driver.convert import Conversion, compile_only, convert
 from hf2khc.driver.package import check_destination
 from hf2khc.driver.report import to_json
 
+GENERALISED = "generalise"  # the last stage, in which sizes become expressions of the config; it is no pass
+
 
 def run(options: Options) -> int:
     """Does what the options ask for; returns the exit code.
@@ -88,7 +90,7 @@ def _check_stage(stage: str | None) -> None:
     """Refuses an unknown stage before the model is captured."""
     from hf2khc.passes.pipeline import stage_names
 
-    known = [*stage_names(), ALL, LAST]
+    known = [*stage_names(), GENERALISED, ALL, LAST]
     if stage is not None and stage not in known:
         near = difflib.get_close_matches(stage, known, n=3) or known
         hint = f"choose from {', '.join(near)}; `hf2khc --list-passes` shows them all"

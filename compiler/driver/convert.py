@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf2khc.diagnostics import fail
-from hf2khc.driver.package import staged
+from hf2khc.driver.package import interruptible, staged
 from hf2khc.driver.report import Report
 from hf2khc.driver.stages import StageEvent, StageTimer
 from hf2khc.driver.twin_worker import TwinWorker
@@ -112,7 +112,7 @@ def compile_only(
     Raises:
         ConversionError: anything that keeps the model from being compiled.
     """
-    with StageTimer(on_event) as stages, TwinWorker() as twin:
+    with StageTimer(on_event) as stages, interruptible(), TwinWorker() as twin:
         stages("open")
         from hf2khc.capture.source import open_source
 
@@ -159,5 +159,5 @@ def _destination(output: str | Path | None, overwrite: bool) -> Iterator[Path]:
         with staged(Path(output), overwrite) as staging:
             yield staging
         return
-    with tempfile.TemporaryDirectory(prefix="hf2khc-package-") as folder:
+    with interruptible(), tempfile.TemporaryDirectory(prefix="hf2khc-package-") as folder:
         yield Path(folder)

@@ -44,7 +44,7 @@ def staged(directory: Path, overwrite: bool = False) -> Iterator[Path]:
         _remove_empty(made)
         raise
     try:
-        with _interruptible():
+        with interruptible():
             yield staging
         with _uninterrupted():
             _publish(staging, directory, overwrite)
@@ -165,7 +165,7 @@ def _not_writable(directory: Path, error: OSError) -> Exception:
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
+def interruptible() -> Iterator[None]:
     """SIGTERM and SIGHUP are raised as `KeyboardInterrupt`, as Python does with SIGINT, so that the cleaning runs."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:

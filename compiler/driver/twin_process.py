@@ -7,6 +7,7 @@ waits any more.
 import os
 import pickle
 import sys
+import traceback
 from pathlib import Path
 
 from hf2khc.process import hide_other_backends
@@ -17,7 +18,7 @@ os.environ["KERAS_BACKEND"] = "torch"
 def main(folder: str) -> None:
     hide_other_backends()
     # keras reads its backend when it is first imported.
-    from hf2khc.diagnostics import ConversionError
+    from hf2khc.diagnostics import ConversionError, fail
     from hf2khc.driver.compile import lower
     from hf2khc.driver.twin import compile_twin
 
@@ -32,6 +33,11 @@ def main(folder: str) -> None:
         result = compile_twin(config, model_class, lower, validated, cut)
     except ConversionError as error:
         result = error
+    except Exception as error:  # a model's own code may fail in any way
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        message = f"the model does not run at the sizes of its twin: {type(error).__name__}: {error}"
+        hint = "correct the config (config.json or --set); where it is right, this is a fault of the compiler"
+        result = fail("twin", message, location=f"{frame.filename}:{frame.lineno}", hint=hint)
     partial = Path(folder, "answer.part")
     partial.write_bytes(pickle.dumps(result))
     partial.rename(Path(folder, "answer"))
