@@ -42,8 +42,8 @@ def _length(dim, start, stop, step):
 def _border(dim, value, default):
     if value is None:
         return default
-    names = sorted(names_of((dim, value)))
-    is_negative = evaluate(value, dict.fromkeys(names, _LARGE)) < 0
+    # `seq - 5` and `63 - seq` are places, `-seq` counts from the end.
+    is_negative = all(evaluate(value, dict.fromkeys(names_of(value), size)) < 0 for size in (1, _LARGE))
     return simplify(f"({dim}) + ({value})") if is_negative else value
 
 

@@ -78,7 +78,9 @@ def is_required(default: object) -> bool:
 def reserved_attributes() -> frozenset[str]:
     """Attributes of layers and models that a generated class must not overwrite."""
     keras = keras_on_torch()
-    return frozenset({*dir(keras.layers.Layer), *dir(keras.Model), *vars(keras.layers.Layer(name="probe"))})
+    from keras.src.models.functional import Functional  # what a model called on `keras.Input` turns into
+
+    return frozenset({*dir(keras.layers.Layer), *dir(keras.Model), *dir(Functional), *vars(keras.layers.Layer(name="probe"))})
 
 
 def built_axes(node: Node, rank: int) -> frozenset[int]:

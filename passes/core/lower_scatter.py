@@ -132,7 +132,7 @@ def _scatter(builder: Builder, node: Node) -> list[Node] | None:
     assert x is not None and index is not None
     held, where = builder.tensor(x), builder.tensor(index)
     reduction = "add" if node.op == "aten.scatter_add" else node.attrs.get("reduce")
-    if held.rank == 0 or reduction not in _REDUCTIONS or flag(node, "include_self", True) is not True:
+    if held.rank == 0 or reduction not in _REDUCTIONS:
         return None
     axis = axis_of(node, held.rank)
     count = where.shape[axis]
@@ -147,7 +147,21 @@ def _scatter(builder: Builder, node: Node) -> list[Node] | None:
     else:
         source = _cut(builder, source, where.shape)
         source = builder.add("ops.reshape", source, newshape=(size,), title="values")
-    return _scattered(builder, x, tuple(range(held.rank)), places, source, _REDUCTIONS[reduction])  # type: ignore[index]
+    how = _REDUCTIONS[reduction]  # type: ignore[index]
+    if how and flag(node, "include_self", True) is not True:
+        return _without_itself(builder, x, places, source, how)
+    return _scattered(builder, x, tuple(range(held.rank)), places, source, how)
+
+
+def _without_itself(builder: Builder, x: str, places: str, source: str, how: str) -> list[Node]:
+    """Where something is written, what was there does not count."""
+    fill = {"add": 0.0, "mul": 1.0, "max": float("-inf"), "min": float("inf")}[how]
+    start = builder.add("ops.full_like", x, fill_value=fill, title="start")
+    written = builder.add("ops.scatter_update", start, places, source, reduction=how, title="written")
+    nothing = builder.add("ops.zeros", shape=builder.tensor(x).shape, dtype="int32", title="nothing")
+    ones = builder.add("ops.ones", shape=(builder.tensor(places).shape[0],), dtype="int32", title="ones")
+    count = builder.add("ops.scatter_update", nothing, places, ones, reduction="add", title="count")
+    return builder.finish("ops.where", builder.add("ops.greater", count, x2=0), written, x)
 
 
 def _put_few(builder: Builder, node: Node, x: str, index: str) -> list[Node] | None:

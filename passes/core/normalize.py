@@ -1,5 +1,7 @@
 """Drop what computes nothing."""
 
+from dataclasses import replace
+
 from hf2khc.ir.expr import same
 from hf2khc.ir.graph import Graph, Node, Program
 from hf2khc.ir.types import Tensor, same_type
@@ -46,7 +48,17 @@ def normalize(program: Program) -> Program:
 def _normalized(graph: Graph) -> Graph:
     redirect = {node.name: node.used[0] for node in graph if node.used and _is_identity(graph, node)}
     redirect |= {node.name: node.used[1] for node in graph if _replaces_all(graph, node)}
-    return graph.rewired(redirect=redirect).pruned()
+    return graph.rewired(_without_empty_parts(graph), redirect).pruned()
+
+
+def _without_empty_parts(graph: Graph) -> list[Node]:
+    """Concatenations without the empty vectors that torch lets stand among values of any rank."""
+    new = []
+    for node in graph.of("aten.cat", "aten.concat", "aten.concatenate"):
+        kept = tuple(o for o in node.used if graph[o].tensor.shape != (0,))
+        if 0 < len(kept) < len(node.used):
+            new.append(replace(node, operands=kept))
+    return new
 
 
 def _is_identity(graph: Graph, node: Node) -> bool:

@@ -55,7 +55,7 @@ def outline_entry(program: Program) -> Program:
 def _regions(graph: Graph) -> list[frozenset[str]]:
     """Connected computations that must leave the body, each between two layers: no path leaves one and comes back."""
     weights = weight_values(graph)
-    data = [node for node in graph if node.op.startswith("ops.") and node.name not in weights]
+    data = [node for node in graph if _operation(graph, node).op.startswith("ops.") and node.name not in weights]
     depth = _depths(graph, {node.name for node in data})
     links = nx.Graph()
     links.add_nodes_from(node.name for node in data)
@@ -66,6 +66,11 @@ def _regions(graph: Graph) -> list[frozenset[str]]:
         region.update(_absorbed(graph, region, weights))
     order = {name: i for i, name in enumerate(graph.nodes)}
     return sorted(map(frozenset, regions), key=lambda region: min(map(order.__getitem__, region)))
+
+
+def _operation(graph: Graph, node: Node) -> Node:
+    """What a value is a result of; one of several results belongs with the others."""
+    return graph[node.used[0]] if node.op == "item" else node
 
 
 def _depths(graph: Graph, data: set[str]) -> dict[str, int]:
