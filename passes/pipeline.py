@@ -13,10 +13,12 @@ from hf2khc.passes.hub.channels_last_inputs import channels_last_inputs
 from hf2khc.passes.hub.drop_true_conditions import drop_true_conditions
 from hf2khc.passes.hub.hand_sizes_down import hand_sizes_down
 from hf2khc.passes.hub.hoist_loops import hoist_loops
+from hf2khc.passes.hub.hoist_results import hoist_results
 from hf2khc.passes.hub.inline_fragments import inline_fragments
 from hf2khc.passes.hub.inline_layers import inline_layers
 from hf2khc.passes.hub.lift_shared_layers import lift_shared_layers
 from hf2khc.passes.hub.merge_graphs import merge_graphs
+from hf2khc.passes.hub.order_values import order_values
 from hf2khc.passes.hub.project_heads import project_heads
 from hf2khc.passes.hub.recognize_convolution import recognize_convolution
 from hf2khc.passes.hub.recognize_embedding import recognize_embedding
@@ -31,12 +33,15 @@ from hf2khc.passes.hub.sink_producers import sink_producers
 from hf2khc.passes.hub.sink_transposes import sink_transposes
 from hf2khc.passes.hub.split_fused_linear import split_fused_linear
 from hf2khc.passes.hub.tie_embeddings import tie_embeddings
+from hf2khc.passes.keras.fold_transposes import fold_transposes
 from hf2khc.passes.keras.lower_masks import lower_masks
 from hf2khc.passes.keras.name_graphs import name_graphs
 from hf2khc.passes.keras.name_inputs import name_inputs
 from hf2khc.passes.keras.name_layers import name_layers
+from hf2khc.passes.keras.name_values import name_values
 from hf2khc.passes.keras.outline_entry import outline_entry
 from hf2khc.passes.keras.outline_rotary import outline_rotary
+from hf2khc.passes.keras.softmax_in_float32 import softmax_in_float32
 
 Pass = Callable[[Program], Program]
 
@@ -85,6 +90,7 @@ PIPELINE = (
             recognize_rotary,
             # After the transposes: between a projection and its heads stands nothing but the reshape.
             project_heads,
+            hoist_results,
             # Before merging: layers that differ by a mask are one graph with a parameter only once the mask is inside.
             sink_producers,
             simplify,
@@ -94,12 +100,26 @@ PIPELINE = (
             lift_shared_layers,
             tie_embeddings,
             hand_sizes_down,
+            order_values,
             merge_graphs,
             roll_loops,
             hoist_loops,
         ),
     ),
-    Level("keras", (lower_masks, outline_rotary, outline_entry, name_graphs, name_inputs, name_layers)),
+    Level(
+        "keras",
+        (
+            lower_masks,
+            fold_transposes,
+            softmax_in_float32,
+            outline_rotary,
+            outline_entry,
+            name_graphs,
+            name_inputs,
+            name_layers,
+            name_values,
+        ),
+    ),
 )
 
 

@@ -1,7 +1,7 @@
 """Graph and Program: the data every stage works on."""
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
@@ -70,11 +70,17 @@ class Graph:
 
     def fresh(self, base: str, taken: Iterable[str] = ()) -> str:
         """`base`, or `base_1`, `base_2` ... where that is taken."""
-        taken, name, n = {*self.nodes, *taken}, base, 0
-        while name in taken:
-            n += 1
-            name = f"{base}_{n}"
-        return name
+        return numbered(base, {*self.nodes, *taken})
+
+    def renamed(self, names: Mapping[str, str]) -> "Graph":
+        """A copy in which the nodes that `names` has go by what it gives."""
+        nodes = [
+            replace(
+                node, name=names.get(node.name, node.name), operands=tuple(o and names.get(o, o) for o in node.operands)
+            )
+            for node in self
+        ]
+        return self.replaced(nodes, outputs=[names.get(o, o) for o in self.outputs])
 
     def replaced(self, nodes: Iterable[Node] | None = None, **changes) -> "Graph":
         """A copy with other nodes, name, outputs or parameters."""
@@ -169,6 +175,15 @@ def callees_first(graphs: Mapping[str, Graph], entry: str) -> list[str]:
     return list(order)
 
 
+def numbered(base: str, taken: Container[str]) -> str:
+    """`base`, or `base_1`, `base_2` ... where that is taken."""
+    name, n = base, 0
+    while name in taken:
+        n += 1
+        name = f"{base}_{n}"
+    return name
+
+
 def join(prefix: str, path: str) -> str:
     """A relative module or parameter path under `prefix`; `/path` is absolute already."""
     if path.startswith("/"):
@@ -235,4 +250,4 @@ def _is_sorted(nodes: Mapping[str, Node]) -> bool:
     return True
 
 
-__all__ = ["LEAVES", "Expr", "Graph", "Loc", "Node", "Program", "callees_first", "join", "substitute_node"]
+__all__ = ["LEAVES", "Expr", "Graph", "Loc", "Node", "Program", "callees_first", "join", "numbered", "substitute_node"]

@@ -9,7 +9,7 @@ from hf2khc.ir.graph import Graph, Node, join
 from hf2khc.ir.types import Tensor, same_type
 from hf2khc.write.analysis import Analysis, child_path, constructor_attributes
 from hf2khc.write.iteration import iteration_text
-from hf2khc.write.layer_facts import constructor_defaults
+from hf2khc.write.layer_facts import built_axes, constructor_defaults
 from hf2khc.write.members import INDEX, Member
 from hf2khc.write.names import input_names
 from hf2khc.write.plan import CONSTANT, Field
@@ -152,14 +152,15 @@ class Construction:
             if not self.analysis.weights(self.graph, node):
                 return []
             operands = self.analysis.data(self.graph, node)
-        shapes = [self._shape(self.graph[o].tensor) for o in operands if o is not None]
+        shapes = [self._shape(node, self.graph[o].tensor) for o in operands if o is not None]
         return [f"{reference}.build({', '.join(shapes)})"]
 
-    def _shape(self, type_: Tensor) -> str:
+    def _shape(self, node: Node, type_: Tensor) -> str:
         first = next(iter(self.graph.inputs), None)
         if first is not None and same_type(first.type, type_):
             return shape_argument(self.graph)
-        return self.scope.shape(type_.shape)
+        read = built_axes(node, type_.rank)
+        return self.scope.shape(dim if axis in read else None for axis, dim in enumerate(type_.shape))
 
 
 def shape_argument(graph: Graph) -> str:

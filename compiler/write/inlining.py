@@ -9,7 +9,7 @@ from hf2khc.write.operations import Text
 from hf2khc.write.render import Render
 
 # An expression longer than this, or nested deeper, is taken apart.
-_LENGTH = 62
+_LENGTH = 66
 _DEPTH = 3
 
 

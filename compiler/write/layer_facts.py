@@ -80,7 +80,9 @@ def reserved_attributes() -> frozenset[str]:
     keras = keras_on_torch()
     from keras.src.models.functional import Functional  # what a model called on `keras.Input` turns into
 
-    return frozenset({*dir(keras.layers.Layer), *dir(keras.Model), *dir(Functional), *vars(keras.layers.Layer(name="probe"))})
+    return frozenset(
+        {*dir(keras.layers.Layer), *dir(keras.Model), *dir(Functional), *vars(keras.layers.Layer(name="probe"))}
+    )
 
 
 def built_axes(node: Node, rank: int) -> frozenset[int]:

@@ -10,12 +10,16 @@ from hf2khc.ir.types import Tensor
 from hf2khc.write.layer_facts import is_required, op_parameters
 from hf2khc.write.scope import Scope
 
-ATOM, NEGATIVE, PRODUCT, SUM = 3, 2, 1, 0
+ATOM, NEGATIVE, PRODUCT, SUM, COMPARISON, LOOSEST = 3, 2, 1, 0, -1, -2
 _OPERATORS = {
     "ops.add": ("+", SUM),
     "ops.subtract": ("-", SUM),
     "ops.multiply": ("*", PRODUCT),
     "ops.divide": ("/", PRODUCT),
+    "ops.less": ("<", COMPARISON),
+    "ops.less_equal": ("<=", COMPARISON),
+    "ops.greater": (">", COMPARISON),
+    "ops.greater_equal": (">=", COMPARISON),
 }
 LISTS = ("ops.concatenate", "ops.stack", "ops.hstack", "ops.vstack")
 # Arguments that are written even where they equal the default.
@@ -59,14 +63,16 @@ def _infix(node: Node, operands: Sequence[Text | None], scope: Scope) -> Text:
     symbol, binds = _OPERATORS[node.op]
     pairs = zip(("x1", "x2"), (*operands, None), strict=False)
     left, right = (_number(node.attrs[k], scope) if operand is None else operand for k, operand in pairs)
-    return Text(f"{left.inside(binds)} {symbol} {right.inside(binds + 1)}", binds)
+    # Python reads a < b < c as two comparisons.
+    associates = binds if binds != COMPARISON else binds + 1
+    return Text(f"{left.inside(associates)} {symbol} {right.inside(binds + 1)}", binds)
 
 
 def _number(value, scope: Scope) -> Text:
     text = scope.value(value)
     simple = not isinstance(value, Expr) or text.replace(".", "").replace("_", "").isalnum()
     negative = isinstance(value, int | float) and str(value).startswith("-")
-    return Text(text, NEGATIVE if negative else ATOM if simple else -1)
+    return Text(text, NEGATIVE if negative else ATOM if simple else LOOSEST)
 
 
 def _arguments(node: Node, operands: Sequence[Text | None], scope: Scope) -> list[str]:

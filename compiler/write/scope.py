@@ -56,7 +56,7 @@ class Scope:
         return literal(value, self._static_name)
 
     def dimension(self, dim) -> str:
-        """A dimension of a shape known when the layer is built; `None` where only the call knows it."""
+        """A dimension of a shape known when the layer is built; `None` where nobody asks or only the call knows it."""
         if isinstance(dim, Expr) and any(self.is_size(name) for name in dim.names):
             return "None"
         return self.static(dim)

@@ -1,17 +1,20 @@
 """Name the inputs of modules after what their callers hand over."""
 
-from collections.abc import Collection
+import re
+from collections.abc import Mapping
 from dataclasses import replace
 
-from hf2khc.ir.graph import Graph, Program
+from hf2khc.ir.graph import Graph, Node, Program, numbered
+from hf2khc.passes.keras.vocabulary import INPUT_NAMES
 
 _GENERIC = ("hidden_states",)
 
 
 def name_inputs(program: Program) -> Program:
-    """Give each input of a graph the name of the value its first caller passes, callers first.
+    """Give each input of a graph the name of the value its first caller passes, callers first, and put them in order.
 
-    A trace names inputs after the op that made them; the model's source names them after their role.
+    A trace names inputs after the op that made them; the model's source names them after their role, and KerasHub has
+    names of its own for those of the model. They come last, in the order in which the model takes them.
 
     Before:
 
@@ -42,43 +45,52 @@ def name_inputs(program: Program) -> Program:
         entry Model
     """
     graphs = dict(program.graphs)
+    asked = [INPUT_NAMES.get(node.name, node.name) for node in program.main.inputs]
     done = {program.entry}
     for name in reversed([graph.name for graph in program.callees_first()]):
         for call in graphs[name].of("call", "loop"):
             callee = str(call.attrs["graph"])
             if callee not in done:
                 done.add(callee)
-                graphs[callee] = _renamed(graphs[callee], [_title(graphs[name], o) for o in call.operands if o])
-    return program.with_graphs(graphs.values())
+                titles = [_title(graphs[name], o, name == program.entry) for o in call.operands if o]
+                graphs[callee] = _renamed(graphs[callee], titles)
+    orders = {name: _order(graph, asked) for name, graph in graphs.items() if name != program.entry}
+    for node in (node for graph in graphs.values() for node in graph.of("loop")):
+        orders.pop(str(node.attrs["graph"]), None)  # what a loop carries stands in front
+    return program.with_graphs(_reordered(graph, orders) for graph in graphs.values())
 
 
-def _title(graph: Graph, operand: str) -> str:
+def _title(graph: Graph, operand: str, entry: bool) -> str:
     """What a callee calls an operand; the stream that runs through the layers is `hidden_states` everywhere."""
     node = graph[operand]
+    if entry and node.op == "input":
+        return INPUT_NAMES.get(operand, operand)
     computed = node.level in ("ops", "layers") or node.op in ("call", "loop", "item")
     return _GENERIC[0] if computed and node.tensor.is_floating and node.tensor.rank == 3 else operand
+
+
+def _order(graph: Graph, asked: list[str]) -> list[int]:
+    """Positions of the inputs: what was computed before inputs of the model, and those in the model's own order."""
+    names = [re.sub(r"_\d+$", "", node.name) for node in graph.inputs]
+    return sorted(range(len(names)), key=lambda i: asked.index(names[i]) if names[i] in asked else -1)
+
+
+def _reordered(graph: Graph, orders: Mapping[str, list[int]]) -> Graph:
+    inputs = [graph.inputs[i] for i in orders[graph.name]] if graph.name in orders else graph.inputs
+    return graph.replaced([*inputs, *(_called(node, orders) for node in graph if node.op != "input")])
+
+
+def _called(node: Node, orders: Mapping[str, list[int]]) -> Node:
+    order = orders.get(str(node.attrs.get("graph", ""))) if node.op == "call" else None
+    return node if order is None else replace(node, operands=tuple(node.operands[i] for i in order))
 
 
 def _renamed(graph: Graph, titles: list[str]) -> Graph:
     """The graph with its inputs named so; a value inside that has the name already makes way."""
     names: dict[str, str] = {}
     for node, title in zip(graph.inputs, titles, strict=True):
-        names[node.name] = _unused(title, names.values())
+        names[node.name] = numbered(title, names.values())
     for node in graph:
         if node.name not in names and node.name in names.values():
-            names[node.name] = _unused(node.name, {*graph.nodes, *names.values()})
-    nodes = [
-        replace(
-            node, name=names.get(node.name, node.name), operands=tuple(o and names.get(o, o) for o in node.operands)
-        )
-        for node in graph
-    ]
-    return graph.replaced(nodes, outputs=[names.get(o, o) for o in graph.outputs])
-
-
-def _unused(base: str, taken: Collection[str]) -> str:
-    name, n = base, 0
-    while name in taken:
-        n += 1
-        name = f"{base}_{n}"
-    return name
+            names[node.name] = numbered(node.name, {*graph.nodes, *names.values()})
+    return graph.renamed(names)

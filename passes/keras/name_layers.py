@@ -3,9 +3,8 @@
 from hf2khc.ir.analysis import weight_values
 from hf2khc.ir.graph import Graph, Node, Program
 from hf2khc.ir.outline import class_prefix
+from hf2khc.passes.keras.attention_roles import PROJECTIONS, ROLES, attention
 from hf2khc.passes.keras.vocabulary import GENERIC_NAMES, LAYER_NAMES, snake
-
-_PROJECTIONS = ("layers.Dense", "layers.EinsumDense")
 
 
 def name_layers(program: Program) -> Program:
@@ -70,37 +69,16 @@ def _identity(node: Node, weights: frozenset[str]) -> tuple:
 def _roles(graph: Graph) -> dict[str, str]:
     """Roles of the projections around an attention: the same layer in two roles has none."""
     roles: dict[str, str] = {}
-    attended = _attention(graph)
+    attended = attention(graph)
     if attended is None:
         return roles
     *operands, result = attended
     found = [_projection_before(graph, operand) for operand in operands]
     names = [*found, _projection_after(graph, graph[result])]
-    for layer, role in zip(names, ("query", "key", "value", "attention_output"), strict=False):
+    for layer, role in zip(names, (*ROLES, "attention_output"), strict=False):
         if layer and names.count(layer) == 1:
             roles[layer] = role
     return roles
-
-
-def _attention(graph: Graph) -> tuple[str, ...] | None:
-    """Query, key, value and result of the one attention of a graph: Keras's own, or products around a softmax."""
-    found = [(*node.used[:3], node.name) for node in graph.of("ops.dot_product_attention")]
-    for softmax in graph.of("ops.softmax"):
-        scores, product = _product(graph, softmax.name, up=True), _product(graph, softmax.name, up=False)
-        if scores and product and len(product.used) == 2:
-            found.append((*scores.used, product.used[1], product.name))
-    return found[0] if len(found) == 1 else None
-
-
-def _product(graph: Graph, name: str, up: bool) -> Node | None:
-    """The matrix product before or after a softmax, with only operations on the scores between."""
-    node = graph[name]
-    while node.op != "ops.matmul":
-        steps = [graph[node.used[0]]] if up and node.used else [] if up else graph.users(node.name)
-        if len(steps) != 1 or steps[0].level not in ("ops", "layers"):
-            return None
-        node = steps[0]
-    return node
 
 
 def _stacks(graph: Graph) -> dict[str, str]:
@@ -134,7 +112,7 @@ def _projection_before(graph: Graph, name: str | None) -> str | None:
     """The projection a value comes from, through operations and norms on it alone."""
     while name is not None:
         node = graph[name]
-        if node.op in _PROJECTIONS:
+        if node.op in PROJECTIONS:
             return name
         is_function = node.op == "call" and not node.attrs["path"]
         if node.level not in ("ops", "layers", "hub") and not is_function:
@@ -149,7 +127,7 @@ def _projection_after(graph: Graph, node: Node) -> str | None:
         if len(users) != 1:
             return None
         node = users[0]
-        if node.op in _PROJECTIONS:
+        if node.op in PROJECTIONS:
             return node.name
 
 

@@ -1,0 +1,75 @@
+"""Bring modules into one order."""
+
+from dataclasses import replace
+
+from hf2khc.ir.graph import LEAVES, Graph, Node, Program
+from hf2khc.ir.order import asked_order
+
+
+def order_values(program: Program) -> Program:
+    """Put inputs and values of every module in the order in which its results ask for them.
+
+    The trace has them in an order that depends on where a module stands: the second of two equal layers takes the bias
+    that the first one left before the activations, which are newer. In one order, modules that compute the same are the
+    same.
+
+    Before:
+
+        graph Block(%bias: f32[4], %x: f32[batch, seq, 4]) {
+          %b: f32[4] = ops.relu(%bias)
+          %a: f32[batch, seq, 4] = ops.relu(%x)
+          %y: f32[batch, seq, 4] = ops.add(%a, %b)
+          return %y
+        }
+
+        graph Model(%bias: f32[4], %x: f32[batch, seq, 4]) {
+          %y: f32[batch, seq, 4] = call(%bias, %x, graph="Block", path="block")
+          return %y
+        }
+
+        entry Model
+
+    After:
+
+        graph Block(%x: f32[batch, seq, 4], %bias: f32[4]) {
+          %a: f32[batch, seq, 4] = ops.relu(%x)
+          %b: f32[4] = ops.relu(%bias)
+          %y: f32[batch, seq, 4] = ops.add(%a, %b)
+          return %y
+        }
+
+        graph Model(%bias: f32[4], %x: f32[batch, seq, 4]) {
+          %y: f32[batch, seq, 4] = call(%x, %bias, graph="Block", path="block")
+          return %y
+        }
+
+        entry Model
+    """
+    graphs = dict(program.graphs)
+    orders: dict[str, list[int]] = {}
+    for graph in program.callees_first():
+        graph = graph.replaced([_called(node, orders) for node in graph])
+        if graph.name != program.entry:
+            names = asked_order(graph)
+            orders[graph.name] = _input_order(graph, names)
+            graph = _ordered(graph, names, orders[graph.name])
+        graphs[graph.name] = graph
+    return program.with_graphs(graphs.values())
+
+
+def _called(node: Node, orders: dict[str, list[int]]) -> Node:
+    if node.op != "call":
+        return node
+    return replace(node, operands=tuple(node.operands[i] for i in orders[str(node.attrs["graph"])]))
+
+
+def _input_order(graph: Graph, names: list[str]) -> list[int]:
+    """Positions of the inputs as they are asked for; those nobody asks for come last."""
+    rank = {name: i for i, name in enumerate(names)}
+    return sorted(range(len(graph.inputs)), key=lambda i: rank.get(graph.inputs[i].name, len(names)))
+
+
+def _ordered(graph: Graph, names: list[str], inputs: list[int]) -> Graph:
+    fixed = [node for node in graph if node.op in LEAVES and node.op != "input"]
+    computed = [graph[name] for name in names if graph[name].op not in LEAVES]
+    return graph.replaced([*(graph.inputs[i] for i in inputs), *fixed, *computed])

@@ -1,0 +1,64 @@
+"""Compute softmax in float32, whatever the dtype policy."""
+
+from dataclasses import replace
+
+from hf2khc.ir.graph import Graph, Node, Program
+
+
+def softmax_in_float32(program: Program) -> Program:
+    """Cast scores to float32 before they are masked.
+
+    transformers asks for it with an argument that changes nothing in a model of float32, and the lowest float32 that
+    masks a key is no number in half the bits: a row of nothing else would have no softmax. What follows is in the
+    dtype of the values again.
+
+    Before:
+
+        graph Weights(%scores: f32[batch, 2, seq, seq], %mask: bool[1, 1, seq, seq]) {
+          %masked: f32[batch, 2, seq, seq] = ops.where(%mask, %scores, x2=-3e+38)
+          %y: f32[batch, 2, seq, seq] = ops.softmax(%masked, axis=-1)
+          return %y
+        }
+
+        entry Weights
+
+    After:
+
+        graph Weights(%scores: f32[batch, 2, seq, seq], %mask: bool[1, 1, seq, seq]) {
+          %scores_1: f32[batch, 2, seq, seq] = ops.cast(%scores, dtype="float32")
+          %masked: f32[batch, 2, seq, seq] = ops.where(%mask, %scores_1, x2=-3e+38)
+          %y: f32[batch, 2, seq, seq] = ops.softmax(%masked, axis=-1)
+          return %y
+        }
+
+        entry Weights
+    """
+    return program.map(_cast)
+
+
+def _cast(graph: Graph) -> Graph:
+    new: dict[str, Node] = {}
+    for softmax in graph.of("ops.softmax", "ops.log_softmax"):
+        node = _masking(graph, softmax)
+        position = 1 if node.op == "ops.where" else 0
+        source = graph[node.operands[position] or ""]
+        if source.attrs.get("dtype") == "float32" or node.name in new:
+            continue
+        cast = Node(
+            graph.fresh(source.name, taken=new), "ops.cast", (source.name,), {"dtype": "float32"}, source.type,
+            softmax.loc, softmax.origin | {"softmax_in_float32"},
+        )  # fmt: skip
+        operands = tuple(cast.name if i == position else o for i, o in enumerate(node.operands))
+        new |= {cast.name: cast, node.name: replace(node, operands=operands)}
+    return graph.rewired(new.values()) if new else graph
+
+
+def _masking(graph: Graph, softmax: Node) -> Node:
+    """The first of the nodes that only mask the scores of a softmax; the softmax itself where none does."""
+    node = softmax
+    while True:
+        source = graph[node.operands[1 if node.op == "ops.where" else 0] or ""]
+        scores = source.operands[1] if source.op == "ops.where" and len(source.operands) > 1 else None
+        if scores is None or graph.uses(source.name) != 1 or not graph[scores].tensor.is_floating:
+            return node
+        node = source
