@@ -124,7 +124,7 @@ MUTATIONS = {
     "a norm that is skipped": ("= call(%hidden_states_3, graph=", "= call(%hidden_states_2, graph="),
     "a mask that sees one key more": ("ops.less_equal", "ops.less"),
     "another slice of a fused kernel": ('("slice", 40, 80, none)', '("slice", 41, 81, none)'),
-    "another scale": ("scale=0.31622776601683794", "scale=0.3162"),
+    "another scale": ("x2=0.31622776601683794", "x2=0.3162"),
     "a layer less": ("start=0, count=3", "start=0, count=2"),
 }  # fmt: skip
 

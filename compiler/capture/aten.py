@@ -29,6 +29,8 @@ def _evaluate(node: Node, operands: list, attrs: dict[str, object], env: Mapping
     op = "aten.reshape" if node.op in ("aten.view", "aten._unsafe_view") else node.op
     if op != node.op:
         attrs = {"shape": attrs["size"]}
+    # The rate of training; nothing is dropped in an evaluation.
+    attrs = {name: value for name, value in attrs.items() if name != "dropout_p"}
     overload, args, kwargs = rebuild_call(op, [_wide(operand) for operand in operands], attrs)
     args = [_WIDE.get(a, a) if isinstance(a, torch.dtype) else a for a in args]
     kwargs = {k: _WIDE.get(v, v) if isinstance(v, torch.dtype) else v for k, v in kwargs.items()}

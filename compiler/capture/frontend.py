@@ -7,6 +7,7 @@ import numpy as np
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from hf2khc.capture.build import build_meta, materialise
+from hf2khc.capture.dropout_rates import dropout_rates, restore_rates
 from hf2khc.capture.export import Export, export
 from hf2khc.capture.importer import import_program
 from hf2khc.capture.inputs import Input, input_spec, trace_sizes
@@ -69,6 +70,7 @@ def capture(config: PreTrainedConfig, model_class: type[PreTrainedModel], cut: b
 
 def _captured(model: PreTrainedModel, exported: Export, spec: tuple[Input, ...], sizes: Mapping[str, int],
               stacks: Mapping[str, Stack], parameters: int) -> Captured:  # fmt: skip
+    restore_rates(exported.program.graph, dropout_rates(model, spec, dict(sizes)))
     program = import_program(exported.program, model, exported.symbols, assignment_names(model))
     state = {
         name: tuple(tensor.shape) if tensor.is_floating_point() else tensor.numpy()

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 from hf2khc.ir.expr import same
 from hf2khc.ir.graph import Node, Program
 from hf2khc.passes.core.lowering import Builder, flag, lower
@@ -43,7 +45,7 @@ def lower_attention(program: Program) -> Program:
 def _attention(builder: Builder, node: Node) -> list[Node] | None:
     query, key, value, mask = (*node.operands, None)[:4]
     if flag(node, "dropout_p", 0.0) != 0.0:
-        return None
+        return _products(builder, node)
     if not all(builder.tensor(x).rank == 4 for x in (query, key, value)):
         return _products(builder, node)
     operands: list[str | None] = [
@@ -66,20 +68,42 @@ def _mask_operands(builder: Builder, mask: str) -> tuple[str | None, ...]:
 
 
 def _products(builder: Builder, node: Node) -> list[Node] | None:
-    """Attention of any rank, by its definition."""
+    """Attention by its definition: of any rank, and with dropout, which Keras's own op does not have."""
     query, key, value, mask = (*node.operands, None)[:4]
     rank, width = builder.tensor(query).rank, builder.tensor(query).shape[-1]
-    if flag(node, "is_causal") or flag(node, "enable_gqa") or not isinstance(width, int):
+    if not isinstance(width, int) or not same(rank, builder.tensor(key).rank):
         return None
-    scale = node.attrs.get("scale", width**-0.5)
-    if not same(rank, builder.tensor(key).rank):
-        return None
+    if flag(node, "enable_gqa"):
+        key, value = (_repeated(builder, x, query) for x in (key, value))
     swapped = (*range(rank - 2), rank - 1, rank - 2)
     scores = builder.add("ops.matmul", query, builder.add("ops.transpose", key, axes=swapped), title="scores")
-    scores = builder.add("ops.multiply", scores, x2=scale, title="scaled")
+    scores = builder.add("ops.multiply", scores, x2=node.attrs.get("scale", width**-0.5), title="scaled")
+    if flag(node, "is_causal"):
+        mask = _causal(builder, scores)
     if mask is not None and builder.tensor(mask).dtype == "bool":
-        scores = builder.add("ops.where", mask, scores, None, x2=float("-inf"), title="masked")
+        # The lowest number, and not minus infinity: a row of nothing else has a softmax.
+        scores = builder.add("ops.where", mask, scores, None, x2=float(np.finfo("float32").min), title="masked")
     elif mask is not None:
         scores = builder.add("ops.add", scores, mask, title="masked")
     weights = builder.add("ops.softmax", scores, axis=-1, title="weights")
+    if flag(node, "dropout_p", 0.0) != 0.0:
+        weights = builder.add(
+            "layers.Dropout", weights, rate=node.attrs["dropout_p"], title="dropout", type=builder.tensor(weights)
+        )
     return builder.finish("ops.matmul", weights, value)
+
+
+def _repeated(builder: Builder, heads: str, query: str) -> str:
+    """Key or value heads, as often as several query heads share one."""
+    ratio = int(builder.tensor(query).shape[-3]) // int(builder.tensor(heads).shape[-3])  # type: ignore[arg-type]
+    return builder.add("ops.repeat", heads, repeats=ratio, axis=-3) if ratio > 1 else heads
+
+
+def _causal(builder: Builder, scores: str) -> str:
+    """Whether a key stands at or before its query."""
+    rows, columns = builder.tensor(scores).shape[-2:]
+    row, column = (
+        builder.add("ops.expand_dims", builder.add("ops.arange", start=0, stop=size, dtype="int64"), axis=axis)
+        for size, axis in ((rows, 1), (columns, 0))
+    )
+    return builder.add("ops.less_equal", column, row, title="causal_mask")
