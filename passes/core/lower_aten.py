@@ -9,6 +9,7 @@ from hf2khc.ir.text import format_node
 from hf2khc.passes.core.lower_attention import lower_attention
 from hf2khc.passes.core.lower_complex import lower_complex
 from hf2khc.passes.core.lower_convolution import lower_convolution
+from hf2khc.passes.core.lower_experts import lower_experts
 from hf2khc.passes.core.lower_grouped import lower_grouped
 from hf2khc.passes.core.lower_indexing import lower_indexing
 from hf2khc.passes.core.lower_pooling import lower_pooling
@@ -21,6 +22,8 @@ from hf2khc.rewrite import Rule, apply_rules, load_rules
 STEPS = (
     # First: what it leaves of the torch level is for the others.
     lower_complex,
+    # Before the parts of it that would do alone.
+    lower_experts,
     lower_attention,
     lower_convolution,
     lower_pooling,
