@@ -84,7 +84,7 @@ def build_package(
             stages("other config")
             reasons = other_config(directory, source, compiled, seed)
     stages.end()
-    report = describe(source, compiled, filled, proof, reasons, stages.records, seed)
+    report = describe(source, compiled, filled, proof, reasons, stages.records, seed, sources)
     write_report(report, directory)
     return Built(compiled, sources, filled.weight_map, report)
 

@@ -1,7 +1,7 @@
 """The report of a finished conversion, put together from what each stage knows."""
 
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +9,7 @@ from hf2khc.capture.source import Source
 from hf2khc.check.proof import Proof
 from hf2khc.driver.fill import Filled
 from hf2khc.driver.report import Report
+from hf2khc.driver.source_metrics import source_metrics
 from hf2khc.driver.stages import StageRecord
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def describe(
     reasons: Sequence[str],
     stages: Sequence[StageRecord],
     seed: int,
+    sources: Mapping[str, str],
 ) -> Report:
     """The report.
 
@@ -39,6 +41,7 @@ def describe(
         reasons: why the package is not known to be right at another config; empty where it is.
         stages: what was timed so far.
         seed: of random weights.
+        sources: text of the package's source files.
     """
     stats = filled.stats
     return Report(
@@ -50,6 +53,10 @@ def describe(
         },
         sizes=dict(_scalars(source.config)),
         parameters=filled.parameters,
+        code={
+            **source_metrics(sources, compiled.program, source.config.model_type),
+            "core_layer_share": round(filled.core_share, 4),
+        },
         idioms=compiled.idioms,
         residue=compiled.residue,
         config_generalises=not reasons,

@@ -1,7 +1,7 @@
 """The weights of a package: made where there are none, named as in the file, mapped, and moved into the preset."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,12 +33,14 @@ class Filled:
         weight_map: what came from where.
         stats: of the transfer.
         parameters: counts that were checked against each other, see `parameter_counts`.
+        core_share: how much of the parameters belongs to layers of Keras.
     """
 
     source: Source
     weight_map: WeightMap
     stats: TransferStats
     parameters: Mapping[str, int]
+    core_share: float
 
 
 class PlannedCheckpoint:
@@ -108,7 +110,19 @@ def fill(source: Source, plan: Plan, directory: Path, *, weights: bool) -> Fille
     counts = parameter_counts(source, weight_map.rows)
     write_weight_map(directory / WEIGHT_MAP_FILE, weight_map)
     stats = transfer(directory, weight_map, source.directory, constants, weights=weights)
-    return Filled(source, weight_map, stats, counts)
+    share = core_share(weight_map.rows, {path.keras for path in paths if path.core})
+    return Filled(source, weight_map, stats, counts, share)
+
+
+def core_share(rows: Sequence[Row], core: Set[str]) -> float:
+    """The share of the parameters that belongs to layers of Keras: what LoRA and quantization can reach.
+
+    Args:
+        rows: one per variable.
+        core: paths of the variables of such layers.
+    """
+    sizes = {row.keras: math.prod(row.keras_shape) for row in rows}
+    return sum(size for name, size in sizes.items() if name in core) / (sum(sizes.values()) or 1)
 
 
 def parameter_counts(source: Source, rows: Sequence[Row]) -> dict[str, int]:

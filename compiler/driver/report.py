@@ -23,6 +23,7 @@ class Report:
         sizes: scalar fields of the config.
         parameters: number of elements of transformers' model and of the package, which were checked to agree, and what
             accounts for a difference.
+        code: size of the source, see `source_metrics`, and the share of the parameters in layers of Keras.
         idioms: recognised idioms and their count, per layer class of the package.
         residue: operations that no idiom took up, written as plain ops, with their count.
         config_generalises: whether the package at another config equals the transformers model at that config.
@@ -40,6 +41,7 @@ class Report:
     source: Mapping[str, Any]
     sizes: Mapping[str, Any] = field(default_factory=dict)
     parameters: Mapping[str, int] = field(default_factory=dict)
+    code: Mapping[str, int | float] = field(default_factory=dict)
     idioms: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     residue: Mapping[str, int] = field(default_factory=dict)
     config_generalises: bool = False
@@ -89,6 +91,7 @@ def to_markdown(report: Report) -> str:
         _fields("Source model", report.source),
         _fields("Config", report.sizes),
         _fields("Parameters", {name: f"{count:,}" for name, count in report.parameters.items()}),
+        _fields("Source code", report.code),
         _errors(report),
         _idioms(report),
         _fields("Residue: operations outside every idiom", report.residue),

@@ -22,12 +22,14 @@ class WeightPath:
         transform: expression over `x`, or `x0`, `x1` ..., with functions named as in `keras.ops`.
         sources: absolute parameter paths in the transformers model, in the order of those names; empty for a constant.
         constant: path of the constant in `Program.constants` that takes the place of sources; else empty.
+        core: whether the variable belongs to a layer of Keras, and not to a class of the package itself.
     """
 
     keras: str
     transform: str
     sources: tuple[str, ...] = ()
     constant: str = ""
+    core: bool = False
 
 
 def weight_paths(plan: Plan) -> list[WeightPath]:
@@ -94,13 +96,14 @@ class _Walk:
         for variable, operand in zip(variables, operands, strict=True):
             if operand is None:
                 raise fail("weight-paths", f"%{node.name}: no operand for the weight {variable}")
-            yield _weight(f"{prefix}{node.attrs['name']}/{variable}", weight_expression(graph, operand, path, env))
+            leaf = weight_expression(graph, operand, path, env)
+            yield _weight(f"{prefix}{node.attrs['name']}/{variable}", leaf, core=True)
 
 
-def _weight(name: str, leaf: Leaf) -> WeightPath:
+def _weight(name: str, leaf: Leaf, core: bool = False) -> WeightPath:
     kinds = {kind for kind, _ in leaf.sources}
     if kinds == {"const"} and len(leaf.sources) == 1:
-        return WeightPath(name, leaf.text, constant=leaf.sources[0][1])
+        return WeightPath(name, leaf.text, constant=leaf.sources[0][1], core=core)
     if kinds != {"param"}:
         raise fail("weight-paths", f"{name} is computed from {', '.join(p for _, p in leaf.sources) or 'nothing'}")
-    return WeightPath(name, leaf.text, tuple(path for _, path in leaf.sources))
+    return WeightPath(name, leaf.text, tuple(path for _, path in leaf.sources), core=core)
