@@ -74,7 +74,7 @@ def _products(builder: Builder, node: Node) -> list[Node] | None:
     if not isinstance(width, int) or not same(rank, builder.tensor(key).rank):
         return None
     if flag(node, "enable_gqa"):
-        key, value = (_repeated(builder, x, query) for x in (key, value))
+        key, value = (_repeated(builder, str(x), str(query)) for x in (key, value))
     swapped = (*range(rank - 2), rank - 1, rank - 2)
     scores = builder.add("ops.matmul", query, builder.add("ops.transpose", key, axes=swapped), title="scores")
     scores = builder.add("ops.multiply", scores, x2=node.attrs.get("scale", width**-0.5), title="scaled")
