@@ -1,7 +1,8 @@
 """Work that needs a process of its own, because a Keras backend is fixed when keras is imported.
 
 The parent writes a JSON job; the child (`python -m MODULE JOB.json`) answers in `JOB.json.result`, with its result or
-with the diagnostics of the error that ended it.
+with the diagnostics of the error that ended it. A program that converts many models may start the children in another
+way, see `start_with`: as forks of a process whose imports are done.
 """
 
 import json
@@ -9,10 +10,11 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Protocol
 
 from hf2khc.diagnostics import ConversionError, Diagnostic, fail
 
@@ -20,8 +22,61 @@ _QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORM
 _TAIL = 15
 
 
+class Child(Protocol):
+    """A started process: the part of `subprocess.Popen` that is used."""
+
+    stdin: IO[bytes] | None
+
+    def wait(self) -> int:
+        """Wait for its end; the exit code, negative for a signal."""
+
+    def poll(self) -> int | None:
+        """The exit code, or None while it runs."""
+
+    def kill(self) -> None:
+        """End it."""
+
+
+# Starts `python -m MODULE ARGUMENT` with variables on top of this process's, an open pipe as stdin, and a log file.
+Starter = Callable[[str, str, Mapping[str, str], Path], Child]
+
+
+def new_process(module: str, argument: str, environment: Mapping[str, str], log: Path) -> Child:
+    with log.open("wb") as stream:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", module, argument], env={**os.environ, **environment}, stdin=subprocess.PIPE,
+            stdout=stream, stderr=stream,
+        )  # fmt: skip
+
+
+_starter: Starter = new_process
+
+
+def start_module(module: str, argument: str, environment: Mapping[str, str], log: Path) -> Child:
+    """Start a module as a program with one argument.
+
+    Args:
+        module: importable name.
+        argument: what it finds in `sys.argv[1]`.
+        environment: variables set on top of this process's.
+        log: file that takes what it writes.
+    """
+    return _starter(module, argument, environment, log)
+
+
+@contextmanager
+def start_with(starter: Starter) -> Iterator[None]:
+    """Start children with `starter` inside the block; not thread-safe."""
+    global _starter
+    before, _starter = _starter, starter
+    try:
+        yield
+    finally:
+        _starter = before
+
+
 def run_job(module: str, job: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Run `module` in a new process on a job and return its result.
+    """Run `module` in a process of its own on a job and return its result.
 
     Args:
         module: importable name of a module that calls `serve`.
@@ -34,11 +89,13 @@ def run_job(module: str, job: Mapping[str, Any], environment: Mapping[str, str] 
     with tempfile.TemporaryDirectory(prefix="hf2khc-") as directory:
         path, log = Path(directory, "job.json"), Path(directory, "log")
         path.write_text(json.dumps(job), encoding="utf-8")
-        with log.open("wb") as stream:
-            command = [sys.executable, "-P", "-m", module, str(path)]
-            code = subprocess.run(
-                command, env={**os.environ, **_QUIET, **(environment or {})}, stdout=stream, stderr=stream, check=False
-            ).returncode
+        child = start_module(module, str(path), {**_QUIET, **(environment or {})}, log)
+        try:
+            code = child.wait()
+        finally:
+            child.kill()
+            if child.stdin is not None:
+                child.stdin.close()
         answer = Path(f"{path}.result")
         if not answer.exists():
             tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL:])

@@ -2,6 +2,7 @@
 
 import traceback
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -11,8 +12,9 @@ from torch.export import Dim, ExportedProgram
 from transformers import PreTrainedModel
 from transformers.exporters.exporter_dynamo import DynamoConfig, DynamoExporter
 
-from hf2khc.capture.build import quiet
-from hf2khc.capture.inputs import Input, sample_inputs, symbols
+from hf2khc.capture.build import configs, quiet
+from hf2khc.capture.input_types import Input
+from hf2khc.capture.inputs import sample_inputs, symbols
 from hf2khc.diagnostics import ConversionError, fail
 
 
@@ -45,25 +47,35 @@ def export(model: PreTrainedModel, spec: tuple[Input, ...], sizes: dict[str, int
         ConversionError: `not-capturable` with the model's own source line.
     """
     attention = model.config._attn_implementation
-    attempts = [(attention, kind) for kind in ("named", "auto", "static")]
-    if attention != "eager":
-        attempts += [("eager", kind) for kind in ("named", "auto", "static")]
+    # First as it was built: each part then has what it supports, which one name for all of them would not give.
+    implementations = [attention] if attention == "eager" else [attention, "eager"]
+    attempts = [(implementation, kind) for implementation in implementations for kind in ("named", "auto", "static")]
     notes: list[str] = []
     first: Exception | None = None
-    try:
+    with _attention_kept(model):
         for implementation, kind in attempts:
-            model.set_attn_implementation(implementation)
             try:
+                if implementation != attention:
+                    model.set_attn_implementation(implementation)
                 program = _trace(model, spec, sizes, kind)
             except Exception as error:
                 first = first or error
                 notes.append(f"{implementation} attention, {kind} sizes: {_summary(error)}")
             else:
                 return Export(program, _symbol_names(program, spec), sizes, implementation, tuple(notes))
-    finally:
-        model.set_attn_implementation(attention)
     assert first is not None
     raise _refusal(model, first) from first
+
+
+@contextmanager
+def _attention_kept(model: PreTrainedModel) -> Iterator[None]:
+    """The attention implementation of every part is as before after the block."""
+    before = [(part, part._attn_implementation) for part in configs(model.config)]
+    try:
+        yield
+    finally:
+        for part, implementation in before:
+            part._attn_implementation_internal = implementation
 
 
 def _trace(model: PreTrainedModel, spec: tuple[Input, ...], sizes: dict[str, int], kind: str) -> ExportedProgram:

@@ -1,6 +1,6 @@
 """A config and a class to a Program[aten]."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,8 @@ from hf2khc.capture.build import build_meta, materialise
 from hf2khc.capture.dropout_rates import dropout_rates, restore_rates
 from hf2khc.capture.export import Export, export
 from hf2khc.capture.importer import import_program
-from hf2khc.capture.inputs import Input, input_spec, trace_sizes
+from hf2khc.capture.input_types import Example, Input
+from hf2khc.capture.inputs import input_spec, trace_sizes
 from hf2khc.capture.names_analysis import assignment_names
 from hf2khc.capture.truncate import Stack, truncate
 from hf2khc.diagnostics import ConversionError
@@ -41,13 +42,16 @@ class Captured:
     parameters: int
 
 
-def capture(config: PreTrainedConfig, model_class: type[PreTrainedModel], cut: bool = True) -> Captured:
+def capture(
+    config: PreTrainedConfig, model_class: type[PreTrainedModel], cut: bool = True, examples: Sequence[Example] = ()
+) -> Captured:
     """Trace a model without its weights.
 
     Args:
         config: of the model.
         model_class: its class.
         cut: trace the fewest repeated layers that show every kind, where the model's own code lets them be cut.
+        examples: inputs that the user gave.
 
     Raises:
         ConversionError: the model cannot be built or traced.
@@ -56,7 +60,7 @@ def capture(config: PreTrainedConfig, model_class: type[PreTrainedModel], cut: b
     parameters = model.num_parameters()
     stacks = truncate(model) if cut else {}
     materialise(model)
-    spec = input_spec(model)
+    spec = input_spec(model, examples)
     sizes = trace_sizes(model, spec)
     try:
         exported = export(model, spec, sizes)
@@ -64,7 +68,7 @@ def capture(config: PreTrainedConfig, model_class: type[PreTrainedModel], cut: b
         if not stacks:
             raise
         # The model's own code may reach for layers by number, beyond those that were kept.
-        return capture(config, model_class, cut=False)
+        return capture(config, model_class, cut=False, examples=examples)
     return _captured(model, exported, spec, sizes, stacks, parameters)
 
 

@@ -1,8 +1,7 @@
 """What a model takes: names, types and symbolic shapes of its inputs, and samples of them."""
 
 import inspect
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,38 +9,28 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from hf2khc.capture.build import configs
-from hf2khc.diagnostics import fail
+from hf2khc.capture.examples import at_size, spec_of
+from hf2khc.capture.input_types import Example, Input
+from hf2khc.diagnostics import ConversionError, fail
 
 DEFAULT_IMAGE_SIZE = 224  # for models that take images of any size
 TYPICAL_SAMPLES = 4096  # samples of a waveform: enough for one frame of any strided feature extractor
 
 
-@dataclass(frozen=True)
-class Input:
-    """One tensor argument of a model's forward.
-
-    Args:
-        name: the argument's name.
-        dtype: `int64` or `float32`.
-        shape: sizes, and names of symbols where the size is free.
-        fill: how a sample is drawn: `("randint", low, high)`, `("ones",)` or `("normal",)`.
-        role: `data`, or `mask` where 0 marks padding.
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[int | str, ...]
-    fill: tuple[Any, ...]
-    role: str = "data"
-
-
-def input_spec(model: PreTrainedModel) -> tuple[Input, ...]:
+def input_spec(model: PreTrainedModel, examples: Sequence[Example] = ()) -> tuple[Input, ...]:
     """The inputs with which a model is captured, from its main input, its forward's arguments and its config.
 
+    Args:
+        model: of which the class and the config count.
+        examples: inputs that the user gave, by argument name; the model is captured with those and no others.
+
     Raises:
-        ConversionError: `inputs-unknown` when the forward needs an argument that nothing describes.
+        ConversionError: `inputs-unknown` when the forward needs an argument that nothing describes; `inputs-unfit` for
+            an example of something that it does not take.
     """
     accepted = inspect.signature(model.forward).parameters
+    if examples:
+        return _from_examples(model, accepted, examples)
     spec = tuple(_inputs(model, accepted))
     described = {entry.name for entry in spec}
     needed = [name for name, argument in accepted.items() if _required(argument) and name not in described]
@@ -52,9 +41,22 @@ def input_spec(model: PreTrainedModel) -> tuple[Input, ...]:
             f"no way to make the inputs of {type(model).__name__}: " + ", ".join(needed or [str(main)]),
             location=f"{type(model).__name__}.forward",
             excerpt="forward(" + ", ".join(accepted) + ")",
-            hint="convert another class of the model with --task",
+            hint="convert another class of the model with --task, or give examples: hf2khc.convert(..., inputs=...)",
         )
     return spec
+
+
+def _from_examples(model: PreTrainedModel, accepted: Any, examples: Sequence[Example]) -> tuple[Input, ...]:
+    free = any(argument.kind is argument.VAR_KEYWORD for argument in accepted.values())
+    unknown = [name for name in examples[0] if name not in accepted and not free]
+    if unknown:
+        message = f"{type(model).__name__} takes no input {', '.join(unknown)}"
+        raise fail("inputs-unfit", message, excerpt="forward(" + ", ".join(accepted) + ")")
+    try:
+        known = {entry.name: entry for entry in _inputs(model, accepted)}
+    except ConversionError:  # what the config does not say the examples show
+        known = {}
+    return spec_of(examples, known, frozenset(_special_ids(model.config)))
 
 
 def _required(argument: inspect.Parameter) -> bool:
@@ -190,7 +192,7 @@ def sample_inputs(
             is full; only masks change.
 
     Returns:
-        Arrays of int64 or float32 by input name.
+        Arrays by input name, of the dtypes in the spec.
     """
     if padding not in ("none", "right", "left"):
         raise ValueError(f"padding is none, right or left, not {padding!r}")
@@ -209,8 +211,13 @@ def _sample(entry: Input, shape: tuple[int, ...], random: np.random.Generator) -
         low, high = bounds
         return random.integers(low, high, size=shape).astype(entry.dtype)
     if kind == "normal":
-        return random.standard_normal(shape).astype(entry.dtype)
-    return np.ones(shape, entry.dtype)
+        mean, spread = bounds or (0.0, 1.0)
+        return random.normal(mean, spread, shape).astype(entry.dtype)
+    if kind == "uniform":
+        return random.uniform(*bounds, shape).astype(entry.dtype)
+    if kind == "given":
+        return at_size(bounds[0], shape)
+    return np.full(shape, 1 if kind == "ones" else 0, entry.dtype)
 
 
 def _pad(mask: np.ndarray, side: str) -> None:

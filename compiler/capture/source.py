@@ -5,6 +5,7 @@ import difflib
 import keyword
 import re
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel
 
 from hf2khc.capture.checkpoint_files import PICKLES, pickle_weights, read_checkpoint
 from hf2khc.capture.configs import default_config, read_config
+from hf2khc.capture.examples import checked
 from hf2khc.capture.hub import fetch, not_found, weight_files
+from hf2khc.capture.input_types import Example
 from hf2khc.capture.model_classes import resolve_class
 from hf2khc.diagnostics import ConversionError, fail
 
@@ -30,6 +33,7 @@ class Source:
         directory: directory with `config.json` and safetensors; None where there are no weights yet.
         trust_remote_code: whether the user trusts code that comes with the model.
         live: the model itself, where the user gave one instead of a name.
+        examples: inputs that the user gave.
     """
 
     name: str
@@ -39,6 +43,7 @@ class Source:
     directory: Path | None = None
     trust_remote_code: bool = False
     live: PreTrainedModel | None = None
+    examples: tuple[Example, ...] = ()
 
 
 def open_source(
@@ -48,6 +53,7 @@ def open_source(
     task: str | None = None,
     overrides: dict[str, Any] | None = None,
     trust_remote_code: bool = False,
+    examples: Sequence[Mapping[str, Any]] = (),
 ) -> Source:
     """Finds the model that the user named and reads its config.
 
@@ -58,6 +64,7 @@ def open_source(
         task: family of Auto classes that chooses the class; the config's first architecture by default.
         overrides: values by dotted config field; with `random_init` only.
         trust_remote_code: run code that comes with the model.
+        examples: inputs to trace the model with, arrays or tensors by argument name.
 
     Raises:
         ConversionError: one diagnostic per kind of bad input.
@@ -70,7 +77,7 @@ def open_source(
             hint="add --random-init",
         )
     if isinstance(model, PreTrainedModel):
-        return _from_model(model, task)
+        return _from_model(model, task, checked(examples))
     directory = _directory(model, random_init=random_init, trust_remote_code=trust_remote_code)
     if directory is None:
         config = default_config(model, overrides or {})
@@ -80,7 +87,13 @@ def open_source(
     if directory is not None and not random_init:
         read_checkpoint(directory)
     return Source(
-        package_name(model), model, config, model_class, None if random_init else directory, trust_remote_code
+        package_name(model),
+        model,
+        config,
+        model_class,
+        None if random_init else directory,
+        trust_remote_code,
+        examples=checked(examples),
     )
 
 
@@ -95,7 +108,7 @@ def package_name(model: str) -> str:
     return f"{words}_model" if keyword.iskeyword(words) else words
 
 
-def _from_model(model: PreTrainedModel, task: str | None) -> Source:
+def _from_model(model: PreTrainedModel, task: str | None, examples: tuple[Example, ...]) -> Source:
     if task is not None:
         raise fail(
             "task-of-a-model",
@@ -105,7 +118,7 @@ def _from_model(model: PreTrainedModel, task: str | None) -> Source:
         )
     _check_importable(type(model))
     name = model.config.name_or_path or model.config.model_type or type(model).__name__
-    return Source(package_name(name), name, copy.deepcopy(model.config), type(model), live=model)
+    return Source(package_name(name), name, copy.deepcopy(model.config), type(model), live=model, examples=examples)
 
 
 def _check_importable(model_class: type) -> None:

@@ -1,6 +1,7 @@
 """A small config of the same structure in which every number differs: what agrees in both is no coincidence."""
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,7 +10,8 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from hf2khc.capture.build import build_meta, configs, materialise, quiet
-from hf2khc.capture.inputs import Input, input_spec, sample_inputs, trace_sizes
+from hf2khc.capture.input_types import Example, Input
+from hf2khc.capture.inputs import input_spec, sample_inputs, trace_sizes
 from hf2khc.capture.truncate import truncate
 from hf2khc.capture.twin_fields import Proposer, get_field, numeric_fields, set_field
 from hf2khc.diagnostics import ConversionError
@@ -38,7 +40,12 @@ class Refused(Exception):
     """A candidate that does not build, does not run, or has another structure."""
 
 
-def twin_config(config: PreTrainedConfig, model_class: type[PreTrainedModel], spec: tuple[Input, ...]) -> Twin:
+def twin_config(
+    config: PreTrainedConfig,
+    model_class: type[PreTrainedModel],
+    spec: tuple[Input, ...],
+    examples: Sequence[Example] = (),
+) -> Twin:
     """A config that differs from `config` in every number it can and gives the same structure.
 
     The same structure means: the same modules, the same parameter names and the same kinds of layers after truncation,
@@ -49,15 +56,19 @@ def twin_config(config: PreTrainedConfig, model_class: type[PreTrainedModel], sp
         config: config of the real model.
         model_class: class of the real model.
         spec: inputs of the real model.
+        examples: inputs that the user gave.
     """
-    search = _Search(config, model_class, tuple(entry.name for entry in spec))
+    search = _Search(config, model_class, tuple(entry.name for entry in spec), examples)
     search.settle(Proposer(list(numeric_fields(config))).groups())
     return search.result()
 
 
 class _Search:
-    def __init__(self, config: PreTrainedConfig, model_class: type[PreTrainedModel], inputs: tuple[str, ...]):
-        self.config, self.model_class, self.inputs = config, model_class, inputs
+    def __init__(
+        self, config: PreTrainedConfig, model_class: type[PreTrainedModel], inputs: tuple[str, ...],
+        examples: Sequence[Example],
+    ):  # fmt: skip
+        self.config, self.model_class, self.inputs, self.examples = config, model_class, inputs, examples
         self.accepted: dict[str, Any] = {}
         self.unchanged: dict[str, str] = {}
         self.runs, self.tries, self.reason = True, 0, ""
@@ -116,7 +127,7 @@ class _Search:
         try:
             model = build_meta(config, self.model_class)
             kinds = {path: (stack.length, stack.kept, stack.kinds) for path, stack in truncate(model).items()}
-            spec = input_spec(model)
+            spec = input_spec(model, self.examples)
         except ConversionError as error:
             raise Refused(error.diagnostics[0].excerpt or error.diagnostics[0].message) from error
         if tuple(entry.name for entry in spec) != self.inputs:

@@ -90,9 +90,9 @@ def compile_model(
 
 
 def _compiled(source: Source, twin: TwinWorker, validate: bool, on_stage: OnStage, cut: bool) -> Compiled:
-    twin.submit(source.config, source.model_class, validate, cut)
+    twin.submit(source.config, source.model_class, validate, cut, source.examples)
     on_stage("capture")
-    captured = capture(source.config, source.model_class, cut)
+    captured = capture(source.config, source.model_class, cut, source.examples)
     on_stage("passes")
     stages = lower(captured.program)
     on_stage("validate")

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from hf2khc.weights.rows import WeightMap
 
 OnEvent = Callable[[StageEvent], None]
+# Arrays or tensors by argument name, or several such sets.
+Inputs = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ def convert(
     weights: bool = True,
     check: bool = True,
     backends: Sequence[str] | None = None,
+    inputs: Inputs = (),
     overwrite: bool = False,
     on_event: OnEvent | None = None,
 ) -> Conversion:
@@ -73,6 +76,10 @@ def convert(
         weights: write the weights; without them there is nothing to prove.
         check: prove it.
         backends: Keras backends to prove it on; those installed by default.
+        inputs: what to trace the model with, where its config does not say what it takes or should not decide it:
+            arrays or tensors by argument name, or several such sets. The model is captured with these inputs and no
+            others. An axis is free where two sets differ in it, and so is the batch where every input has one. Integers
+            that the config says nothing about keep the values given. The proof runs on every set, too.
         overwrite: replace a package that stands in `output`.
         on_event: told when a stage begins and ends.
 
@@ -86,7 +93,7 @@ def convert(
 
         source = open_source(
             model, random_init=random_init, task=task, overrides=dict(overrides or {}),
-            trust_remote_code=trust_remote_code,
+            trust_remote_code=trust_remote_code, examples=(inputs,) if isinstance(inputs, Mapping) else tuple(inputs),
         )  # fmt: skip
         from hf2khc.driver.build import build_package
 
@@ -105,6 +112,7 @@ def compile_only(
     overrides: Mapping[str, Any] | None = None,
     task: str | None = None,
     trust_remote_code: bool = False,
+    inputs: Inputs = (),
     on_event: OnEvent | None = None,
 ) -> "Compiled":
     """The passes alone, validated: no weight is read and nothing is written. Arguments as for `convert`.
@@ -118,7 +126,7 @@ def compile_only(
 
         source = open_source(
             model, random_init=random_init, task=task, overrides=dict(overrides or {}),
-            trust_remote_code=trust_remote_code,
+            trust_remote_code=trust_remote_code, examples=(inputs,) if isinstance(inputs, Mapping) else tuple(inputs),
         )  # fmt: skip
         from hf2khc.driver.compile import compile_model
 

@@ -21,14 +21,14 @@ def _status_bytes(process: Path, field: str) -> int:
     return 0
 
 
-def _tree_bytes(process: Path) -> int:
+def tree_bytes(process: Path) -> int:
     """Resident bytes of a process and its descendants; a process that ends meanwhile counts nothing."""
     try:
         total = _status_bytes(process, "VmRSS")
         children = [pid for task in (process / "task").iterdir() for pid in (task / "children").read_text().split()]
     except (OSError, ValueError):
         return 0
-    return total + sum(_tree_bytes(Path("/proc") / pid) for pid in children)
+    return total + sum(tree_bytes(Path("/proc") / pid) for pid in children)
 
 
 def _since_start() -> int:
@@ -52,7 +52,7 @@ class PeakMemory:
         """The peak in bytes since the last call."""
         if not self._can_reset:
             return _since_start()
-        peak = max(self._sampled, _status_bytes(_PROC, "VmHWM"), _tree_bytes(_PROC))
+        peak = max(self._sampled, _status_bytes(_PROC, "VmHWM"), tree_bytes(_PROC))
         self._sampled = 0
         self._reset_mark()
         return peak
@@ -65,7 +65,7 @@ class PeakMemory:
 
     def _watch(self) -> None:
         while not self._stop.wait(_INTERVAL):
-            self._sampled = max(self._sampled, _tree_bytes(_PROC))
+            self._sampled = max(self._sampled, tree_bytes(_PROC))
 
     @staticmethod
     def _reset_mark() -> bool:

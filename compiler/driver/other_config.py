@@ -54,7 +54,9 @@ def other_config(directory: Path, source: Source, compiled: "Compiled", seed: in
         shutil.copytree(directory / plan.package, package / plan.package)
         write_preset(plan, signature, package)
         try:
-            other = with_weights(replace(source, config=config, directory=None, live=None), Path(folder, "model"), seed)
+            other = with_weights(
+                replace(source, config=config, directory=None, live=None, examples=()), Path(folder, "model"), seed
+            )
             fill(other, plan, package, weights=True)
             there = replace(compiled, plan=plan, signature=signature, captured=captured)
             proof = prove_package(package, other, there, (BACKEND,), seed)
@@ -93,5 +95,5 @@ def _at(plan: Plan, config: "PreTrainedConfig", compiled: "Compiled") -> Plan:
 
 def _captured(captured: Captured, source: Source, config: "PreTrainedConfig") -> Captured:
     model = build_meta(config, source.model_class)
-    spec = input_spec(model)
+    spec = input_spec(model, source.examples)
     return replace(captured, spec=spec, sizes=trace_sizes(model, spec))

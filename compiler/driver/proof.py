@@ -41,7 +41,7 @@ def prove_package(
 
 
 def proof_cases(source: Source, captured: Captured, seed: int) -> dict[str, dict[str, np.ndarray]]:
-    """The input sets: free sizes other than the traced ones, with padding where the model takes a mask."""
+    """The input sets: those the user gave; free sizes other than the traced ones; padding where there is a mask."""
     free = free_symbols(captured)
     held = {symbol: size for symbol, size in captured.sizes.items() if symbol not in free}
     longest = getattr(source.config.get_text_config(), "max_position_embeddings", None)
@@ -53,7 +53,9 @@ def proof_cases(source: Source, captured: Captured, seed: int) -> dict[str, dict
     def sample(binding: Mapping[str, int], number: int, padding: str) -> dict[str, np.ndarray]:
         return sample_inputs(captured.spec, dict(binding), number, padding)
 
-    return build_cases(sample, sizes, masked=any(entry.role == "mask" for entry in captured.spec), seed=seed)
+    cases = build_cases(sample, sizes, masked=any(entry.role == "mask" for entry in captured.spec), seed=seed)
+    given = {f"inputs {number}": dict(example) for number, example in enumerate(source.examples, 1)}
+    return {**given, **cases}
 
 
 def free_symbols(captured: Captured) -> frozenset[str]:

@@ -1,7 +1,7 @@
 """The twin: the same model at small sizes, compiled with every pass validated, in the process of `twin_process.py`."""
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from hf2khc.capture.aten import aten_evaluator
 from hf2khc.capture.build import build_meta
 from hf2khc.capture.frontend import Captured, capture
+from hf2khc.capture.input_types import Example
 from hf2khc.capture.inputs import input_spec, sample_inputs
 from hf2khc.capture.omitted import omitted_outputs
 from hf2khc.capture.twin import twin_config
@@ -63,6 +64,7 @@ def compile_twin(
     lower: Callable[..., dict[str, Program]],
     validated: bool,
     cut: bool = True,
+    examples: Sequence[Example] = (),
 ) -> Twinned:
     """Capture and lower the twin, each pass validated.
 
@@ -71,17 +73,17 @@ def compile_twin(
     """
     model = build_meta(config, model_class)
     lengths = {path: len(m) for path, m in model.named_modules() if type(m).__name__ == "ModuleList"}
-    twin = twin_config(config, model_class, input_spec(model))
-    captured = capture(twin.config, model_class, cut)
+    twin = twin_config(config, model_class, input_spec(model, examples), examples)
+    captured = capture(twin.config, model_class, cut, examples)
     errors: dict[str, float] = {}
     check = _Validation(captured, errors) if validated else None
     with float64():
         programs = [_last(lower(captured.program, check))]
     # One number may fit an expression by chance in one twin; in a second one, made from the first, hardly.
-    second = twin_config(twin.config, model_class, captured.spec)
+    second = twin_config(twin.config, model_class, captured.spec, examples)
     other = with_more_rounds(second.config, model_class, programs[0])
     if second.changed:
-        programs.append(_last(lower(capture(other, model_class, cut).program)))
+        programs.append(_last(lower(capture(other, model_class, cut, examples).program)))
     configs = [config, twin.config, other][: len(programs) + 1]
     return Twinned(
         tuple(programs),

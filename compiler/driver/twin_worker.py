@@ -1,8 +1,6 @@
 """The second process, where the twin is compiled: started early, so that both processes import at the same time."""
 
-import os
 import pickle
-import subprocess
 import sys
 import tempfile
 import time
@@ -11,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from hf2khc.diagnostics import ConversionError, fail
+from hf2khc.process import start_module
 
 if TYPE_CHECKING:
     from hf2khc.driver.twin import Twinned
@@ -26,12 +25,9 @@ class TwinWorker:
         self._folder = tempfile.TemporaryDirectory(prefix="hf2khc-twin-")
         self._path = Path(self._folder.name)
         # The arrays of a twin are tiny: a second thread costs far more than it saves, above all beside other work.
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "hf2khc.driver.twin_process", self._folder.name]
-        with (self._path / "log").open("wb") as log:
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=log, env=environment
-            )
+        self._process = start_module(
+            "hf2khc.driver.twin_process", self._folder.name, {"OMP_NUM_THREADS": "1"}, self._path / "log"
+        )
 
     def wait_until_ready(self) -> None:
         """Wait until everything is imported; only a measurement needs that."""

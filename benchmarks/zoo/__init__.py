@@ -1,0 +1,1 @@
+"""The zoo: hundreds of tiny architectures of transformers, each converted and proved."""

@@ -1,0 +1,156 @@
+"""Converts every spec of the zoo and proves it; `make zoo` runs it.
+
+    python -m benchmarks.zoo.run [--only llama,whisper] [--fresh] [--workers 2] [--limit-seconds 300]
+
+A run goes on where one was interrupted. What is exact stays; anything else is converted again once the compiler's
+source has changed, or with --fresh. Results: benchmarks/results/zoo.json and docs/coverage.md.
+"""
+
+import argparse
+import gc
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+# Read when torch and keras are imported, below. The arrays are tiny: threads cost more than they save.
+os.environ["KERAS_BACKEND"] = "torch"
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from benchmarks.machine import machine
+from benchmarks.zoo import results
+from benchmarks.zoo.coverage import write_coverage
+from hf2khc.process import hide_other_backends, start_with
+
+hide_other_backends()
+
+from benchmarks.zoo.forks import Starter, import_everything  # noqa: E402
+from benchmarks.zoo.one import converted, ended  # noqa: E402
+from benchmarks.zoo.pool import Ended, Limits, run_all  # noqa: E402
+from benchmarks.zoo.servers import servers  # noqa: E402
+from benchmarks.zoo.specs import Spec, specs  # noqa: E402
+
+OTHERS = ("jax", "tensorflow")
+SHARE = 3
+DEFAULT_SECONDS, DEFAULT_GIGABYTES = 300, 8
+
+
+def chosen(only: str) -> list[Spec]:
+    """The specs to convert, bases before heads and families in turn; `bert` takes in the heads of bert.
+
+    Raises:
+        SystemExit: a name that no spec has.
+    """
+    every = list(specs().values())
+    names = [name.strip() for name in only.split(",") if name.strip()]
+    unknown = [name for name in names if not any(_named(spec, name) for spec in every)]
+    if unknown:
+        raise SystemExit(f"no spec is called {', '.join(unknown)}")
+    return mixed([spec for spec in every if not names or any(_named(spec, name) for name in names)])
+
+
+def _named(spec: Spec, name: str) -> bool:
+    return spec.name == name or spec.name.startswith(f"{name}.")
+
+
+def mixed(found: Sequence[Spec]) -> list[Spec]:
+    """In an order in which the beginning already shows every family: each one's specs spread evenly."""
+    places = {}
+    for head in (False, True):
+        for family in {spec.family for spec in found}:
+            group = [spec for spec in found if spec.head == head and spec.family == family]
+            places |= {spec.name: (head, (i + 0.5) / len(group)) for i, spec in enumerate(group)}
+    return sorted(found, key=lambda spec: (*places[spec.name], spec.name))
+
+
+def backends_of(spec: Spec, third: int | None) -> tuple[str, ...]:
+    """Torch, and for one spec in three, if any, the others as well."""
+    number = list(specs()).index(spec.name)
+    return ("torch", *OTHERS) if number % SHARE == third else ("torch",)
+
+
+def run(found: Sequence[Spec], workers: int, limits: Limits, third: int | None, lines: Path = results.LINES) -> None:
+    """Convert specs and add a line for each."""
+    compiler = results.source_hash()
+    import_everything()
+    gc.collect()
+    gc.freeze()  # a collection in a fork would otherwise touch, and so copy, every page of it
+    began, by_name = time.monotonic(), {spec.name: spec for spec in found}
+    with servers(OTHERS if third is not None else ()) as addresses, start_with(_starter(addresses)):
+        jobs = ((spec.name, _job(spec, backends_of(spec, third))) for spec in found)
+        for number, done in enumerate(run_all(jobs, workers, limits), 1):
+            record = {**_record(by_name[done.key], done, third), "compiler": compiler}
+            results.append(record, lines)
+            print(f"{number}/{len(found)} {time.monotonic() - began:.0f} s  {_line(record)}", flush=True)
+
+
+def _starter(addresses: Any) -> Starter:
+    from hf2khc import process
+
+    return Starter("torch", addresses, process.new_process)
+
+
+def _job(spec: Spec, backends: Sequence[str]) -> Callable[[], None]:
+    return lambda: print(f"\n{MARK}{json.dumps(converted(spec, backends))}", flush=True)
+
+
+# What a job prints before its record; the rest of its output is the log of a crash.
+MARK = "zoo-record:"
+
+
+def _record(spec: Spec, done: Ended, third: int | None) -> dict[str, Any]:
+    found = next(_records(done.log), None)
+    if found is not None and not done.reason:
+        return found
+    code = done.reason or "process-died"
+    message = f"exit code {done.code}: {done.log[-300:]}" if not done.reason else f"ended after {done.seconds:.0f} s"
+    return ended(spec, code, message, done.seconds, backends_of(spec, third))
+
+
+def _records(log: str) -> Iterator[dict[str, Any]]:
+    for line in log.splitlines():
+        if line.startswith(MARK):
+            yield json.loads(line.removeprefix(MARK))
+
+
+def _line(record: dict[str, Any]) -> str:
+    text = f"{record['name']}: {record['status']} ({record['seconds']} s)"
+    found = record.get("diagnostic")
+    return f"{text} [{found['code']}] {found['message'][:120]}" if found else text
+
+
+def main() -> int:
+    """The command line; 1 where some result is wrong: a package that computes something else."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.zoo.run", description=__doc__)
+    parser.add_argument(
+        "--only", default="", metavar="NAMES", help="specs, separated by commas; a base takes its heads"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=len(os.sched_getaffinity(0)), metavar="N", help="models at a time"
+    )
+    parser.add_argument("--limit-seconds", type=float, default=DEFAULT_SECONDS, metavar="S", help="per model")
+    parser.add_argument("--limit-gigabytes", type=float, default=DEFAULT_GIGABYTES, metavar="GB", help="per model")
+    parser.add_argument(
+        "--third", default="0", choices=("0", "1", "2", "none"), help="which third runs on every backend"
+    )
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--fresh", action="store_true", help="convert everything again")
+    group.add_argument("--resume", action="store_true", help="keep what is exact (the default)")
+    options = parser.parse_args()
+    third = None if options.third == "none" else int(options.third)
+    found, compiler, known = chosen(options.only), results.source_hash(), results.read_lines()
+    if not options.fresh:
+        found = [spec for spec in found if not results.still_good(known.get(spec.name), compiler)]
+    run(found, options.workers, Limits(options.limit_seconds, int(options.limit_gigabytes * 2**30)), third)
+    records = [record for name, record in results.read_lines().items() if name in specs()]
+    results.write_result(records, {"machine": machine(), "specs": len(specs())})
+    write_coverage()
+    return int(any(record["status"] == "wrong" for record in records))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
