@@ -47,7 +47,7 @@ def _once(graph: Graph) -> Graph:
     seen: dict[tuple, str] = {}
     redirect: dict[str, str] = {}
     for node in graph:
-        if node.level != "ops":
+        if node.level != "ops" and node.op != "item":
             continue
         operands = tuple(redirect.get(o, o) if o else o for o in node.operands)
         key = (node.op, operands, tuple(sorted((k, repr(v)) for k, v in node.attrs.items())), str(node.type))

@@ -74,11 +74,16 @@ def _operation(graph: Graph, node: Node) -> Node:
 
 
 def _depths(graph: Graph, data: set[str]) -> dict[str, int]:
-    """How many layers stand on the longest path before each value."""
+    """How many layers stand on the longest path before each value; what reads nothing stands with its first user."""
     depth: dict[str, int] = {}
+    free: set[str] = set()
     for node in graph:
-        before = [depth[o] + (o not in data and graph[o].op not in LEAVES) for o in node.used]
+        before = [depth[o] + (o not in data and graph[o].op not in LEAVES) for o in node.used if o not in free]
         depth[node.name] = max(before, default=0)
+        if node.name in data and not before:
+            free.add(node.name)
+    for name in sorted(free, key=list(graph.nodes).index, reverse=True):
+        depth[name] = min((depth[user.name] for user in graph.users(name) if user.name in data), default=0)
     return depth
 
 
