@@ -5,9 +5,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from hf2khc.capture.alternatives import alternatives, runs
 from hf2khc.capture.build import configs
 from hf2khc.capture.examples import at_size, spec_of
 from hf2khc.capture.input_types import Example, Input
@@ -43,7 +45,16 @@ def input_spec(model: PreTrainedModel, examples: Sequence[Example] = ()) -> tupl
             excerpt="forward(" + ", ".join(accepted) + ")",
             hint="convert another class of the model with --task, or give examples: hf2khc.convert(..., inputs=...)",
         )
-    return spec
+    return _tried(model, spec, accepted)
+
+
+def _tried(model: PreTrainedModel, spec: tuple[Input, ...], accepted: Any) -> tuple[Input, ...]:
+    """The first alternative with which the model runs; the spec itself where there is no other, or none does."""
+    others = list(alternatives(model, spec, accepted))
+    if len(others) == 1:
+        return others[0]
+    tensors = ({n: torch.from_numpy(a) for n, a in sample_inputs(s, trace_sizes(model, s)).items()} for s in others)
+    return next((s for s, samples in zip(others, tensors, strict=True) if runs(model, samples)), others[0])
 
 
 def _from_examples(model: PreTrainedModel, accepted: Any, examples: Sequence[Example]) -> tuple[Input, ...]:
@@ -66,7 +77,7 @@ def _required(argument: inspect.Parameter) -> bool:
 def _inputs(model: PreTrainedModel, accepted: Any) -> Iterator[Input]:
     config = model.config
     main = model.main_input_name
-    if main == "input_ids" or "input_ids" in accepted and main == "pixel_values":
+    if "input_ids" in accepted and main in ("input_ids", "pixel_values"):
         yield from _text_inputs(model, accepted, "", "seq")
     if main == "pixel_values" or "pixel_values" in accepted and _has_separate_vision(config):
         yield _image_input(config)
@@ -96,7 +107,7 @@ def _text_inputs(model: PreTrainedModel, accepted: Any, prefix: str, seq: str) -
 def _free_ids(model: PreTrainedModel, prefix: str) -> tuple[int, int]:
     """The longest range of token ids (from, below) without a special token."""
     text = model.config.get_text_config(decoder=True) if prefix else model.config.get_text_config()
-    size = getattr(text, "vocab_size", None)
+    size = getattr(text, "vocab_size", None) or _first_of_parts(model.config, "vocab_size")
     try:
         embedding = None if prefix else model.get_input_embeddings()
     except NotImplementedError:
@@ -152,6 +163,10 @@ def _part_with(config: PreTrainedConfig, *names: str) -> PreTrainedConfig:
 
 def _first(config: PreTrainedConfig, *names: str) -> Any:
     return next((getattr(config, name) for name in names if getattr(config, name, None)), None)
+
+
+def _first_of_parts(config: PreTrainedConfig, name: str) -> Any:
+    return next((value for part in configs(config) if (value := getattr(part, name, None))), None)
 
 
 def symbols(spec: tuple[Input, ...]) -> tuple[str, ...]:
