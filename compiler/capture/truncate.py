@@ -42,8 +42,8 @@ def truncate(model: PreTrainedModel) -> dict[str, Stack]:
     row, and no fewer than two layers. Only lists whose tail repeats kinds of the prefix are cut.
 
     Returns:
-        Every list of two layers or more, by module path; one that is short enough is whole. Lists inside a layer that is
-        gone are not in it.
+        Every list of two layers or more, by module path; a short one is whole. Lists inside a layer that is gone are
+        not in it.
     """
     stacks: dict[str, Stack] = {}
     _truncate_below(model, model, "", stacks)

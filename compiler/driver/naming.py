@@ -133,15 +133,30 @@ def _output_names(paths: tuple[str, ...]) -> list[str]:
 def _field_names(program: Program) -> dict[str, str]:
     """Constructor argument by config field, for the fields the program mentions, in order of use."""
     names: dict[str, str] = {}
-    for source in _mentioned(program):
+    sources = _mentioned(program)
+    owners = {_owner(source) for source in sources if _owner(source)}
+    for source in sources:
         last = source.rpartition(".")[2]
         name = FIELD_NAMES.get(last, last)
+        # With several configs in one, whose width it is has to be said.
+        if _owner(source) and (len(owners) > 1 or name in names.values()):
+            name = f"{_owner(source)}_{name}"
         if name in names.values():
             name = last if last not in names.values() else source.removeprefix("config.").replace(".", "_")
         names[source] = name
-    if "num_key_value_heads" in names.values():
-        names = {source: "num_query_heads" if name == "num_heads" else name for source, name in names.items()}
+    grouped = {
+        name.removesuffix("num_key_value_heads") for name in names.values() if name.endswith("num_key_value_heads")
+    }
+    for source, name in names.items():
+        if name.endswith("num_heads") and name.removesuffix("num_heads") in grouped:
+            names[source] = name.removesuffix("num_heads") + "num_query_heads"
     return names
+
+
+def _owner(source: str) -> str:
+    """`vision` of `config.vision_config.hidden_size`; nothing for a field of the model's own config."""
+    part = source.removeprefix("config.").rpartition(".")[0].rpartition(".")[2]
+    return part.removesuffix("_config") if part.endswith("_config") else ""
 
 
 def _mentioned(program: Program) -> list[str]:

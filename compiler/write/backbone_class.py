@@ -20,6 +20,7 @@ from hf2khc.write.source_text import (
     argument_docs,
     docstring,
     entry,
+    fitted,
     formatted,
     get_config,
     indent,
@@ -64,7 +65,7 @@ def _functional(analysis: Analysis, render: Render, scope: Scope) -> list[str]:
     lines = [_input(node, variables[node.name], plan, scope) for node in graph.inputs] + body.lines()
     returned = body.returned()
     inputs = [f'"{plan.inputs[node.name][0]}": {variables[node.name]},' for node in graph.inputs]
-    outputs = [f'"{name}": {value},' for name, value in zip(plan.outputs, returned, strict=True)]
+    outputs = [fitted(f'"{name}": ', value, 16) + "," for name, value in zip(plan.outputs, returned, strict=True)]
     lines += ["super().__init__(", "    inputs={", *indent(inputs, 2), "    },"]
     if len(outputs) == 1:
         lines += [f"    outputs={returned[0]},"]

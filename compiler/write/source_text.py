@@ -86,7 +86,8 @@ def formatted(text: str, package: str, width: int = WIDTH) -> str:
         ConversionError: `printed-code`, where ruff finds fault with the code.
     """
     settings = ["--isolated", "--config", f"line-length={width}"]
-    lint = ["--select", "E,F,I", "--ignore", "E741", "--config", "lint.isort.force-single-line=true"]
+    # A line that only holds a long name of the model's own (E501) is no fault.
+    lint = ["--select", "E,F,I", "--ignore", "E741,E501", "--config", "lint.isort.force-single-line=true"]
     lint += ["--config", f'lint.isort.known-first-party=["{package}"]']
     fixed = _ruff(["check", *settings, *lint, "--fix-only", "--quiet", "-"], text)
     shaped = _ruff(["format", *settings, "--quiet", "-"], fixed)

@@ -47,7 +47,12 @@ def inline_fragments(program: Program) -> Program:
 
         entry Layer
     """
-    return inline_calls(program, lambda callee, call: _is_lone_projection(callee) or _is_attention_core(callee))
+    return inline_calls(program, lambda callee, call: any(is_fragment(callee) for is_fragment in _FRAGMENTS))
+
+
+def _takes_nothing(graph: Graph) -> bool:
+    """Whether a module only looks something up in itself: a layer needs an input."""
+    return not graph.inputs
 
 
 def _is_lone_projection(graph: Graph) -> bool:
@@ -72,3 +77,6 @@ def _is_attention_core(graph: Graph) -> bool:
 
 def _reaches_projection(graph: Graph, node: Node) -> bool:
     return any(user.op in _PROJECTIONS or _reaches_projection(graph, user) for user in graph.users(node.name))
+
+
+_FRAGMENTS = (_takes_nothing, _is_lone_projection, _is_attention_core)

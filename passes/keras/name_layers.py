@@ -84,11 +84,10 @@ def _roles(graph: Graph) -> dict[str, str]:
 def _stacks(graph: Graph) -> dict[str, str]:
     """Repeated layers are the model's transformer layers; several stacks go by what owns them as well."""
     loops = [loop for loop in graph.of("loop") if "{i}" in str(loop.attrs["path"])]
-    lists = {str(loop.attrs["path"]) for loop in loops}
+    owners = _owners({str(loop.attrs["path"]) for loop in loops})
     names: dict[str, str] = {}
     for loop in loops:
-        owners = _owners(loop) if len(lists) > 1 else []
-        name = names[loop.name] = "_".join([*owners, "transformer_layer_{i}"])
+        name = names[loop.name] = "_".join([*owners[str(loop.attrs["path"])], "transformer_layer_{i}"])
         # A first layer of another kind is one of the layers all the same.
         for call in graph.of("call"):
             number = _number(str(call.attrs["path"]), str(loop.attrs["path"]))
@@ -104,8 +103,19 @@ def _number(path: str, pattern: str) -> str | None:
     return number if number.isdigit() and path == before + number + after else None
 
 
-def _owners(loop: Node) -> list[str]:
-    return [part for part in str(loop.attrs["path"]).split(".")[:-2] if not part.isdigit()][-1:]
+def _owners(lists: set[str]) -> dict[str, list[str]]:
+    """As much of the path of each list as tells it from the others: nothing where it is the only one."""
+    parts = {path: path.split(".")[:-2] for path in lists}
+    if len(lists) == 1:
+        return {path: [] for path in lists}
+    modules = {path: [part for part in found if not part.isdigit()][-1:] for path, found in parts.items()}
+    if len({*map(tuple, modules.values())}) == len(lists):
+        return modules
+    longest = max(map(len, parts.values()))
+    ends = ({path: found[-length:] for path, found in parts.items()} for length in range(1, longest + 1))
+    return next(
+        (end for end in ends if len({*map(tuple, end.values())}) == len(lists)), {p: p.split(".")[:-1] for p in lists}
+    )
 
 
 def _projection_before(graph: Graph, name: str | None) -> str | None:
