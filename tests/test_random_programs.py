@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, example, given, note, settings
+from hypothesis import HealthCheck, example, given, note, reject, settings
 
 from hf2khc.capture.aten import aten_evaluator
 from hf2khc.capture.importer import import_program
@@ -56,7 +56,10 @@ def captured(module: RandomModule):
     """The program of a module, free in its batch and its sequence."""
     batch, seq = torch.export.Dim("batch", min=2), torch.export.Dim("seq", min=6, max=60)
     inputs = (torch.zeros(BATCH, SEQ, WIDTH), torch.zeros(BATCH, SEQ, dtype=torch.int64))
-    exported = torch.export.export(module, inputs, dynamic_shapes=({0: batch, 1: seq}, {0: batch, 1: seq}))
+    try:
+        exported = torch.export.export(module, inputs, dynamic_shapes=({0: batch, 1: seq}, {0: batch, 1: seq}))
+    except torch._dynamo.exc.UserError:
+        reject()  # torch fixes a size where one of its own kernels looks at it
     first = next(node for node in exported.graph.nodes if node.name == "x")
     names = dict(zip(map(str, first.meta["val"].shape[:2]), ("batch", "seq"), strict=True))
     return import_program(exported, module, names)
