@@ -229,7 +229,8 @@ def _sample(entry: Input, shape: tuple[int, ...], random: np.random.Generator) -
         mean, spread = bounds or (0.0, 1.0)
         return random.normal(mean, spread, shape).astype(entry.dtype)
     if kind == "uniform":
-        return random.uniform(*bounds, shape).astype(entry.dtype)
+        low, high = bounds
+        return random.uniform(low, high, shape).astype(entry.dtype)
     if kind == "given":
         return at_size(bounds[0], shape)
     return np.full(shape, 1 if kind == "ones" else 0, entry.dtype)

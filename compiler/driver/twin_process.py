@@ -27,10 +27,10 @@ def main(folder: str) -> None:
         return
     search, job = pickle.loads(Path(folder, "job").read_bytes())
     sys.path += [path for path in search if path not in sys.path]
-    arguments = pickle.loads(job)
+    config, model_class, validated, cut, examples = pickle.loads(job)
     result: object
     try:
-        result = compile_twin(*arguments[:2], lower, *arguments[2:])
+        result = compile_twin(config, model_class, lower, validated, cut, examples)
     except ConversionError as error:
         result = error
     except Exception as error:  # a model's own code may fail in any way

@@ -1,11 +1,12 @@
 """Lower the resizing of images and sequences."""
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 from hf2khc.ir.expr import same, simplify
 from hf2khc.ir.graph import Node, Program
-from hf2khc.passes.core.lowering import Builder, channels_first, channels_last, flag, lower
+from hf2khc.passes.core.lowering import Builder, Lowering, channels_first, channels_last, flag, lower
 
 # torch's cubic kernel; Keras's has -0.5.
 _CUBIC = -0.75
@@ -106,7 +107,7 @@ def _axis_by_axis(builder: Builder, node: Node, rank: int, taps) -> list[Node]:
         at = axis + 2
         held, made = builder.tensor(x).shape[at], node.tensor.shape[at]
         pairs = taps(held, made, _step(node, axis, held, made), flag(node, "align_corners"))
-        total = None
+        total: str | None = None
         for index, weight in pairs:
             part = builder.add("ops.take", x, index, axis=at)
             if weight is not None:
@@ -116,6 +117,7 @@ def _axis_by_axis(builder: Builder, node: Node, rank: int, taps) -> list[Node]:
                 )
                 part = builder.add("ops.multiply", part, weight, title="weighted")
             total = part if total is None else builder.add("ops.add", total, part, title="sum")
+        assert total is not None, "at least one neighbour"
         x = total
     return _under_its_name(builder, x)
 
@@ -201,7 +203,7 @@ def _polynomial(builder: Builder, x: str, coefficients: tuple) -> str:
     return builder.add("ops.add", value, x2=coefficients[-1], title="kernel")
 
 
-_LOWERINGS = {
+_LOWERINGS: Mapping[str, Lowering] = {
     "aten.upsample_linear1d": functools.partial(_linear, 1),
     "aten.upsample_bilinear2d": functools.partial(_linear, 2),
     "aten.upsample_trilinear3d": functools.partial(_linear, 3),

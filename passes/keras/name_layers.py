@@ -113,9 +113,12 @@ def _owners(lists: set[str]) -> dict[str, list[str]]:
         return modules
     longest = max(map(len, parts.values()))
     ends = ({path: found[-length:] for path, found in parts.items()} for length in range(1, longest + 1))
-    return next(
-        (end for end in ends if len({*map(tuple, end.values())}) == len(lists)), {p: p.split(".")[:-1] for p in lists}
-    )
+    end = next((end for end in ends if len({*map(tuple, end.values())}) == len(lists)), parts)
+    shared = {part for part in next(iter(end.values())) if all(part in found for found in end.values())}
+    told = {path: [part for part in found if part not in shared] for path, found in end.items()}
+    if all(found and not found[0].isdigit() for found in told.values()):
+        return told
+    return {path: parts[path][-len(found) - 1 :] for path, found in end.items()}
 
 
 def _projection_before(graph: Graph, name: str | None) -> str | None:
