@@ -31,7 +31,10 @@ def _evaluate(node: Node, operands: list, attrs: dict[str, object], env: Mapping
         attrs = {"shape": attrs["size"]}
     # The rate of training; nothing is dropped in an evaluation.
     attrs = {name: value for name, value in attrs.items() if name != "dropout_p"}
-    overload, args, kwargs = rebuild_call(op, [_wide(operand) for operand in operands], attrs)
+    operands = [_wide(operand) for operand in operands]
+    if node.op == "aten.scaled_dot_product_attention":
+        operands = [*operands[:3], *map(_additive, operands[3:])]
+    overload, args, kwargs = rebuild_call(op, operands, attrs)
     args = [_WIDE.get(a, a) if isinstance(a, torch.dtype) else a for a in args]
     kwargs = {k: _WIDE.get(v, v) if isinstance(v, torch.dtype) else v for k, v in kwargs.items()}
     default = torch.get_default_dtype()
@@ -42,6 +45,18 @@ def _evaluate(node: Node, operands: list, attrs: dict[str, object], env: Mapping
     finally:
         torch.set_default_dtype(default)
     return tuple(value) if isinstance(value, list | tuple) else value
+
+
+def _additive(mask):
+    """A mask as numbers to add to the scores.
+
+    What a query gives that may attend to no key is left open: torch's own kernels give 0 or the mean of the values.
+    Keras gives the mean, and so does torch when the mask is added.
+    """
+    if not isinstance(mask, torch.Tensor) or mask.dtype != torch.bool:
+        return mask
+    lowest = torch.finfo(torch.float64).min
+    return torch.zeros(mask.shape, dtype=torch.float64).masked_fill(~mask, lowest)
 
 
 def _wide(value):
