@@ -42,7 +42,7 @@ def convert(folder: Path, name: str) -> None:
         return
     found = {"generalises": done.compiled.generalises, "sources": dict(done.sources), "signature": dict(done.signature)}
     (folder / f"{name}.json").write_text(json.dumps(found), encoding="utf-8")
-    cases = proof_cases(SimpleNamespace(config=model.config), done.compiled.captured, seed=3)
+    cases = proof_cases(SimpleNamespace(config=model.config, examples=()), done.compiled.captured, seed=3)
     save_arrays(folder / f"{name}-cases.npz", cases)
     save_arrays(folder / f"{name}-float32.npz", {case: outputs(model, inputs) for case, inputs in cases.items()})
     wide = copy.deepcopy(model)

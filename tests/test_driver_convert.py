@@ -233,7 +233,7 @@ def captured(shape: tuple[Any, ...], longest: int = 100) -> tuple[Any, Any]:
         program=SimpleNamespace(main=SimpleNamespace(inputs=[node])), spec=SPEC, sizes={"batch": 2, "seq": 11}
     )
     text = SimpleNamespace(max_position_embeddings=longest)
-    return SimpleNamespace(config=SimpleNamespace(get_text_config=lambda: text)), found
+    return SimpleNamespace(config=SimpleNamespace(get_text_config=lambda: text), examples=()), found
 
 
 def test_proof_is_at_other_sizes_with_both_paddings() -> None:

@@ -119,9 +119,25 @@ def directory():
 
 @settings(max_examples=EXAMPLES, deadline=None, derandomize=EXAMPLES < 100, suppress_health_check=list(HealthCheck))
 @given(module=modules())
-# Positions behind a layer that nothing else shows the size of; one of several results taken twice.
+# Positions behind a layer that nothing else shows the size of; one of several results taken twice; one block called
+# twice in a row and once again.
 @example(module=RandomModule((Step("embedding", (1,), 10), Step("scatter", (2,), 33))))
 @example(module=RandomModule((Step("scatter", (0,), 21), Step("scatter", (0,), 3))))
+@example(
+    module=RandomModule(
+        tuple(
+            Step(op, (i,), n)
+            for op, i, n in (
+                ("block", 0, 6),
+                ("groups", 2, 7),
+                ("block", 2, 20),
+                ("embedding", 1, 25),
+                ("twice", 3, 33),
+                ("pad", 6, 22),
+            )
+        )
+    )
+)
 def test_every_stage_computes_what_torch_does(directory, module):
     module.eval()
     note(str(module.steps))

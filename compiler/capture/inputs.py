@@ -77,7 +77,9 @@ def _required(argument: inspect.Parameter) -> bool:
 def _inputs(model: PreTrainedModel, accepted: Any) -> Iterator[Input]:
     config = model.config
     main = model.main_input_name
-    if "input_ids" in accepted and main in ("input_ids", "pixel_values"):
+    # A forward that only hands its arguments on takes the main input.
+    passes_on = all(a.kind in (a.VAR_POSITIONAL, a.VAR_KEYWORD) for a in accepted.values())
+    if main in ("input_ids", "pixel_values") and ("input_ids" in accepted or passes_on and main == "input_ids"):
         yield from _text_inputs(model, accepted, "", "seq")
     if main == "pixel_values" or "pixel_values" in accepted and _has_separate_vision(config):
         yield _image_input(config)

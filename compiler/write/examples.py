@@ -25,7 +25,8 @@ def tiny_config(plan: Plan) -> Mapping[str, object]:
 def constructor_call(plan: Plan, name: str) -> str:
     """A call of the backbone's constructor at the small config."""
     arguments = [f"{key}={argument(value)}" for key, value in tiny_config(plan).items()]
-    return f"{name}({', '.join(arguments)},)"
+    # The comma behind the last one keeps each on a line of its own.
+    return f"{name}({', '.join(arguments)}{',' if arguments else ''})"
 
 
 def argument(value) -> str:

@@ -113,9 +113,10 @@ def _check_same(first: Node, second: Node) -> None:
     """Two nodes of one name must be the same layer called twice."""
     if first is second:
         return
-    keys = {*first.attrs, *second.attrs} - {"reverse", "start", "count"}
+    keys = {*first.attrs, *second.attrs} - {"reverse", "start", "count", "carry"}
     differing = [k for k in sorted(keys) if not _equal(first.attrs.get(k), second.attrs.get(k))]
-    if first.op != second.op or (differing and INDEX not in str(first.attrs.get("name"))):
+    kinds = {"call" if node.op == "loop" else node.op for node in (first, second)}
+    if len(kinds) > 1 or (differing and INDEX not in str(first.attrs.get("name"))):
         message = f"%{first.name} and %{second.name} have one name but differ in {', '.join(differing) or 'kind'}"
         raise fail("layer-name", message, location=str(second.loc or ""))
 

@@ -52,7 +52,7 @@ def _named(graph: Graph, prefix: str) -> Graph:
         if key not in names:
             wish = roles.get(node.name) or _own_name(graph, node, weights, prefix)
             # Loops over one list are one list of layers in the package, too.
-            taken = set() if node.op == "loop" else set(names.values())
+            taken = set() if node.op == "loop" and "{i}" in str(node.attrs["path"]) else set(names.values())
             names[key] = _unused(wish, _qualified(graph, node, weights), taken)
         nodes.append(node.with_attrs(name=names[key]))
     return graph.replaced(nodes)
@@ -61,7 +61,7 @@ def _named(graph: Graph, prefix: str) -> Graph:
 def _identity(node: Node, weights: frozenset[str]) -> tuple:
     """What makes two nodes one layer: the module path, or the weights."""
     if node.op in ("call", "loop"):
-        return node.op, node.attrs["path"], node.attrs["graph"]
+        return "call", node.attrs["path"], node.attrs["graph"]
     owned = tuple(o for o in node.used if o in weights)
     return (node.op, *owned) if owned else (node.op, node.name)
 
