@@ -8,7 +8,9 @@ source has changed, or with --fresh. Results: benchmarks/results/zoo.json and do
 
 import argparse
 import gc
+import itertools
 import json
+import math
 import os
 import sys
 import time
@@ -73,15 +75,19 @@ def backends_of(spec: Spec, third: int | None) -> tuple[str, ...]:
     return ("torch", *OTHERS) if number % SHARE == third else ("torch",)
 
 
-def run(found: Sequence[Spec], workers: int, limits: Limits, third: int | None, lines: Path = results.LINES) -> None:
-    """Convert specs and add a line for each."""
+def run(
+    found: Sequence[Spec], workers: int, limits: Limits, third: int | None, lines: Path = results.LINES,
+    minutes: float = math.inf,
+) -> None:  # fmt: skip
+    """Convert specs and add a line for each; none is begun after `minutes`."""
     compiler = results.source_hash()
     import_everything()
     gc.collect()
     gc.freeze()  # a collection in a fork would otherwise touch, and so copy, every page of it
     began, by_name = time.monotonic(), {spec.name: spec for spec in found}
     with servers(OTHERS if third is not None else ()) as addresses, start_with(_starter(addresses)):
-        jobs = ((spec.name, _job(spec, backends_of(spec, third))) for spec in found)
+        in_time = itertools.takewhile(lambda _: time.monotonic() - began < 60 * minutes, found)
+        jobs = ((spec.name, _job(spec, backends_of(spec, third))) for spec in in_time)
         for number, done in enumerate(run_all(jobs, workers, limits), 1):
             record = {**_record(by_name[done.key], done, third), "compiler": compiler}
             results.append(record, lines)
@@ -133,6 +139,7 @@ def main() -> int:
         "--workers", type=int, default=len(os.sched_getaffinity(0)), metavar="N", help="models at a time"
     )
     parser.add_argument("--limit-seconds", type=float, default=DEFAULT_SECONDS, metavar="S", help="per model")
+    parser.add_argument("--minutes", type=float, default=math.inf, metavar="M", help="begin no model after that")
     parser.add_argument("--limit-gigabytes", type=float, default=DEFAULT_GIGABYTES, metavar="GB", help="per model")
     parser.add_argument(
         "--third", default="0", choices=("0", "1", "2", "none"), help="which third runs on every backend"
@@ -145,7 +152,13 @@ def main() -> int:
     found, compiler, known = chosen(options.only), results.source_hash(), results.read_lines()
     if not options.fresh:
         found = [spec for spec in found if not results.still_good(known.get(spec.name), compiler)]
-    run(found, options.workers, Limits(options.limit_seconds, int(options.limit_gigabytes * 2**30)), third)
+    run(
+        found,
+        options.workers,
+        Limits(options.limit_seconds, int(options.limit_gigabytes * 2**30)),
+        third,
+        minutes=options.minutes,
+    )
     records = [record for name, record in results.read_lines().items() if name in specs()]
     results.write_result(records, {"machine": machine(), "specs": len(specs())})
     write_coverage()
