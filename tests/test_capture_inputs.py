@@ -118,3 +118,13 @@ def test_every_row_keeps_a_token():
     assert padded["mask"].sum(-1).min() >= 1
     with pytest.raises(ValueError, match="padding"):
         sample_inputs(SPEC, {"batch": 2, "seq": 3}, padding="both")
+
+
+def test_texts_end_where_the_config_has_a_token_for_it():
+    config = transformers.LlamaConfig(vocab_size=40, hidden_size=8, num_attention_heads=2, eos_token_id=[900, 7])
+    spec = input_spec(build_meta(config, transformers.LlamaModel))
+    for padding in ("none", "right", "left"):
+        samples = sample_inputs(spec, {"batch": 3, "seq": 6}, padding=padding)
+        last = [np.flatnonzero(row)[-1] for row in samples["attention_mask"]]
+        assert [row[place] for row, place in zip(samples["input_ids"], last, strict=True)] == [7, 7, 7]
+        assert (samples["input_ids"] == 7).sum() == 3

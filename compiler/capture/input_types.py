@@ -21,6 +21,7 @@ class Input:
         fill: how a sample is drawn: `("randint", low, high)`, `("ones",)`, `("zeros",)`, `("normal",)`,
             `("normal", mean, spread)`, `("uniform", low, high)` or `("given", array)`.
         role: `data`, or `mask` where 0 marks padding.
+        end: the token that ends every row, where there is one.
     """
 
     name: str
@@ -28,3 +29,4 @@ class Input:
     shape: tuple[int | str, ...]
     fill: tuple[Any, ...]
     role: str = "data"
+    end: int | None = None

@@ -97,7 +97,9 @@ def _has_separate_vision(config: PreTrainedConfig) -> bool:
 
 def _text_inputs(model: PreTrainedModel, accepted: Any, prefix: str, seq: str) -> Iterator[Input]:
     shape = ("batch", seq)
-    yield Input(f"{prefix}input_ids", "int64", shape, ("randint", *_free_ids(model, prefix)))
+    size = _vocabulary(model, prefix)
+    end = None if prefix else _end(model.config, size)
+    yield Input(f"{prefix}input_ids", "int64", shape, ("randint", *_free_ids(model, size)), end=end)
     if f"{prefix}attention_mask" in accepted:
         yield Input(f"{prefix}attention_mask", "int64", shape, ("ones",), "mask")
     kinds = getattr(model.config.get_text_config(), "type_vocab_size", None)
@@ -106,8 +108,8 @@ def _text_inputs(model: PreTrainedModel, accepted: Any, prefix: str, seq: str) -
         yield Input(f"{prefix}token_type_ids", "int64", shape, ("randint", 0, kinds))
 
 
-def _free_ids(model: PreTrainedModel, prefix: str) -> tuple[int, int]:
-    """The longest range of token ids (from, below) without a special token."""
+def _vocabulary(model: PreTrainedModel, prefix: str) -> int:
+    """How many tokens there are."""
     text = model.config.get_text_config(decoder=True) if prefix else model.config.get_text_config()
     size = getattr(text, "vocab_size", None) or _first_of_parts(model.config, "vocab_size")
     try:
@@ -118,9 +120,22 @@ def _free_ids(model: PreTrainedModel, prefix: str) -> tuple[int, int]:
         size = min(size or embedding.num_embeddings, embedding.num_embeddings)
     if not size:
         raise fail("inputs-unknown", "the config gives no size of the vocabulary", location="config.vocab_size")
+    return size
+
+
+def _free_ids(model: PreTrainedModel, size: int) -> tuple[int, int]:
+    """The longest range of token ids (from, below) without a special token."""
     edges = [-1, *sorted(token for token in set(_special_ids(model.config)) if 0 <= token < size), size]
     low, high = max(zip(edges, edges[1:], strict=False), key=lambda edge: edge[1] - edge[0])
     return low + 1, high
+
+
+def _end(config: PreTrainedConfig, size: int) -> int | None:
+    """The token that ends a text: some models look for it, and pool what stands there."""
+    text = config.get_text_config()
+    tokens = np.ravel(getattr(text, "eos_token_id", None) or [])
+    padding = getattr(text, "pad_token_id", None)
+    return next((int(token) for token in tokens if 0 <= token < size and token != padding), None)
 
 
 def _special_ids(config: PreTrainedConfig) -> Iterator[int]:
@@ -219,7 +234,17 @@ def sample_inputs(
         samples[entry.name] = _sample(entry, shape, np.random.default_rng((seed, index)))
         if entry.role == "mask" and padding != "none":
             _pad(samples[entry.name], padding)
+    for entry in spec:
+        if entry.end is not None:
+            mask = samples.get(entry.name.replace("input_ids", "attention_mask"))
+            _finish(samples[entry.name], mask, entry.end)
     return samples
+
+
+def _finish(tokens: np.ndarray, mask: np.ndarray | None, end: int) -> None:
+    """Writes the end of the text in every row's last place that is not masked, in place."""
+    for row in range(len(tokens)):
+        tokens[row, -1 if mask is None else int(np.flatnonzero(mask[row])[-1])] = end
 
 
 def _sample(entry: Input, shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
