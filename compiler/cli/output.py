@@ -35,8 +35,10 @@ def sources(files: Mapping[str, str]) -> str:
 
 
 def explanation(compiled: Any) -> str:
-    """What was recognised per layer, the nearest misses of the rules, and the residue."""
+    """What each module became, what was recognised per layer, the nearest misses of the rules, and the residue."""
+    rows = [(row.path or "(the model)", row.became, ", ".join(row.rules)) for row in compiled.modules]
     parts = {
+        "Modules: what each became, and by which rules and passes": columns(rows),
         "Recognised, by layer": columns([(layer, counted(found)) for layer, found in compiled.idioms.items()]),
         "Nearest misses: what a rule found where it fitted in part": "\n".join(map(_miss, compiled.misses)),
         "Residue: operations outside every idiom": columns([(op, str(n)) for op, n in compiled.residue.items()]),

@@ -9,6 +9,7 @@ from hf2khc.diagnostics import ConversionError
 from hf2khc.driver.depth import UNROLLED, with_depth
 from hf2khc.driver.generalise import Generalised, generalise
 from hf2khc.driver.inspection import NearMiss, idioms, nearest_misses, residue
+from hf2khc.driver.modules import Module, modules
 from hf2khc.driver.naming import make_plan, make_signature
 from hf2khc.driver.twin import Twinned
 from hf2khc.driver.twin_worker import TwinWorker
@@ -56,6 +57,11 @@ class Compiled:
     def residue(self) -> Mapping[str, int]:
         """How often each operation outside every idiom is printed."""
         return residue(self.program)
+
+    @property
+    def modules(self) -> tuple[Module, ...]:
+        """What became of each module of the model."""
+        return modules(self.program)
 
     @property
     def misses(self) -> tuple[NearMiss, ...]:

@@ -1,9 +1,9 @@
 """Give every layer its attribute name."""
 
 from hf2khc.ir.analysis import weight_values
+from hf2khc.ir.attention import PROJECTIONS, ROLES, attention
 from hf2khc.ir.graph import Graph, Node, Program
 from hf2khc.ir.outline import class_prefix
-from hf2khc.passes.keras.attention_roles import PROJECTIONS, ROLES, attention
 from hf2khc.passes.keras.vocabulary import GENERIC_NAMES, LAYER_NAMES, snake
 
 

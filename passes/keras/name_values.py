@@ -1,8 +1,8 @@
 """Order and name what a layer computes, as one would write it by hand."""
 
+from hf2khc.ir.attention import PROJECTIONS, ROLES, attention
 from hf2khc.ir.graph import LEAVES, Graph, Node, Program, numbered
 from hf2khc.ir.order import asked_order
-from hf2khc.passes.keras.attention_roles import PROJECTIONS, ROLES, attention
 
 CAUSAL, PADDING, MASK, POSITIONS, WINDOW = "causal_mask", "padding_mask", "mask", "positions", "window_mask"
 _COMPARISONS = ("ops.less", "ops.less_equal", "ops.greater", "ops.greater_equal")
@@ -135,7 +135,7 @@ def _reads(node: Node, reads: dict[str, frozenset[str]]) -> frozenset[str]:
 
 def _position_title(node: Node) -> str:
     """Positions that stand along the axis of queries, of keys, or along the only one."""
-    if node.tensor.rank < 3:
+    if node.tensor.rank < 4:
         return POSITIONS
     return f"query_{POSITIONS}" if node.tensor.shape[-1] == 1 else f"key_{POSITIONS}"
 
