@@ -10,6 +10,7 @@ from torch import nn
 
 from hf2khc.capture.build import build_meta, configs, materialise
 from hf2khc.capture.export import export
+from hf2khc.capture.importer import import_program
 from hf2khc.capture.inputs import input_spec, sample_inputs, trace_sizes
 from hf2khc.capture.random_weights import add_noise
 from hf2khc.capture.truncate import truncate
@@ -97,6 +98,20 @@ class Branching(Custom):
         return hidden
 
 
+class Remembering(Custom):
+    def __init__(self, config):
+        super().__init__(config)
+        self.register_buffer("step", torch.arange(8.0), persistent=False)
+
+    def _init_weights(self, module):
+        if module is self:
+            self.step.copy_(torch.arange(8.0))
+
+    def forward(self, input_ids):
+        self.step = self.step * 2 + 1
+        return self.embed(input_ids) + self.step
+
+
 class FixedLength(Custom):
     def forward(self, input_ids):
         return self.embed(input_ids)[:, :11].reshape(-1, 11 * 8)
@@ -116,3 +131,9 @@ def test_a_size_that_is_not_free_is_noted():
     _, _, found = captured(FixedLength, transformers.BertConfig(**SMALL))
     (note,) = found.notes
     assert "named sizes" in note and "Constraints violated (seq)" in note
+
+
+def test_a_buffer_that_is_written_is_not_a_result():
+    model, _, found = captured(Remembering, transformers.BertConfig(**SMALL))
+    program = import_program(found.program, model, found.symbols)
+    assert len(program.outputs) == len(program.main.outputs) == 1

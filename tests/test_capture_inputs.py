@@ -128,3 +128,14 @@ def test_texts_end_where_the_config_has_a_token_for_it():
         last = [np.flatnonzero(row)[-1] for row in samples["attention_mask"]]
         assert [row[place] for row, place in zip(samples["input_ids"], last, strict=True)] == [7, 7, 7]
         assert (samples["input_ids"] == 7).sum() == 3
+
+
+def test_what_follows_from_grids_of_patches_is_an_input():
+    config = transformers.Qwen2VLConfig(vision_config={"depth": 1, "embed_dim": 32, "num_heads": 2, "patch_size": 4})
+    model = build_meta(
+        config.vision_config, transformers.models.qwen2_vl.modeling_qwen2_vl.Qwen2VisionTransformerPretrainedModel
+    )
+    example = {"hidden_states": np.zeros((16, 96), np.float32), "grid_thw": np.array([[1, 4, 4]])}
+    spec = {entry.name: entry for entry in input_spec(model, [example])}
+    assert spec["cu_seqlens"].fill[1].tolist() == [0, 16]
+    assert spec["position_ids"].shape == (16, 2)

@@ -1,9 +1,7 @@
 """Other inputs that a model may take, where its config does not settle which: tried in shapes alone."""
 
-import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -12,33 +10,20 @@ from hf2khc.capture.build import build_meta, configs, quiet
 from hf2khc.capture.input_types import Input
 
 FRAMES = ("num_frames", "frames_per_clip", "max_num_frames")
-# The kind of every place of a text in which nothing else stands.
-KINDS_OF_PLACES = "mm_token_type_ids"
 Spec = tuple[Input, ...]
 
 
-def alternatives(model: PreTrainedModel, spec: Spec, accepted: Mapping[str, Any]) -> Iterator[Spec]:
+def alternatives(model: PreTrainedModel, spec: Spec) -> Iterator[Spec]:
     """Specs in the order in which they are tried; the given one is the first.
 
     Args:
         model: of which the config counts.
         spec: as the config suggests.
-        accepted: names of the forward's arguments.
     """
-    text = next((entry for entry in spec if entry.name == "input_ids"), None)
-    if text is not None and KINDS_OF_PLACES in accepted and _places_need_kinds(model):
-        spec = (*spec, Input(KINDS_OF_PLACES, "int64", text.shape, ("zeros",)))
     yield spec
     for index, entry in enumerate(spec):
         for shape in _other_shapes(model, entry):
             yield (*spec[:index], replace(entry, shape=shape), *spec[index + 1 :])
-
-
-def _places_need_kinds(model: PreTrainedModel) -> bool:
-    """Whether the model counts its positions from the kinds: transformers' exporter does so ahead of the trace."""
-    counting = (getattr(module, "get_rope_index", None) for module in model.modules())
-    found = (inspect.signature(method).parameters.get(KINDS_OF_PLACES) for method in counting if method is not None)
-    return any(argument is not None and argument.default is argument.empty for argument in found)
 
 
 def _other_shapes(model: PreTrainedModel, entry: Input) -> Iterator[tuple[int | str, ...]]:

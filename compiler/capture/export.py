@@ -15,6 +15,7 @@ from transformers.exporters.exporter_dynamo import DynamoConfig, DynamoExporter
 from hf2khc.capture.build import configs, quiet
 from hf2khc.capture.input_types import Input
 from hf2khc.capture.inputs import sample_inputs, symbols
+from hf2khc.capture.prepared import nothing_added
 from hf2khc.diagnostics import ConversionError, fail
 
 
@@ -81,7 +82,7 @@ def _attention_kept(model: PreTrainedModel) -> Iterator[None]:
 def _trace(model: PreTrainedModel, spec: tuple[Input, ...], sizes: dict[str, int], kind: str) -> ExportedProgram:
     inputs = {name: torch.from_numpy(array) for name, array in sample_inputs(spec, sizes).items()}
     shapes = _dynamic_shapes(model, spec, kind)
-    with quiet():
+    with quiet(), nothing_added():
         config = DynamoConfig(dynamic=True, dynamic_shapes=shapes, prefer_deferred_runtime_asserts_over_guards=True)
         program, _ = DynamoExporter().export_program(model, inputs, config)
     return program

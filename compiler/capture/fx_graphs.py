@@ -1,9 +1,12 @@
 """An exported program made ready for the import: without aliases, checks and weights."""
 
 import sys
+from collections.abc import Iterator
 from unittest import mock
 
 import torch
+from torch.export.graph_signature import OutputKind
+from torch.utils import _pytree
 
 # Identities in an inference trace: they alias their argument. Left in, an aliased residual leaks out of a norm as a
 # second result once the module hierarchy is recovered.
@@ -72,6 +75,16 @@ def forget_weights(exported: torch.export.ExportedProgram) -> None:
         exported.state_dict[name] = shapes[id(tensor)]
 
 
+def forget_buffer_writes(exported: torch.export.ExportedProgram) -> None:
+    """Drop the results that would be written back to buffers: within one call, readers have the new value already."""
+    specs = exported.graph_signature.output_specs
+    output = exported.graph.output_node()
+    kept = [index for index, spec in enumerate(specs) if spec.kind is not OutputKind.BUFFER_MUTATION]
+    output.args = (tuple(output.args[0][index] for index in kept),)
+    specs[:] = [specs[index] for index in kept]
+    exported.graph.eliminate_dead_code()
+
+
 def unflatten(exported: torch.export.ExportedProgram) -> torch.export.UnflattenedModule:
     """torch's own recovery of the module hierarchy, a module of its own for every call.
 
@@ -81,3 +94,18 @@ def unflatten(exported: torch.export.ExportedProgram) -> torch.export.Unflattene
     implementation = sys.modules["torch.export.unflatten"]
     with mock.patch.object(implementation, "_deduplicate_modules", lambda partitions: {}):
         return torch.export.unflatten(exported)
+
+
+def output_paths(exported: torch.export.ExportedProgram) -> Iterator[str]:
+    """The name of each result: keys and places, joined by dots."""
+    spec = exported.call_spec.out_spec
+    leaves = _pytree.tree_unflatten(list(range(spec.num_leaves)), spec)
+    keyed, _ = _pytree.tree_flatten_with_path(leaves)
+    return (".".join(_key(part) for part in path) or "output" for path, _ in keyed)
+
+
+def _key(part) -> str:
+    for attribute in ("key", "name", "idx"):
+        if hasattr(part, attribute):
+            return str(getattr(part, attribute))
+    return str(part)

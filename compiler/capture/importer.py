@@ -9,9 +9,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch.utils import _pytree
 
-from hf2khc.capture.fx_graphs import drop_aliases, forget_weights, unflatten, without_writes, writes
+from hf2khc.capture.fx_graphs import (
+    drop_aliases,
+    forget_buffer_writes,
+    forget_weights,
+    output_paths,
+    unflatten,
+    without_writes,
+    writes,
+)
 from hf2khc.capture.schema import flatten_call
 from hf2khc.capture.symbols import Symbols
 from hf2khc.diagnostics import ConversionError, fail
@@ -35,11 +42,14 @@ def import_program(exported: torch.export.ExportedProgram, model: torch.nn.Modul
     if writes(exported.graph):
         exported = without_writes(exported)
     drop_aliases(exported.graph)
+    forget_buffer_writes(exported)
     forget_weights(exported)
     unflattened = unflatten(exported)
     importer = _Importer(exported, model, Symbols(names, _ranges(exported)), title)
     entry = importer.graph(unflattened, "")
-    outputs = tuple(_output_paths(exported))
+    # A size among the outputs is no tensor, and no output.
+    paths = zip(output_paths(exported), importer.results[entry], strict=True)
+    outputs = tuple(path for path, result in paths if isinstance(result, str))
     program = Program(importer.graphs, entry, outputs, importer.constants)
     return _without_unused_outputs(program)
 
@@ -47,20 +57,6 @@ def import_program(exported: torch.export.ExportedProgram, model: torch.nn.Modul
 def _ranges(exported: torch.export.ExportedProgram) -> dict[str, tuple[float, float]]:
     """The smallest and the largest size of each symbol."""
     return {str(s): (float(r.lower), float(r.upper)) for s, r in exported.range_constraints.items() if s.is_symbol}
-
-
-def _output_paths(exported: torch.export.ExportedProgram) -> Iterable[str]:
-    spec = exported.call_spec.out_spec
-    leaves = _pytree.tree_unflatten(list(range(spec.num_leaves)), spec)
-    keyed, _ = _pytree.tree_flatten_with_path(leaves)
-    return [".".join(_key(part) for part in path) or "output" for path, _ in keyed]
-
-
-def _key(part) -> str:
-    for attribute in ("key", "name", "idx"):
-        if hasattr(part, attribute):
-            return str(getattr(part, attribute))
-    return str(part)
 
 
 # The user's own line is the innermost one outside torch.

@@ -13,6 +13,7 @@ from hf2khc.capture.alternatives import alternatives, runs
 from hf2khc.capture.build import configs
 from hf2khc.capture.examples import at_size, spec_of
 from hf2khc.capture.input_types import Example, Input
+from hf2khc.capture.prepared import prepared_inputs
 from hf2khc.diagnostics import ConversionError, fail
 
 DEFAULT_IMAGE_SIZE = 224  # for models that take images of any size
@@ -45,12 +46,12 @@ def input_spec(model: PreTrainedModel, examples: Sequence[Example] = ()) -> tupl
             excerpt="forward(" + ", ".join(accepted) + ")",
             hint="convert another class of the model with --task, or give examples: hf2khc.convert(..., inputs=...)",
         )
-    return _tried(model, spec, accepted)
+    return _tried(model, spec)
 
 
-def _tried(model: PreTrainedModel, spec: tuple[Input, ...], accepted: Any) -> tuple[Input, ...]:
+def _tried(model: PreTrainedModel, spec: tuple[Input, ...]) -> tuple[Input, ...]:
     """The first alternative with which the model runs; the spec itself where there is no other, or none does."""
-    others = list(alternatives(model, spec, accepted))
+    others = list(alternatives(model, spec))
     if len(others) == 1:
         return others[0]
     tensors = ({n: torch.from_numpy(a) for n, a in sample_inputs(s, trace_sizes(model, s)).items()} for s in others)
@@ -67,7 +68,10 @@ def _from_examples(model: PreTrainedModel, accepted: Any, examples: Sequence[Exa
         known = {entry.name: entry for entry in _inputs(model, accepted)}
     except ConversionError:  # what the config does not say the examples show
         known = {}
-    return spec_of(examples, known, frozenset(_special_ids(model.config)))
+    spec = spec_of(examples, known, frozenset(_special_ids(model.config)))
+    sizes = trace_sizes(model, spec)
+    samples = {name: torch.from_numpy(array) for name, array in sample_inputs(spec, sizes).items()}
+    return (*spec, *prepared_inputs(model, spec, samples, sizes))
 
 
 def _required(argument: inspect.Parameter) -> bool:
