@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from hf2khc.diagnostics import ConversionError
 from hf2khc.weights.checkpoint import SINGLE, Checkpoint
 from hf2khc.weights.rows import Row
-from hf2khc.weights.stream import fill_dataset, pieces, plan
+from hf2khc.weights.stream import _as, fill_dataset, pieces, plan
 from hf2khc.weights.transform import evaluate, output_shape
 
 SHAPES = {"a": (10, 6), "b": (10, 6), "c": (3, 4, 5)}
@@ -58,3 +59,10 @@ def test_equal_to_the_whole(checkpoint, tmp_path, transform, names, streams, blo
 def test_a_stack_holds_one_tensor_at_a_time(checkpoint):
     row = Row("v", (), "stack([x0, x1])", (2, 10, 6), "float32", ("a", "b"), ((10, 6), (10, 6)), ("float32",) * 2)
     assert [piece.hf for piece in pieces(row)] == [("a",), ("b",)]
+
+
+def test_indices_are_kept_in_32_bits_where_they_fit():
+    small = np.array([3, -7], np.int64)
+    assert _as(np.dtype("int32"), small).dtype == np.int32
+    with pytest.raises(ConversionError, match="weight-range"):
+        _as(np.dtype("int32"), np.array([2**40], np.int64))

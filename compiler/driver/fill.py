@@ -168,8 +168,10 @@ def _shaped(rows: Iterable[Row]) -> tuple[Row, ...]:
 
 
 def _keras_dtype(dtypes: Sequence[str]) -> str:
-    """Weights are kept in float32, whatever floats the file has; integers keep their dtype."""
-    return "float32" if any("float" in dtype for dtype in dtypes) else dtypes[0]
+    """Weights are kept in float32, whatever floats the file has, and indices in the integers that Keras counts with."""
+    if any("float" in dtype for dtype in dtypes):
+        return "float32"
+    return "int32" if dtypes[0] == "int64" else dtypes[0]
 
 
 def bound_map(source: Source, directory: Path, rows: Sequence[Row]) -> WeightMap:

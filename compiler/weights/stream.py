@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from hf2khc.diagnostics import fail
 from hf2khc.weights.checkpoint import Checkpoint
 from hf2khc.weights.rows import Row
 from hf2khc.weights.transform import call_name, evaluate, is_arithmetic, names_used, output_shape, parse, source_names
@@ -57,7 +58,7 @@ def fill_dataset(dataset: Any, row: Row, checkpoint: Checkpoint, block_bytes: in
         blocks = plan(piece.transform, shapes[0]) if len(piece.hf) == 1 else None
         if blocks is None or _bytes(blocks.shape, dtype) <= block_bytes:
             value = evaluate(piece.transform, [checkpoint.read(name) for name in piece.hf])
-            dataset[piece.where] = value.astype(dtype, copy=False)
+            dataset[piece.where] = _as(dtype, value)
             continue
         for where, value in _parts(piece, blocks, checkpoint, dtype, block_bytes):
             dataset[where] = value
@@ -97,7 +98,19 @@ def _parts(
         last = min(count, first + step)
         source = checkpoint.read(piece.hf[0], blocks.start + first, blocks.start + last)
         value = blocks.apply(source.astype(np.float64) if wide else source)
-        yield _nested(piece.where, blocks.axis, first, last), value.astype(dtype, copy=False)
+        yield _nested(piece.where, blocks.axis, first, last), _as(dtype, value)
+
+
+def _as(dtype: np.dtype, value: np.ndarray) -> np.ndarray:
+    """The value in the variable's dtype.
+
+    Raises:
+        ConversionError: `weight-range`, for integers that the dtype cannot hold.
+    """
+    kept = value.astype(dtype, copy=False)
+    if value.dtype.kind in "iu" and not np.array_equal(kept, value):
+        raise fail("weight-range", f"integers of a weight do not fit {dtype}: up to {np.abs(value).max()}")
+    return kept
 
 
 def _nested(where: tuple[Any, ...], axis: int, first: int, last: int) -> tuple[Any, ...]:
