@@ -69,7 +69,7 @@ def outputs(model: torch.nn.Module, inputs: Inputs) -> Inputs:
     """Every tensor leaf of the model's output at default flags, by dotted path."""
     tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in inputs.items()}
     with torch.no_grad():
-        return {name: leaf.detach().numpy() for name, leaf in _leaves(model(**tensors, return_dict=True), "")}
+        return {name: leaf.detach().numpy() for name, leaf in leaves(model(**tensors, return_dict=True))}
 
 
 def outputs_float64(model: torch.nn.Module, inputs: Inputs) -> Inputs:
@@ -79,13 +79,14 @@ def outputs_float64(model: torch.nn.Module, inputs: Inputs) -> Inputs:
         return outputs(model, wide)
 
 
-def _leaves(value: Any, path: str) -> Iterator[tuple[str, torch.Tensor]]:
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    """Every tensor in a result, by dotted path below `path`."""
     if isinstance(value, torch.Tensor):
         yield path, value
         return
     items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, tuple | list) else ()
     for key, item in items:
-        yield from _leaves(item, f"{path}.{key}" if path else str(key))
+        yield from leaves(item, f"{path}.{key}" if path else str(key))
 
 
 def _work(job: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from hf2khc.diagnostics import ConversionError, Diagnostic
 from hf2khc.driver.compile import Compiled, compile_model
 from hf2khc.driver.describe import describe
 from hf2khc.driver.fill import check_weights, fill, with_weights
+from hf2khc.driver.gradients import MOST_PARAMETERS, gradients_of_package
 from hf2khc.driver.layout import lay_out
 from hf2khc.driver.other_config import other_config
 from hf2khc.driver.proof import prove_package
@@ -76,15 +77,18 @@ def build_package(
         stages("weights")
         weighted = with_weights(source, Path(scratch), seed) if weights else source
         filled = fill(weighted, compiled.plan, directory, weights=weights)
-        proof, reasons = None, compiled.generalises or NOT_TRIED
+        proof, gradients, reasons = None, None, compiled.generalises or NOT_TRIED
         if check and weights:
             stages("check")
             proof = prove_package(directory, weighted, compiled, backends, seed)
             _require(proof)
             stages("other config")
-            reasons = other_config(directory, source, compiled, seed)
+            other = other_config(directory, source, compiled, seed)
+            reasons, gradients = other.reasons, other.gradients
+            if gradients is None and filled.parameters["transformers"] <= MOST_PARAMETERS:
+                gradients = gradients_of_package(directory, weighted, compiled, "the package itself", seed)
     stages.end()
-    report = describe(source, compiled, filled, proof, reasons, stages.records, seed, sources)
+    report = describe(source, compiled, filled, proof, gradients, reasons, stages.records, seed, sources)
     write_report(report, directory)
     return Built(compiled, sources, filled.weight_map, report)
 

@@ -6,6 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from hf2khc.capture.source import Source
+from hf2khc.check.gradient_report import Gradients
 from hf2khc.check.proof import Proof
 from hf2khc.driver.fill import Filled
 from hf2khc.driver.report import Report
@@ -26,6 +27,7 @@ def describe(
     compiled: "Compiled",
     filled: Filled,
     proof: Proof | None,
+    gradients: Gradients | None,
     reasons: Sequence[str],
     stages: Sequence[StageRecord],
     seed: int,
@@ -38,6 +40,7 @@ def describe(
         compiled: the passes' result.
         filled: the weights.
         proof: None when it was skipped.
+        gradients: None when they were not compared.
         reasons: why the package is not known to be right at another config; empty where it is.
         stages: what was timed so far.
         seed: of random weights.
@@ -65,6 +68,7 @@ def describe(
         validation=compiled.validation,
         errors=proof.rows if proof is not None else (),
         runs=proof.runs if proof is not None else (),
+        gradients=gradients,
         proved=None if proof is None else proof.holds,
         stages=stages,
         weights={

@@ -3,7 +3,8 @@
 import copy
 import shutil
 import tempfile
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,11 @@ from hf2khc.capture.frontend import Captured
 from hf2khc.capture.inputs import input_spec, trace_sizes
 from hf2khc.capture.source import Source
 from hf2khc.capture.twin_fields import get_field, set_field
-from hf2khc.diagnostics import ConversionError
+from hf2khc.check.gradient_report import Gradients
+from hf2khc.diagnostics import ConversionError, Diagnostic
 from hf2khc.driver.config_fields import flat_fields
 from hf2khc.driver.fill import fill, with_weights
+from hf2khc.driver.gradients import gradients_of_package
 from hf2khc.driver.layout import write_preset
 from hf2khc.driver.naming import make_signature
 from hf2khc.driver.proof import prove_package
@@ -28,7 +31,20 @@ if TYPE_CHECKING:
 BACKEND = "torch"
 
 
-def other_config(directory: Path, source: Source, compiled: "Compiled", seed: int = 0) -> tuple[str, ...]:
+@dataclass(frozen=True)
+class OtherConfig:
+    """What was found there.
+
+    Args:
+        reasons: why the package is not right there; empty where it is.
+        gradients: the comparison of gradients, None where it was not reached.
+    """
+
+    reasons: tuple[str, ...]
+    gradients: Gradients | None = None
+
+
+def other_config(directory: Path, source: Source, compiled: "Compiled", seed: int = 0) -> OtherConfig:
     """Build the package's classes at another width, depth, vocabulary and epsilon, and prove them there.
 
     Args:
@@ -36,18 +52,15 @@ def other_config(directory: Path, source: Source, compiled: "Compiled", seed: in
         source: the model it was made from.
         compiled: what it was written from.
         seed: of the other model's random weights and inputs.
-
-    Returns:
-        why the package is not right there; empty where it is.
     """
     if compiled.generalises or compiled.twin is None:
-        return compiled.generalises or ("the model has no twin",)
+        return OtherConfig(compiled.generalises or ("the model has no twin",))
     config = _deeper(compiled.twin.config, compiled.twin.depth)
     plan = _at(compiled.plan, config, compiled)
     try:
         captured = _captured(compiled.captured, source, config)
     except ConversionError as error:
-        return tuple(d.render() for d in error.diagnostics)
+        return _failed(error.diagnostics)
     signature = make_signature(plan, captured, compiled.twin.omitted)
     with tempfile.TemporaryDirectory(prefix="hf2khc-config-") as folder:
         package = Path(folder, "package")
@@ -61,8 +74,13 @@ def other_config(directory: Path, source: Source, compiled: "Compiled", seed: in
             there = replace(compiled, plan=plan, signature=signature, captured=captured)
             proof = prove_package(package, other, there, (BACKEND,), seed)
         except ConversionError as error:
-            return tuple(d.render() for d in error.diagnostics)
-    return tuple(d.render() for d in proof.diagnostics) if not proof.holds else ()
+            return _failed(error.diagnostics)
+        gradients = gradients_of_package(package, other, there, "another config", seed) if proof.holds else None
+    return replace(_failed(proof.diagnostics), gradients=gradients)
+
+
+def _failed(diagnostics: Sequence[Diagnostic]) -> OtherConfig:
+    return OtherConfig(tuple(diagnostic.render() for diagnostic in diagnostics))
 
 
 def _deeper(config: "PreTrainedConfig", depth: Any) -> "PreTrainedConfig":

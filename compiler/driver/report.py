@@ -6,12 +6,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hf2khc.check.gradient_report import Gradients
 from hf2khc.check.proof import OutputError, Run
 from hf2khc.driver.package import REPORT_FILE
 from hf2khc.driver.stages import StageRecord
 
 FORMAT = 1
 READABLE_FILE = "REPORT.md"
+MOST_PROBLEMS = 10
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Report:
         notes: what had to be done otherwise than planned to trace the model.
         validation: largest error of each pass, on the twin in float64.
         errors: the proof, one row per backend, output and case; empty when it was skipped.
+        gradients: the comparison of every parameter's gradient; None when it was not made.
         runs: time and memory of the processes of the proof.
         proved: True or False as the proof says, None when it was skipped.
         stages: seconds and peak memory per stage.
@@ -49,6 +52,7 @@ class Report:
     notes: Sequence[str] = ()
     validation: Mapping[str, float] = field(default_factory=dict)
     errors: Sequence[OutputError] = ()
+    gradients: Gradients | None = None
     runs: Sequence[Run] = ()
     proved: bool | None = None
     stages: Sequence[StageRecord] = ()
@@ -93,6 +97,7 @@ def to_markdown(report: Report) -> str:
         _fields("Parameters", {name: f"{count:,}" for name, count in report.parameters.items()}),
         _fields("Source code", report.code),
         _errors(report),
+        _gradients(report.gradients),
         _idioms(report),
         _fields("Residue: operations outside every idiom", report.residue),
         _validation(report.validation),
@@ -140,6 +145,17 @@ def error_cells(row: OutputError) -> tuple[str, ...]:
     """A row of the error table, as text."""
     numbers = ("-" if value is None else f"{value:.1e}" for value in (row.ours, row.theirs, row.bound))
     return (row.backend, row.output, row.case, *numbers, row.problem or ("holds" if row.holds else "differs"))
+
+
+def _gradients(found: Gradients | None) -> str:
+    if found is None:
+        return ""
+    verdict = "agree with transformers'" if found.holds else "**do not all agree with transformers'**"
+    line = (
+        f"The gradients of {found.parameters} parameters {verdict}, both in float64, on {found.config}: "
+        f"largest relative error {found.largest:.1e}, bound {found.bound:.1e}."
+    )
+    return "\n".join([line, *(f"- {problem}" for problem in found.problems[:MOST_PROBLEMS])])
 
 
 def _idioms(report: Report) -> str:
