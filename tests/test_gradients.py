@@ -8,7 +8,7 @@ from tiny_models import MODELS
 import hf2khc
 from hf2khc.capture.source import open_source
 from hf2khc.check.gradient_report import BOUND, VariableSource, compare_gradients
-from hf2khc.check.gradients import _errors, judge
+from hf2khc.check.gradients import _errors, _left_out, judge, padding_rows
 from hf2khc.driver.gradients import proof_cases, reference
 from hf2khc.write.weight_paths import weight_paths
 
@@ -27,6 +27,13 @@ def test_errors_are_relative_to_each_gradient_but_not_to_rounding():
     ours = {"a": torch.tensor([2.0, 1.5]), "b": torch.tensor([2e-12]), "c": torch.tensor([float("nan")])}
     errors = _errors(ours, theirs)
     assert errors["a"] == 0.25 and errors["b"] < BOUND and errors["c"] == float("inf")
+
+
+def test_rows_that_torch_never_trains_are_named_and_no_others():
+    assert padding_rows(torch.nn.Sequential(torch.nn.Embedding(3, 2, padding_idx=1))) == {"0.weight": 1}
+    theirs = {"0.weight": torch.tensor([[1.0, 1.0], [0.0, 0.0]])}
+    ours = {"0.weight": torch.tensor([[1.0, 2.0], [3.0, 3.0]])}
+    assert len(_left_out(ours, theirs, {"0.weight": 1})) == 1 and _errors(ours, theirs) == {"0.weight": 1.0}
 
 
 @pytest.fixture(scope="module")

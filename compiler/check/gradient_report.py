@@ -40,6 +40,7 @@ class Gradients:
         bound: what `largest` may be.
         config: what was compared: the package itself, or its classes at another config.
         problems: one sentence per parameter that is wrong.
+        left_out: what could not be compared, because torch and Keras train it differently.
         holds: whether all are right.
     """
 
@@ -50,6 +51,7 @@ class Gradients:
     bound: float = BOUND
     config: str = ""
     problems: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     holds: bool = False
 
 
@@ -81,4 +83,4 @@ def compare_gradients(
         "case": str(inputs), "signature": dict(signature),
     }  # fmt: skip
     found = run_job("hf2khc.check.gradients", job, {"KERAS_BACKEND": "torch"})
-    return Gradients(**{**found, "problems": tuple(found["problems"])})
+    return Gradients(**{**found, "problems": tuple(found["problems"]), "left_out": tuple(found["left_out"])})

@@ -6,7 +6,7 @@ needs no rule of its own, and tied weights get the sum of what every use contrib
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +125,25 @@ def _errors(ours: Tensors, theirs: Tensors) -> dict[str, float]:
     return {name: error if np.isfinite(error) else float("inf") for name, error in found.items()}
 
 
+def padding_rows(model: torch.nn.Module) -> dict[str, int]:
+    """Rows of embeddings that torch never trains (`padding_idx`), by the parameter's path in the model."""
+    found = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        if isinstance(module, torch.nn.Embedding) and module.padding_idx is not None:
+            found[f"{path}.weight" if path else "weight"] = module.padding_idx
+    return found
+
+
+def _left_out(ours: Tensors, theirs: Tensors, rows: Mapping[str, int]) -> list[str]:
+    """Takes rows that torch never trains out of the comparison, in place: Keras has no such rows."""
+    left_out = []
+    for name, row in rows.items():
+        if name in theirs and not torch.allclose(ours[name][row], theirs[name][row], rtol=BOUND, atol=0.0):
+            ours[name][row] = theirs[name][row]  # tied to an output, the row has a gradient all the same
+            left_out.append(f"row {row} of {name}: torch's padding_idx keeps it from being trained, Keras trains it")
+    return left_out
+
+
 def _unique(state: Tensors) -> dict[str, torch.Tensor]:
     """Parameters with anything to differentiate, tied ones once, under the first of their paths."""
     found: dict[int, tuple[str, torch.Tensor]] = {}
@@ -155,7 +174,9 @@ def _work(job: dict[str, Any]) -> dict[str, Any]:
         arrays = _wide(package_inputs(signature, inputs))
         ours = _package_gradients(package, job["variables"], arrays, cotangents, state, parameters)
     frozen = list(_frozen(package, job["variables"], trainable))
-    return asdict(judge(_errors(ours, theirs), {n: p.numel() for n, p in parameters.items()}, frozen))
+    left_out = _left_out(ours, theirs, padding_rows(model))
+    found = judge(_errors(ours, theirs), {n: p.numel() for n, p in parameters.items()}, frozen)
+    return asdict(replace(found, left_out=tuple(left_out)))
 
 
 def judge(errors: Mapping[str, float], sizes: Mapping[str, int], frozen: Sequence[str]) -> Gradients:

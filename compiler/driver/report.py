@@ -155,7 +155,8 @@ def _gradients(found: Gradients | None) -> str:
         f"The gradients of {found.parameters} parameters {verdict}, both in float64, on {found.config}: "
         f"largest relative error {found.largest:.1e}, bound {found.bound:.1e}."
     )
-    return "\n".join([line, *(f"- {problem}" for problem in found.problems[:MOST_PROBLEMS])])
+    details = (*found.problems[:MOST_PROBLEMS], *(f"not compared: {row}" for row in found.left_out))
+    return "\n".join([line, *(f"- {detail}" for detail in details)])
 
 
 def _idioms(report: Report) -> str:
