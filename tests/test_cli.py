@@ -1,19 +1,16 @@
 """The command line: options, messages, exit codes. What a package is like is tested elsewhere."""
 
-import io
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
 from safetensors.numpy import save_file
 from transformers import GPT2Config, GPT2Model
 
@@ -21,8 +18,6 @@ from hf2khc import __version__
 from hf2khc.cli import main as cli
 from hf2khc.cli.commands import default_output
 from hf2khc.cli.options import BACKENDS, parse_options
-from hf2khc.cli.progress import StageProgress
-from hf2khc.driver.stages import StageEvent, StageRecord
 from hf2khc.ir.text import format_program, parse_program
 from hf2khc.passes.pipeline import stage_names
 
@@ -361,31 +356,3 @@ def test_without_weights_as_json(capsys: pytest.CaptureFixture[str], tmp_path: P
     assert err == "" and report == json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["proved"] is None and report["parameters"]["transformers"] == report["parameters"]["keras"]
     assert not list((tmp_path / "out").rglob("*.weights.*"))
-
-
-# --- progress ------------------------------------------------------------------------------------------------------
-
-
-def show(events: list[StageEvent], terminal: bool) -> str:
-    console = Console(force_terminal=terminal, width=80, file=io.StringIO(), record=True)
-    with StageProgress(console) as progress:
-        for event in events:
-            progress(event)
-    return console.export_text()
-
-
-@pytest.mark.parametrize("terminal", [True, False])
-def test_long_stages_leave_a_line_and_short_ones_none(terminal: bool) -> None:
-    long, short = StageRecord("capture", 12.34, 0), StageRecord("write", 0.2, 0)
-    events = [StageEvent("capture"), StageEvent("capture", long), StageEvent("write"), StageEvent("write", short)]
-    text = show(events, terminal)
-    assert "capture: 12.3 s" in text and "write:" not in text
-
-
-def test_running_stage_is_told_after_two_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hf2khc.cli.progress.LONG_SECONDS", 0.01)
-    console = Console(force_terminal=False, width=80, file=io.StringIO(), record=True)
-    with StageProgress(console) as progress:
-        progress(StageEvent("capture"))
-        time.sleep(0.2)
-    assert "capture ..." in console.export_text()

@@ -14,7 +14,7 @@ import copy
 import functools
 import json
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,10 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel
+from transformers import CONFIG_MAPPING, PreTrainedModel
+
+from hf2khc.capture.build import turn_caches_off
+from hf2khc.capture.random_weights import floating_state, spread
 
 FILE = Path(__file__).parent / "specs.jsonl"
 REMOVED = "__del__"
@@ -99,20 +102,11 @@ def build(spec: Spec) -> PreTrainedModel:
         Exception: whatever transformers raises for a config that it does not take.
     """
     config = CONFIG_MAPPING[spec.model_type](**copy.deepcopy(dict(spec.config)))
-    for part in _configs(config):
-        if getattr(part, "use_cache", None):
-            part.use_cache = False
+    turn_caches_off(config)
     torch.manual_seed(_seed(spec.name))
     model = getattr(transformers, spec.auto_class).from_config(config).eval().float()
     model.config.name_or_path = spec.name
     return perturbed(model, _seed(spec.name, "noise"))
-
-
-def _configs(config: PreTrainedConfig) -> Iterator[PreTrainedConfig]:
-    yield config
-    for value in list(vars(config).values()):
-        if isinstance(value, PreTrainedConfig):
-            yield from _configs(value)
 
 
 @torch.no_grad()
@@ -123,25 +117,12 @@ def perturbed(model: PreTrainedModel, seed: int) -> PreTrainedModel:
     get noise of 0.5 / sqrt(fan in), at most 0.2, vectors of 0.1; buffers keep their sign.
     """
     random = torch.Generator().manual_seed(seed)
-    done: set[int] = set()
-    for module in model.modules():
-        for parameter in module._parameters.values():
-            if parameter is not None and parameter.is_floating_point() and id(parameter) not in done:
-                done.add(id(parameter))
-                noise = torch.randn(parameter.shape, generator=random) * _spread(module, parameter)
-                parameter.add_(noise.to(parameter.dtype))
-        for name, buffer in module._buffers.items():
-            if buffer is not None and buffer.is_floating_point() and name not in module._non_persistent_buffers_set:
-                _perturb_buffer(buffer, random)
+    for module, tensor in floating_state(model):
+        if isinstance(tensor, torch.nn.Parameter):
+            tensor.add_((torch.randn(tensor.shape, generator=random) * spread(module, tensor)).to(tensor.dtype))
+        else:
+            _perturb_buffer(tensor, random)
     return model
-
-
-def _spread(module: torch.nn.Module, parameter: torch.Tensor) -> float:
-    if parameter.ndim < 2:
-        return 0.1
-    convolution = isinstance(module, torch.nn.modules.conv._ConvNd)
-    fan_in = parameter[0].numel() if convolution else parameter.shape[-1]
-    return min(0.2, 0.5 / max(fan_in, 1) ** 0.5)
 
 
 def _perturb_buffer(buffer: torch.Tensor, random: torch.Generator) -> None:

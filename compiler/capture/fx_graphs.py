@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from unittest import mock
 
 import torch
+from torch import library
 from torch.export.graph_signature import OutputKind
 from torch.utils import _pytree
 
@@ -19,9 +20,9 @@ _CHECKS = {"aten._assert_tensor_metadata.default", "aten._assert_scalar.default"
 
 
 # torch decomposes a dropout to nothing where it is not training; an op that it does not know stays.
-_LIBRARY = torch.library.Library("hf2khc", "DEF")
-_LIBRARY.define("dropout(Tensor input, float p, bool train) -> Tensor")
-_LIBRARY.impl("dropout", lambda x, p, train: torch.empty_like(x), "CompositeExplicitAutograd")
+_OPS = library.Library("hf2khc", "DEF")
+_OPS.define("dropout(Tensor input, float p, bool train) -> Tensor")
+_OPS.impl("dropout", lambda x, p, train: torch.empty_like(x), "CompositeExplicitAutograd")
 
 
 def without_writes(exported: torch.export.ExportedProgram) -> torch.export.ExportedProgram:

@@ -4,7 +4,7 @@ import itertools
 import operator
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,7 +22,7 @@ from hf2khc.capture.fx_graphs import (
 from hf2khc.capture.schema import flatten_call
 from hf2khc.capture.symbols import Symbols
 from hf2khc.diagnostics import ConversionError, fail
-from hf2khc.ir.graph import Graph, Loc, Node, Program, join
+from hf2khc.ir.graph import Graph, Loc, Node, Program, join, numbered
 from hf2khc.ir.types import Tensor, Type, tensors
 
 
@@ -85,7 +85,7 @@ class _Importer:
         scope = _Scope(self, module, re.sub(r"@\d+", "", path), type_name)
         for node in module.graph.nodes:
             scope.add(node)
-        name = _unique(type_name, self.graphs)
+        name = numbered(type_name, self.graphs)
         self.graphs[name] = Graph(name, scope.nodes.values(), scope.outputs, cls=type_name)
         self.results[name] = scope.results
         return name
@@ -250,7 +250,7 @@ class _Scope:
     def _name(self, node: torch.fx.Node, default: str) -> str:
         loc = self._loc(node)
         title = self.importer.title(loc.file, loc.line) if loc and node.op in ("call_function", "call_module") else None
-        return _unique(title or default, self.nodes)
+        return numbered(title or default, self.nodes)
 
     def _loc(self, node: torch.fx.Node) -> Loc | None:
         frames = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
@@ -279,14 +279,6 @@ class _Reference:
 
 def _origin(node: torch.fx.Node) -> frozenset[str]:
     return frozenset({node.name})
-
-
-def _unique(base: str, taken: Iterable[str]) -> str:
-    name, n = base, 0
-    while name in taken:
-        n += 1
-        name = f"{base}_{n}"
-    return name
 
 
 def _without_unused_outputs(program: Program) -> Program:

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -71,21 +72,30 @@ def add_noise(model: nn.Module, seed: int) -> None:
     variances stay positive.
     """
     random = torch.Generator().manual_seed(seed)
+    for module, tensor in floating_state(model):
+        if isinstance(tensor, nn.Parameter):
+            tensor.add_(torch.empty_like(tensor).normal_(0, spread(module, tensor), generator=random))
+        else:
+            scale = torch.empty_like(tensor).uniform_(0.8, 1.2, generator=random)
+            shift = torch.empty_like(tensor).uniform_(0.01, 0.1, generator=random)
+            tensor.mul_(scale).add_(torch.where(tensor < 0, -shift, shift))
+
+
+def floating_state(model: nn.Module) -> Iterator[tuple[nn.Module, torch.Tensor]]:
+    """Every floating parameter, tied ones once, and persistent buffer, each with the module that holds it."""
     done: set[int] = set()
     for module in model.modules():
         for parameter in module._parameters.values():
             if parameter is not None and parameter.is_floating_point() and id(parameter) not in done:
                 done.add(id(parameter))
-                spread = _spread(module, parameter)
-                parameter.add_(torch.empty_like(parameter).normal_(0, spread, generator=random))
+                yield module, parameter
         for name, buffer in module._buffers.items():
             if buffer is not None and buffer.is_floating_point() and name not in module._non_persistent_buffers_set:
-                scale = torch.empty_like(buffer).uniform_(0.8, 1.2, generator=random)
-                shift = torch.empty_like(buffer).uniform_(0.01, 0.1, generator=random)
-                buffer.mul_(scale).add_(torch.where(buffer < 0, -shift, shift))
+                yield module, buffer
 
 
-def _spread(module: nn.Module, parameter: torch.Tensor) -> float:
+def spread(module: nn.Module, parameter: torch.Tensor) -> float:
+    """The deviation of noise that keeps the size of a layer's output: 0.1 for vectors, at most 0.2 for matrices."""
     if parameter.ndim < 2:
         return 0.1
     convolution = isinstance(module, nn.modules.conv._ConvNd)

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from hf2khc.ir.analysis import weight_values
+from hf2khc.ir.analysis import first_parameter, weight_values
 from hf2khc.ir.graph import Graph, Node, Program, join
 from hf2khc.passes.pipeline import PIPELINE
 
@@ -38,7 +38,7 @@ def _below(program: Program, graph: Graph, prefix: str) -> Iterator[Module]:
             yield Module(path, f"{node.attrs['graph']}{_named(node)}", _rules(node))
             yield from _below(program, program.graphs[str(node.attrs["graph"])], path)
         elif node.level == "layers":
-            parameter = _parameter(graph, node, weights)
+            parameter = first_parameter(graph, node, weights)
             if parameter is not None:
                 path = join(prefix, parameter.lstrip("@")).rpartition(".")[0]
                 yield Module(path, f"keras.{node.op}{_named(node)}", _rules(node))
@@ -46,17 +46,6 @@ def _below(program: Program, graph: Graph, prefix: str) -> Iterator[Module]:
 
 def _named(node: Node) -> str:
     return f" {node.attrs['name']}" if node.attrs.get("name") else ""
-
-
-def _parameter(graph: Graph, node: Node, weights: frozenset[str]) -> str | None:
-    """The first parameter that a layer owns, weight expressions looked through."""
-    wanted = [operand for operand in node.used if operand in weights or graph[operand].op == "param"]
-    while wanted:
-        found = graph[wanted.pop(0)]
-        if found.op == "param":
-            return found.name
-        wanted += found.used
-    return None
 
 
 def _rules(node: Node) -> tuple[str, ...]:

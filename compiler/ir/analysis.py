@@ -1,5 +1,7 @@
 """Facts about the values of a graph that several passes ask for."""
 
+from collections.abc import Iterator
+
 from hf2khc.ir.graph import Graph, Node, Program, join
 from hf2khc.ir.types import tensors
 
@@ -43,6 +45,18 @@ def parameters_behind(graph: Graph, name: str) -> frozenset[str]:
     node = graph[name]
     own = frozenset({node.name}) if node.op == "param" else frozenset()
     return own.union(*(parameters_behind(graph, o) for o in node.used))
+
+
+def first_parameter(graph: Graph, node: Node, weights: frozenset[str]) -> str | None:
+    """Name of the first parameter that a layer owns, weight expressions looked through."""
+
+    def parameters(name: str) -> Iterator[str]:
+        if graph[name].op == "param":
+            yield name
+        for operand in graph[name].used:
+            yield from parameters(operand)
+
+    return next((parameter for o in node.used if o in weights for parameter in parameters(o)), None)
 
 
 def added_bias(graph: Graph, product: Node, weights: frozenset[str]) -> tuple[Node, str | None]:

@@ -99,12 +99,17 @@ class Graph:
         ]
         return self.replaced(nodes, outputs=tuple(map(target, self.outputs))).pruned()
 
+    def behind(self, names: Iterable[str]) -> set[str]:
+        """The values that `names` are computed from, themselves included."""
+        wanted = set(names)
+        for node in reversed(self.nodes.values()):
+            if node.name in wanted:
+                wanted.update(node.used)
+        return wanted
+
     def pruned(self) -> "Graph":
         """A copy without the nodes no output depends on; inputs stay."""
-        alive = set(self.outputs)
-        for node in reversed(self.nodes.values()):
-            if node.name in alive:
-                alive.update(node.used)
+        alive = self.behind(self.outputs)
         if len(alive) == len(self.nodes):
             return self
         return self.replaced([node for node in self if node.name in alive or node.op == "input"])

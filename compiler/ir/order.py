@@ -1,8 +1,8 @@
 """The order in which the outputs of a graph ask for its values."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from hf2khc.ir.graph import Graph
+from hf2khc.ir.graph import LEAVES, Graph
 from hf2khc.ir.types import tensors
 
 
@@ -23,6 +23,12 @@ def asked_order(graph: Graph) -> list[str]:
             else:
                 stack.append((needed, _asked(graph, needed)))
     return list(order)
+
+
+def ordered(graph: Graph, names: Sequence[str]) -> Graph:
+    """The graph with its computed values in the order of `names`; inputs, parameters and constants stay in front."""
+    leaves = [node for node in graph if node.op in LEAVES]
+    return graph.replaced([*leaves, *(graph[name] for name in names if graph[name].op not in LEAVES)])
 
 
 def _asked(graph: Graph, name: str) -> Iterator[str]:

@@ -44,11 +44,7 @@ def outline(graph: Graph, region: frozenset[str], name: str) -> tuple[Graph, Gra
 
 def _fixed_behind(graph: Graph, inside: list[Node], weights: frozenset[str]) -> set[str]:
     """Parameters, constants and weight expressions the region reads, whole."""
-    wanted = {o for node in inside for o in node.used if o in weights or graph[o].op in ("param", "const")}
-    for node in reversed(graph.nodes.values()):
-        if node.name in wanted:
-            wanted.update(node.used)
-    return wanted
+    return graph.behind(o for node in inside for o in node.used if o in weights or graph[o].op in ("param", "const"))
 
 
 def _size_sources(graph: Graph, inside: list[Node], given: list[str]) -> list[str]:

@@ -134,8 +134,5 @@ def _still(graph: Graph) -> set[str]:
 
 def _behind(graph: Graph, names: tuple[str, ...]) -> list[Node]:
     """What values are computed from, without the inputs."""
-    wanted = set(names)
-    for node in reversed(graph.nodes.values()):
-        if node.name in wanted:
-            wanted.update(node.used)
+    wanted = graph.behind(names)
     return [node for node in graph if node.name in wanted and node.op != "input"]

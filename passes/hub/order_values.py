@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from hf2khc.ir.graph import LEAVES, Graph, Node, Program
-from hf2khc.ir.order import asked_order
+from hf2khc.ir.graph import Graph, Node, Program
+from hf2khc.ir.order import asked_order, ordered
 
 
 def order_values(program: Program) -> Program:
@@ -52,7 +52,8 @@ def order_values(program: Program) -> Program:
         if graph.name != program.entry:
             names = asked_order(graph)
             orders[graph.name] = _input_order(graph, names)
-            graph = _ordered(graph, names, orders[graph.name])
+            inputs = [graph.inputs[i] for i in orders[graph.name]]
+            graph = graph.replaced([*inputs, *(node for node in ordered(graph, names) if node.op != "input")])
         graphs[graph.name] = graph
     return program.with_graphs(graphs.values())
 
@@ -67,9 +68,3 @@ def _input_order(graph: Graph, names: list[str]) -> list[int]:
     """Positions of the inputs as they are asked for; those nobody asks for come last."""
     rank = {name: i for i, name in enumerate(names)}
     return sorted(range(len(graph.inputs)), key=lambda i: rank.get(graph.inputs[i].name, len(names)))
-
-
-def _ordered(graph: Graph, names: list[str], inputs: list[int]) -> Graph:
-    fixed = [node for node in graph if node.op in LEAVES and node.op != "input"]
-    computed = [graph[name] for name in names if graph[name].op not in LEAVES]
-    return graph.replaced([*(graph.inputs[i] for i in inputs), *fixed, *computed])

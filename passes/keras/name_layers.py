@@ -1,6 +1,6 @@
 """Give every layer its attribute name."""
 
-from hf2khc.ir.analysis import weight_values
+from hf2khc.ir.analysis import first_parameter, weight_values
 from hf2khc.ir.attention import PROJECTIONS, ROLES, attention
 from hf2khc.ir.graph import Graph, Node, Program
 from hf2khc.ir.outline import class_prefix
@@ -165,18 +165,10 @@ def _qualified(graph: Graph, node: Node, weights: frozenset[str]) -> str:
 def _module_path(graph: Graph, node: Node, weights: frozenset[str]) -> list[str]:
     if node.op in ("call", "loop"):
         return [part for part in str(node.attrs["path"]).split(".") if part]
-    parameter = next((p for o in node.used if o in weights for p in _parameters(graph, o)), None)
+    parameter = first_parameter(graph, node, weights)
     if parameter is not None:
         return parameter.lstrip("@/").split(".")[:-1]
     return []
-
-
-def _parameters(graph: Graph, name: str):
-    node = graph[name]
-    if node.op == "param":
-        yield node.name
-    for operand in node.used:
-        yield from _parameters(graph, operand)
 
 
 def _unused(wish: str, qualified: str, taken: set[str]) -> str:

@@ -2,7 +2,7 @@
 
 from hf2khc.ir.attention import PROJECTIONS, ROLES, attention
 from hf2khc.ir.graph import LEAVES, Graph, Node, Program, numbered
-from hf2khc.ir.order import asked_order
+from hf2khc.ir.order import asked_order, ordered
 
 CAUSAL, PADDING, MASK, POSITIONS, WINDOW = "causal_mask", "padding_mask", "mask", "positions", "window_mask"
 _COMPARISONS = ("ops.less", "ops.less_equal", "ops.greater", "ops.greater_equal")
@@ -54,13 +54,9 @@ def name_values(program: Program) -> Program:
         entry Model
     """  # noqa: E501
     graphs = program.graphs.values()
-    return program.with_graphs(graph if graph.name == program.entry else _named(_ordered(graph)) for graph in graphs)
-
-
-def _ordered(graph: Graph) -> Graph:
-    """The nodes in the order in which the outputs ask for them."""
-    leaves = [node for node in graph if node.op in LEAVES]
-    return graph.replaced([*leaves, *(graph[name] for name in asked_order(graph) if graph[name].op not in LEAVES)])
+    return program.with_graphs(
+        graph if graph.name == program.entry else _named(ordered(graph, asked_order(graph))) for graph in graphs
+    )
 
 
 def _named(graph: Graph) -> Graph:
