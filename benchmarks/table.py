@@ -11,6 +11,7 @@ from benchmarks.models import MODELS
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 BACKENDS = ("jax", "tensorflow", "torch")
 CLOCKS = {"seconds": "wall clock", "cpu_seconds": "processor"}
+ZOO = "zoo"
 AIMS = ("compile_against_export", "compile_memory", "transfer_memory", "compile_against_depth")
 Result = Mapping[str, Any]
 
@@ -27,8 +28,9 @@ def update(readme: Path, results: Path) -> None:
 
 
 def read(results: Path) -> dict[str, Result]:
-    """Results by name."""
-    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("*.json"))}
+    """Results by name; the zoo's are a page of their own, docs/coverage.md."""
+    paths = (path for path in sorted(results.glob("*.json")) if path.stem != ZOO)
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in paths}
 
 
 def render(results: Mapping[str, Result]) -> str:
