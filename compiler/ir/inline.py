@@ -25,7 +25,8 @@ def _inlined(graph: Graph, done: dict[str, Graph], chosen: Callable[[Graph, Node
     redirect: dict[str, str] = {}
     for call in calls:
         callee = _in_sizes_of(graph, done[str(call.attrs["graph"])], call)
-        body, results = _body(callee, call, nodes, root)
+        # A name that an earlier call has left is still redirected: nothing else may take it.
+        body, results = _body(callee, call, {*graph.nodes, *nodes}, root)
         del nodes[call.name]
         nodes.update(body)
         redirect.update(_results(graph, call, results, nodes))
@@ -45,7 +46,7 @@ def _in_sizes_of(caller: Graph, callee: Graph, call: Node) -> Graph:
     return callee.substituted(changed) if changed else callee
 
 
-def _body(callee: Graph, call: Node, taken: dict[str, Node], root: bool) -> tuple[dict[str, Node], list[str]]:
+def _body(callee: Graph, call: Node, taken: set[str], root: bool) -> tuple[dict[str, Node], list[str]]:
     """The callee's nodes under names free in the caller, and the names of its results there."""
     callee = callee.substituted({p: call.attrs[p] for p in callee.parameters})
     names: dict[str, str] = dict(zip((node.name for node in callee.inputs), call.used, strict=True))

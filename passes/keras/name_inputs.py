@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
-from hf2khc.ir.graph import Graph, Node, Program, numbered
+from hf2khc.ir.graph import LEAVES, Graph, Node, Program, numbered
 from hf2khc.passes.keras.vocabulary import INPUT_NAMES
 
 _GENERIC = ("hidden_states",)
@@ -65,6 +65,8 @@ def _title(graph: Graph, operand: str, entry: bool) -> str:
     node = graph[operand]
     if entry and node.op == "input":
         return INPUT_NAMES.get(operand, operand)
+    if node.op in LEAVES:  # a parameter or a constant that is handed over goes by its path
+        return operand.lstrip("@/").replace(".", "_")
     computed = node.level in ("ops", "layers") or node.op in ("call", "loop", "item")
     return _GENERIC[0] if computed and node.tensor.is_floating and node.tensor.rank == 3 else operand
 
