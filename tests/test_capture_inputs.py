@@ -130,6 +130,14 @@ def test_texts_end_where_the_config_has_a_token_for_it():
         assert (samples["input_ids"] == 7).sum() == 3
 
 
+def test_masked_places_have_the_token_for_padding():
+    config = transformers.LlamaConfig(vocab_size=40, hidden_size=8, num_attention_heads=2, pad_token_id=3)
+    spec = input_spec(build_meta(config, transformers.LlamaModel))
+    for padding in ("right", "left"):
+        samples = sample_inputs(spec, {"batch": 4, "seq": 6}, padding=padding)
+        assert np.array_equal(samples["input_ids"] == 3, samples["attention_mask"] == 0)
+
+
 def test_what_follows_from_grids_of_patches_is_an_input():
     config = transformers.Qwen2VLConfig(vision_config={"depth": 1, "embed_dim": 32, "num_heads": 2, "patch_size": 4})
     model = build_meta(

@@ -22,6 +22,7 @@ class Input:
             `("normal", mean, spread)`, `("uniform", low, high)` or `("given", array)`.
         role: `data`, or `mask` where 0 marks padding.
         end: the token that ends every row, where there is one.
+        pad: the token that stands where the mask is 0, where there is one.
     """
 
     name: str
@@ -30,3 +31,4 @@ class Input:
     fill: tuple[Any, ...]
     role: str = "data"
     end: int | None = None
+    pad: int | None = None

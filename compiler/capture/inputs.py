@@ -103,7 +103,9 @@ def _text_inputs(model: PreTrainedModel, accepted: Any, prefix: str, seq: str) -
     shape = ("batch", seq)
     size = _vocabulary(model, prefix)
     end = None if prefix else _end(model.config, size)
-    yield Input(f"{prefix}input_ids", "int64", shape, ("randint", *_free_ids(model, size)), end=end)
+    pad = getattr(model.config.get_text_config(decoder=bool(prefix)), "pad_token_id", None)
+    pad = pad if isinstance(pad, int) and 0 <= pad < size else None
+    yield Input(f"{prefix}input_ids", "int64", shape, ("randint", *_free_ids(model, size)), end=end, pad=pad)
     if f"{prefix}attention_mask" in accepted:
         yield Input(f"{prefix}attention_mask", "int64", shape, ("ones",), "mask")
     kinds = getattr(model.config.get_text_config(), "type_vocab_size", None)
@@ -225,7 +227,8 @@ def sample_inputs(
         sizes: a size for each symbol.
         seed: seed of the random numbers; equal seeds give equal samples.
         padding: `none`, `right` or `left`: the side on which masks are 0. Rows get different lengths, the first row
-            is full; only masks change.
+            is full. Where a mask is 0 its text has the token for padding, as a tokenizer leaves it: some models look
+            for the largest token, or for the last that is no padding.
 
     Returns:
         Arrays by input name, of the dtypes in the spec.
@@ -239,8 +242,10 @@ def sample_inputs(
         if entry.role == "mask" and padding != "none":
             _pad(samples[entry.name], padding)
     for entry in spec:
+        mask = samples.get(entry.name.replace("input_ids", "attention_mask"))
+        if entry.pad is not None and mask is not None and mask.shape == samples[entry.name].shape:
+            samples[entry.name][mask == 0] = entry.pad
         if entry.end is not None:
-            mask = samples.get(entry.name.replace("input_ids", "attention_mask"))
             _finish(samples[entry.name], mask, entry.end)
     return samples
 

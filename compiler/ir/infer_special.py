@@ -34,12 +34,13 @@ def _length(dim, start, stop, step):
     """The length of a slice of an axis."""
     if not names_of((dim, start, stop, step)):
         return len(range(*slice(start, stop, step).indices(dim)))
-    start, stop = _border(dim, start, 0), _border(dim, stop, dim)
+    start, stop = place_on(dim, start, 0), place_on(dim, stop, dim)
     length = simplify(f"({stop}) - ({start})") if start != 0 else stop
     return length if step in (None, 1) else simplify(f"-(-({length}) // {step})")
 
 
-def _border(dim, value, default):
+def place_on(dim, value, default):
+    """Where a border of a slice lies on an axis, counted from the front."""
     if value is None:
         return default
     # `seq - 5` and `63 - seq` are places, `-seq` counts from the end.

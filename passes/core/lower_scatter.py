@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from hf2khc.ir.expr import Expr, same, simplify
 from hf2khc.ir.graph import Node, Program
+from hf2khc.ir.infer_special import place_on
 from hf2khc.passes.core.lower_indexing import positive
 from hf2khc.passes.core.lowering import Builder, axis_of, broadcast_shape, equal_shapes, flag, lower, product
 
@@ -63,15 +64,32 @@ def _adds(node: Node) -> bool:
 
 
 def _put_where(builder: Builder, x: str, mask: str, values: str, axis: int) -> list[Node] | None:
-    """A mask over the axes from `axis` on; what is written is the same for every place."""
+    """A mask over the axes from `axis` on; what is written is the same for every place, or one row for each."""
     held, masked = builder.tensor(x), builder.tensor(mask)
     behind = held.rank - axis - masked.rank
-    rank = builder.tensor(values).rank
-    if rank > behind and any(size != 1 for size in builder.tensor(values).shape[: rank - behind]):
-        return None
+    written = builder.tensor(values)
+    if written.rank > behind and any(size != 1 for size in written.shape[: written.rank - behind]):
+        if axis or written.rank != behind + 1:
+            return None
+        values = _row_for_each(builder, mask, values)
     if behind:
         mask = builder.add("ops.reshape", mask, newshape=(*masked.shape, *(1,) * behind), title="mask")
     return builder.finish("ops.where", mask, values, x)
+
+
+def _row_for_each(builder: Builder, mask: str, rows: str) -> str:
+    """The n-th row at the n-th chosen place, and any row elsewhere."""
+    shape, rest = builder.tensor(mask).shape, builder.tensor(rows).shape[1:]
+    flat = builder.add("ops.reshape", mask, newshape=(product(shape),), title="flat")
+    taken = builder.add("ops.take", rows, _numbers(builder, flat, rows), axis=0, title="taken")
+    return builder.add("ops.reshape", taken, newshape=(*shape, *rest), title="values")
+
+
+def _numbers(builder: Builder, flat: str, values: str) -> str:
+    """For every chosen place of a flat mask its number among those that are chosen."""
+    count = builder.add("ops.cumsum", builder.add("ops.cast", flat, dtype="int64"), axis=0, title="count")
+    number = builder.add("ops.maximum", builder.add("ops.subtract", count, x2=1, title="number"), x2=0, title="number")
+    return _within(builder, number, values)
 
 
 def _values_in_front(builder: Builder, values: str, axes: list[int], rest: list[int], shape: tuple, box: tuple) -> str:
@@ -203,10 +221,8 @@ def _masked_scatter(builder: Builder, node: Node) -> list[Node]:
     if not equal_shapes(builder.tensor(mask).shape, shape):
         mask = builder.add("ops.broadcast_to", mask, shape=shape, title="mask")
     flat = builder.add("ops.reshape", mask, newshape=(product(shape),), title="flat")
-    count = builder.add("ops.cumsum", builder.add("ops.cast", flat, dtype="int64"), axis=0, title="count")
-    number = builder.add("ops.maximum", builder.add("ops.subtract", count, x2=1, title="number"), x2=0, title="number")
     values = builder.add("ops.reshape", source, newshape=(product(builder.tensor(source).shape),), title="values")
-    taken = builder.add("ops.take", values, _within(builder, number, values), axis=0)
+    taken = builder.add("ops.take", values, _numbers(builder, flat, values), axis=0)
     return builder.finish("ops.where", mask, builder.add("ops.reshape", taken, newshape=shape), x)
 
 
@@ -217,18 +233,15 @@ def _slice_scatter(builder: Builder, node: Node) -> list[Node] | None:
     axis = axis_of(node, len(held))
     if flag(node, "step", 1) != 1:
         return _strided_scatter(builder, node, axis)
-    start = node.attrs.get("start") or 0
-    if isinstance(start, int) and start < 0:
-        start = simplify(f"({held[axis]}) - {-start}")
+    start = place_on(held[axis], node.attrs.get("start"), 0)
     return _replaced(builder, x, source, axis, start, simplify(f"({start}) + ({put[axis]})"))
 
 
 def _select_scatter(builder: Builder, node: Node) -> list[Node] | None:
     x, source = node.used
     held = builder.tensor(x).shape
-    axis, index = axis_of(node, len(held)), node.attrs["index"]
-    if isinstance(index, int) and index < 0:
-        index = simplify(f"({held[axis]}) - {-index}")
+    axis = axis_of(node, len(held))
+    index = place_on(held[axis], node.attrs["index"], 0)
     source = builder.add("ops.expand_dims", source, axis=axis, title="row")
     return _replaced(builder, x, source, axis, index, simplify(f"({index}) + 1"))
 

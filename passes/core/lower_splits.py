@@ -116,6 +116,10 @@ def _broadcast(builder: Builder, producer: Node) -> list[Node]:
     return builder.finish("ops.broadcast_to", x, shape=builder.root.tensor.shape)
 
 
+# By whether the numbers are floats; integers have 32 bits on some backends.
+_WORST = {"max": (-(2**31), float("-inf")), "min": (2**31 - 1, float("inf"))}
+
+
 def _running(name: str):
     """One result of `cummax` or `cummin`: an extremum over all up to each place, or the last place that has it."""
 
@@ -123,13 +127,13 @@ def _running(name: str):
         x = producer.used[0]
         held = builder.tensor(x)
         axis = axis_of(producer, held.rank)
-        if not held.is_floating:
+        if held.dtype == "bool":
             return None
         size = held.shape[axis]
         place = builder.add("ops.arange", start=0, stop=size, dtype="int64", title="place")
         until = builder.add("ops.expand_dims", place, axis=1, title="until")
         seen = builder.add("ops.less_equal", place, until, title="seen")
-        worst = float("-inf") if name == "max" else float("inf")
+        worst = _WORST[name][held.is_floating]
         row = builder.add("ops.moveaxis", x, source=axis, destination=-1, title="row")
         rows = builder.add(
             "ops.where", seen, builder.add("ops.expand_dims", row, axis=-2), None, x2=worst, title="rows"
