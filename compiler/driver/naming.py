@@ -21,6 +21,7 @@ from hf2khc.passes.keras.vocabulary import (
     INPUT_NAMES,
     OUTPUT_NAMES,
 )
+from hf2khc.write.layer_facts import reserved_attributes
 from hf2khc.write.plan import CONSTANT, Field, Plan
 
 # Constants up to this many elements are data of the constructor; larger ones become weights that are not trained.
@@ -143,6 +144,8 @@ def _field_names(program: Program) -> dict[str, str]:
             name = f"{_owner(source)}_{name}"
         if name in names.values():
             name = last if last not in names.values() else source.removeprefix("config.").replace(".", "_")
+        if name in reserved_attributes():
+            name = f"config_{name}"
         names[source] = name
     grouped = {
         name.removesuffix("num_key_value_heads") for name in names.values() if name.endswith("num_key_value_heads")
@@ -187,8 +190,10 @@ def _constants(program: Program, taken: set[str]) -> dict[str, tuple[str, np.nda
             continue
         last = path.rpartition(".")[2]
         name = words.get(last, last)
-        if name in taken:
+        if name in taken or name in reserved_attributes():  # `weights` is a word of Keras's own
             name = re.sub(r"\W", "_", path)
+        if name in reserved_attributes():
+            name = f"constant_{name}"
         taken.add(name)
         found[path] = (name, array)
     return found

@@ -14,17 +14,21 @@ from hf2khc.capture.input_types import Example
 from hf2khc.capture.inputs import input_spec, sample_inputs
 from hf2khc.capture.omitted import omitted_outputs
 from hf2khc.capture.twin import twin_config
+from hf2khc.diagnostics import ConversionError
 from hf2khc.driver.config_fields import common_fields
 from hf2khc.driver.depth import depth_fields, with_more_rounds
 from hf2khc.ir.evaluate import keras_evaluators
 from hf2khc.ir.float64 import float64
 from hf2khc.ir.graph import Program
 from hf2khc.ir.interpret import interpret
-from hf2khc.ir.validate import validate
+from hf2khc.ir.validate import MISCOMPILE, validate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
+Lower = Callable[..., dict[str, Program]]
+# Parameters of a model that is interpreted itself because it has no twin.
+MOST_VALIDATED = 20_000_000
 # Passes are compared in float64; what they may differ by is the order of summation.
 TOLERANCE = 1e-10
 
@@ -61,16 +65,48 @@ class Twinned:
 def compile_twin(
     config: "PreTrainedConfig",
     model_class: "type[PreTrainedModel]",
-    lower: Callable[..., dict[str, Program]],
+    lower: Lower,
     validated: bool,
     cut: bool = True,
     examples: Sequence[Example] = (),
 ) -> Twinned:
     """Capture and lower the twin, each pass validated.
 
+    A model that does not run at other sizes has no twin: its own program is validated then, where it is small enough.
+
     Raises:
         ConversionError: a pass changed what the twin computes.
     """
+    try:
+        return _twinned(config, model_class, lower, validated, cut, examples)
+    except ConversionError as error:
+        if error.diagnostics[0].code == MISCOMPILE:
+            raise
+        reason = error.diagnostics[0].message
+    except Exception as error:  # a model's own code may fail in any way
+        reason = f"{type(error).__name__}: {error}"
+    return _without_twin(config, model_class, lower, validated, cut, examples, reason)
+
+
+def _without_twin(
+    config: "PreTrainedConfig", model_class: "type[PreTrainedModel]", lower: Lower, validated: bool, cut: bool,
+    examples: Sequence[Example], reason: str,
+) -> Twinned:  # fmt: skip
+    """The model itself in the place of its twin: it is validated, and says nothing about other sizes."""
+    captured = capture(config, model_class, cut, examples)
+    errors: dict[str, float] = {}
+    if validated and captured.parameters <= MOST_VALIDATED:
+        with float64():
+            lower(captured.program, _Validation(captured, errors))
+    omitted = omitted_outputs(config, model_class, captured.spec, dict(captured.sizes))
+    unproved = "" if errors else ", and it is too large for its passes to be validated"
+    return Twinned((), f"the model does not run at other sizes ({reason}){unproved}", errors=errors, omitted=omitted)
+
+
+def _twinned(
+    config: "PreTrainedConfig", model_class: "type[PreTrainedModel]", lower: Lower, validated: bool, cut: bool,
+    examples: Sequence[Example],
+) -> Twinned:  # fmt: skip
     model = build_meta(config, model_class)
     lengths = {path: len(m) for path, m in model.named_modules() if type(m).__name__ == "ModuleList"}
     twin = twin_config(config, model_class, input_spec(model, examples), examples)

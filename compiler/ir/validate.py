@@ -11,6 +11,9 @@ from hf2khc.ir.graph import Node
 from hf2khc.ir.interpret import Evaluator, interpret
 from hf2khc.ir.text import format_node
 
+# Code of the diagnostic for a pass that changes what a program computes.
+MISCOMPILE = "miscompile"
+
 
 def validate(
     before,
@@ -42,7 +45,7 @@ def validate(
         for program, known in zip((before, after), outputs, strict=True)
     )
     if len(first) != len(second):
-        raise ConversionError(Diagnostic("miscompile", f"{name} made {len(second)} outputs of {len(first)}"))
+        raise ConversionError(Diagnostic(MISCOMPILE, f"{name} made {len(second)} outputs of {len(first)}"))
     errors = [relative_error(found, expected) for expected, found in zip(first, second, strict=True)]
     if all(error <= tolerance for error in errors):
         return max(errors, default=0.0)
@@ -50,7 +53,7 @@ def validate(
     wrong = ", ".join(f"{n} by {e:.3g}" for n, e in zip(names, errors, strict=True) if not e <= tolerance)
     location, excerpt = _first_difference(before, after, inputs, parameters, evaluators, tolerance, env)
     message = f"{name} changed the output {wrong} (relative; at most {tolerance:g})"
-    raise ConversionError(Diagnostic("miscompile", message, location, excerpt))
+    raise ConversionError(Diagnostic(MISCOMPILE, message, location, excerpt))
 
 
 def relative_error(found, expected) -> float:

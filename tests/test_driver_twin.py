@@ -1,0 +1,40 @@
+"""The twin's part of a compilation, for models that have a twin and for those that do not."""
+
+import os
+
+os.environ.setdefault("KERAS_BACKEND", "torch")
+
+import pytest
+import transformers
+
+from hf2khc.diagnostics import ConversionError, fail
+from hf2khc.driver.compile import lower
+from hf2khc.driver.twin import compile_twin
+
+CONFIG = transformers.GPT2Config(vocab_size=40, n_embd=8, n_head=2, n_layer=2, n_positions=16)
+
+
+def failing_first(error: Exception):
+    """`lower` that fails on the first program it gets, which is the twin's."""
+    calls = []
+
+    def lowering(program, after=None):
+        calls.append(program)
+        if len(calls) == 1:
+            raise error
+        return lower(program, after)
+
+    return lowering
+
+
+@pytest.mark.parametrize("error", [fail("shape-inference", "too short"), IndexError("too short")])
+def test_a_model_that_does_not_run_at_other_sizes_is_validated_itself(error):
+    found = compile_twin(CONFIG, transformers.GPT2Model, failing_first(error), validated=True)
+    assert found.programs == () and "too short" in found.reason and "too large" not in found.reason
+    assert max(found.errors.values()) < 1e-10 and "lower_aten" in found.errors
+    assert "past_key_values" in found.omitted
+
+
+def test_a_miscompile_of_the_twin_is_no_reason_to_do_without_it():
+    with pytest.raises(ConversionError, match="miscompile"):
+        compile_twin(CONFIG, transformers.GPT2Model, failing_first(fail("miscompile", "differs")), validated=True)
