@@ -1,12 +1,16 @@
 """A converted package on disk: its folder, its modules."""
 
 import importlib.util
+import json
 import re
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from hf2khc.diagnostics import ConversionError, fail
+
+TASK_FILE = "task.json"
 
 
 def package_folder(directory: Path) -> Path:
@@ -44,6 +48,24 @@ def import_package(directory: Path) -> ModuleType:
     except Exception as error:  # generated code may fail in any way
         raise broken_package("the import fails", error, folder) from error
     return module
+
+
+def load_preset(directory: Path, **options: Any) -> Any:
+    """The model of an imported package with its weights, as a user loads it: the task where it has one, else the
+    backbone.
+
+    Args:
+        directory: the package.
+        **options: further arguments of `from_preset`.
+    """
+    from keras.saving import get_registered_object
+    from keras_hub.models import Backbone
+
+    preset = directory / "preset"
+    if not (preset / TASK_FILE).is_file():
+        return Backbone.from_preset(str(preset), **options)
+    name = json.loads((preset / TASK_FILE).read_text(encoding="utf-8"))["registered_name"]
+    return get_registered_object(name).from_preset(str(preset), preprocessor=None, **options)
 
 
 def broken_package(what: str, error: Exception, place: Path) -> ConversionError:

@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, example, given, note, reject, settings
 from hf2khc.capture.aten import aten_evaluator
 from hf2khc.capture.importer import import_program
 from hf2khc.driver.compile import lower
-from hf2khc.driver.naming import constant_paths
+from hf2khc.ir.analysis import constant_paths
 from hf2khc.ir.evaluate import keras_evaluators
 from hf2khc.ir.float64 import float64
 from hf2khc.ir.interpret import interpret

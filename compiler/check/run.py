@@ -9,23 +9,22 @@ from typing import Any
 from hf2khc.check.cases import load_arrays, save_arrays
 from hf2khc.check.proof import Run
 from hf2khc.check.signature import package_inputs, package_outputs
-from hf2khc.package import broken_package, import_package
+from hf2khc.package import broken_package, import_package, load_preset
 from hf2khc.process import hide_other_backends, peak_memory, serve
 
 hide_other_backends()
 import keras  # noqa: E402
-import keras_hub  # noqa: E402
 
 
 def load(directory: Path) -> Any:
-    """The package's Backbone with its weights, as a user loads it.
+    """The package's model with its weights, as a user loads it.
 
     Raises:
         ConversionError: `package`, when it cannot be loaded.
     """
     import_package(directory)
     try:
-        return keras_hub.models.Backbone.from_preset(str(directory / "preset"))
+        return load_preset(directory)
     except Exception as error:  # generated code may fail in any way
         raise broken_package("from_preset fails", error, directory / "preset") from error
 

@@ -8,6 +8,7 @@ from hf2khc.capture.source import Source
 from hf2khc.diagnostics import ConversionError
 from hf2khc.driver.depth import UNROLLED, with_depth
 from hf2khc.driver.generalise import Generalised, generalise
+from hf2khc.driver.head import find_head
 from hf2khc.driver.inspection import NearMiss, idioms, nearest_misses, residue
 from hf2khc.driver.modules import Module, modules
 from hf2khc.driver.naming import make_plan, make_signature
@@ -107,7 +108,8 @@ def _compiled(source: Source, twin: TwinWorker, validate: bool, on_stage: OnStag
     last = list(stages.values())[-1]
     result = _generalised(source, last, twinned)
     program = with_depth(result.program, captured.stacks, twinned.depth)
-    plan = make_plan(source, program, captured, twinned)
+    head = find_head(source.model_class, captured.program, program, twinned.causal)
+    plan = make_plan(source, program, captured, twinned, head)
     stages["generalise"] = program
     signature = make_signature(plan, captured, twinned.omitted)
     return Compiled(plan, signature, stages, captured, result.reasons, twinned.errors, twinned)

@@ -12,7 +12,7 @@ from hf2khc.driver.package import interruptible, staged
 from hf2khc.driver.report import Report
 from hf2khc.driver.stages import StageEvent, StageTimer
 from hf2khc.driver.twin_worker import TwinWorker
-from hf2khc.package import import_package
+from hf2khc.package import import_package, load_preset
 
 if TYPE_CHECKING:
     from keras import Model
@@ -151,10 +151,8 @@ def load(directory: str | Path) -> "Model":
         hint = "convert again without --no-weights, or import the package and build the backbone from its config"
         raise fail("no-weights", "the package was written without weights", location=str(preset), hint=hint)
     import_package(folder)
-    from keras_hub.models import Backbone
-
     try:
-        return Backbone.from_preset(str(preset))
+        return load_preset(folder)
     except Exception as error:  # KerasHub has no closed list of errors
         message = f"the model cannot be loaded: {type(error).__name__}: {error}"
         raise fail("package", message, location=str(folder)) from error

@@ -12,6 +12,7 @@ from hf2khc.driver.fill import Filled
 from hf2khc.driver.report import Report
 from hf2khc.driver.source_metrics import source_metrics
 from hf2khc.driver.stages import StageRecord
+from hf2khc.write.task_class import task_class
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -53,6 +54,7 @@ def describe(
             "class": source.model_class.__name__,
             "model_type": source.config.model_type,
             "weights": _origin_of_weights(source, seed),
+            **({"task": task_class(compiled.plan)} if compiled.plan.head else {}),
         },
         sizes=dict(_scalars(source.config)),
         parameters=filled.parameters,

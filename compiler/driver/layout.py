@@ -5,8 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hf2khc.package import TASK_FILE
 from hf2khc.write.package import write_package
 from hf2khc.write.plan import Plan
+from hf2khc.write.split import backbone_plan, task_fields
+from hf2khc.write.task_class import task_class, task_module
 
 SIGNATURE_FILE = "signature.json"
 
@@ -27,10 +30,11 @@ def lay_out(plan: Plan, signature: Mapping[str, Any], directory: Path) -> dict[s
 
 
 def write_preset(plan: Plan, signature: Mapping[str, Any], directory: Path) -> None:
-    """Writes `signature.json` and `preset/config.json` into `directory`."""
-    preset = json.dumps(backbone_config(plan), indent=4)
+    """Writes `signature.json`, `preset/config.json` and, where there is a task, `preset/task.json` into `directory`."""
     signed = json.dumps(signature, indent=2, ensure_ascii=False)
-    _write(directory, {SIGNATURE_FILE: f"{signed}\n", "preset/config.json": preset})
+    preset = {"preset/config.json": backbone_config(plan)}
+    preset |= {f"preset/{TASK_FILE}": task_config(plan)} if plan.head is not None else {}
+    _write(directory, {SIGNATURE_FILE: f"{signed}\n"} | {k: json.dumps(v, indent=4) for k, v in preset.items()})
 
 
 def _write(directory: Path, texts: Mapping[str, str]) -> None:
@@ -42,10 +46,21 @@ def _write(directory: Path, texts: Mapping[str, str]) -> None:
 
 def backbone_config(plan: Plan) -> dict[str, Any]:
     """The serialised backbone, as Keras writes it but for what Keras adds; the transfer lets Keras write it again."""
-    name = f"{plan.prefix}Backbone"
+    fields = {field.name: field.value for field in backbone_plan(plan).fields}
+    return _serialized(plan, f"{plan.package}_backbone", f"{plan.prefix}Backbone", fields)
+
+
+def task_config(plan: Plan) -> dict[str, Any]:
+    """The serialised task, without a preprocessor."""
+    fields = {field.name: field.value for field in task_fields(plan)}
+    config = {"backbone": backbone_config(plan), "preprocessor": None, **fields}
+    return _serialized(plan, task_module(plan), task_class(plan), config)
+
+
+def _serialized(plan: Plan, module: str, name: str, config: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "module": f"{plan.package}.{plan.package}_backbone",
+        "module": f"{plan.package}.{module}",
         "class_name": name,
-        "config": {field.name: field.value for field in plan.fields},
+        "config": dict(config),
         "registered_name": f"{plan.package}>{name}",
     }

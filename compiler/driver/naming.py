@@ -10,10 +10,10 @@ from hf2khc.capture.inputs import Input
 from hf2khc.capture.source import Source
 from hf2khc.driver.config_fields import flat_fields
 from hf2khc.driver.twin import Twinned
-from hf2khc.ir.expr import Expr, names_of
-from hf2khc.ir.graph import Graph, Node, Program, join
+from hf2khc.ir.analysis import constant_paths, mentioned_fields
+from hf2khc.ir.expr import Expr
+from hf2khc.ir.graph import Node, Program
 from hf2khc.ir.outline import class_prefix
-from hf2khc.ir.types import tensors
 from hf2khc.passes.keras.vocabulary import (
     ENCODER_INPUT_NAMES,
     ENCODER_OUTPUT_NAMES,
@@ -22,7 +22,7 @@ from hf2khc.passes.keras.vocabulary import (
     OUTPUT_NAMES,
 )
 from hf2khc.write.layer_facts import reserved_attributes
-from hf2khc.write.plan import CONSTANT, Field, Plan
+from hf2khc.write.plan import CONSTANT, Field, Head, Plan
 
 # Constants up to this many elements are data of the constructor; larger ones become weights that are not trained.
 MOST_DATA = 4096
@@ -46,7 +46,7 @@ _DOCS = {
 }
 
 
-def make_plan(source: Source, program: Program, captured: Captured, twinned: Twinned) -> Plan:
+def make_plan(source: Source, program: Program, captured: Captured, twinned: Twinned, head: Head | None = None) -> Plan:
     """What the writer prints, with every name chosen."""
     names = _field_names(program)
     values = {f"config.{name}": value for name, value in flat_fields(source.config).items()}
@@ -65,6 +65,7 @@ def make_plan(source: Source, program: Program, captured: Captured, twinned: Twi
         outputs=tuple(_output_names(program.outputs)),
         tiny=small,
         provenance=_provenance(source, captured, values),
+        head=head,
     )
 
 
@@ -134,7 +135,7 @@ def _output_names(paths: tuple[str, ...]) -> list[str]:
 def _field_names(program: Program) -> dict[str, str]:
     """Constructor argument by config field, for the fields the program mentions, in order of use."""
     names: dict[str, str] = {}
-    sources = _mentioned(program)
+    sources = mentioned_fields(program)
     owners = {_owner(source) for source in sources if _owner(source)}
     for source in sources:
         last = source.rpartition(".")[2]
@@ -160,15 +161,6 @@ def _owner(source: str) -> str:
     """`vision` of `config.vision_config.hidden_size`; nothing for a field of the model's own config."""
     part = source.removeprefix("config.").rpartition(".")[0].rpartition(".")[2]
     return part.removesuffix("_config") if part.endswith("_config") else ""
-
-
-def _mentioned(program: Program) -> list[str]:
-    found: dict[str, None] = {}
-    for graph in reversed(program.callees_first()):
-        for node in graph:
-            values = [*node.attrs.values(), *(t.shape for t in tensors(node.type))]
-            found.update(dict.fromkeys(n for v in values for n in sorted(names_of(v)) if n.startswith("config.")))
-    return list(found)
 
 
 def _config_field(source: str, name: str, value: object) -> Field:
@@ -197,22 +189,6 @@ def _constants(program: Program, taken: set[str]) -> dict[str, tuple[str, np.nda
         taken.add(name)
         found[path] = (name, array)
     return found
-
-
-def constant_paths(program: Program) -> list[str]:
-    """Absolute paths of the constants a program reads, loops expanded to their first layer."""
-    found: dict[str, None] = {}
-
-    def visit(graph: Graph, prefix: str) -> None:
-        for node in graph:
-            if node.op == "const":
-                found[join(prefix, node.name[1:])] = None
-            elif node.op in ("call", "loop"):
-                path = str(node.attrs["path"]).replace("{i}", str(node.attrs.get("start", "")))
-                visit(program.graphs[str(node.attrs["graph"])], join(prefix, path))
-
-    visit(program.main, "")
-    return list(found)
 
 
 def _tiny(names: Mapping[str, str], twinned: Twinned) -> dict[str, object]:

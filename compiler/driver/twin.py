@@ -21,7 +21,7 @@ from hf2khc.ir.evaluate import keras_evaluators
 from hf2khc.ir.float64 import float64
 from hf2khc.ir.graph import Program
 from hf2khc.ir.interpret import interpret
-from hf2khc.ir.validate import MISCOMPILE, validate
+from hf2khc.ir.validate import MISCOMPILE, relative_error, validate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -46,6 +46,7 @@ class Twinned:
         errors: largest error of each pass in float64, relative to the largest magnitude of the output.
         config: of the last twin.
         omitted: outputs of the model that the package does not have, with the reason.
+        causal: whether no output depends on a later position of the input.
     """
 
     programs: tuple[Program, ...]
@@ -55,6 +56,7 @@ class Twinned:
     errors: Mapping[str, float] = field(default_factory=dict)
     config: "PreTrainedConfig | None" = None
     omitted: Mapping[str, str] = field(default_factory=dict)
+    causal: bool = False
 
     @property
     def constants(self) -> Mapping[str, np.ndarray]:
@@ -115,6 +117,7 @@ def _twinned(
     check = _Validation(captured, errors) if validated else None
     with float64():
         programs = [_last(lower(captured.program, check))]
+        causal = _is_causal(captured, programs[0])
     # One number may fit an expression by chance in one twin; in a second one, made from the first, hardly.
     second = twin_config(twin.config, model_class, captured.spec, examples)
     other = with_more_rounds(second.config, model_class, programs[0])
@@ -128,7 +131,29 @@ def _twinned(
         errors=errors,
         config=configs[-1],
         omitted=omitted_outputs(twin.config, model_class, captured.spec, dict(captured.sizes)),
+        causal=causal,
     )
+
+
+def _is_causal(captured: Captured, program: Program) -> bool:
+    """Whether another last token changes what is returned for its position and nothing before it."""
+    tokens = [entry for entry in captured.spec if entry.role == "data"]
+    if len(tokens) != 1 or tokens[0].fill[0] != "randint" or len(tokens[0].shape) != 2:
+        return False
+    inputs = sample_inputs(captured.spec, dict(captured.sizes), seed=1)
+    outputs = program.main.outputs
+    if any(program.main[name].tensor.shape[1:2] != program.main[tokens[0].name].tensor.shape[1:] for name in outputs):
+        return False
+    other = dict(inputs)
+    other[tokens[0].name] = inputs[tokens[0].name].copy()
+    # Half of the vocabulary on, not one: the low tokens of a model may be special.
+    low, high = tokens[0].fill[1:3]
+    last = inputs[tokens[0].name][:, -1]
+    other[tokens[0].name][:, -1] = low + (last - low + (high - low) // 2) % (high - low)
+    parameter = _Parameters(captured)
+    found = [interpret(program, given, parameter, keras_evaluators()) for given in (inputs, other)]
+    pairs = [tuple(np.asarray(value) for value in pair) for pair in zip(*found, strict=True)]
+    return all(relative_error(b[:, :-1], a[:, :-1]) <= TOLERANCE < relative_error(b[:, -1], a[:, -1]) for a, b in pairs)
 
 
 def _last(stages: dict[str, Program]) -> Program:
@@ -139,7 +164,7 @@ class _Validation:
     """Interprets the program before and after each pass on one set of inputs and random parameters."""
 
     def __init__(self, captured: Captured, errors: dict[str, float]):
-        self.captured, self.errors = captured, errors
+        self.parameter, self.errors = _Parameters(captured), errors
         self.inputs = sample_inputs(captured.spec, dict(captured.sizes), seed=1, padding="right")
         aten = aten_evaluator()
         self.evaluators = {**keras_evaluators(), "aten": aten, "transformers": aten}
@@ -154,8 +179,14 @@ class _Validation:
         )
         self.last = after, outputs
 
-    def parameter(self, path: str) -> np.ndarray:
-        """A random weight: of zero mean where it is a matrix, around one where it is a vector."""
+
+@dataclass(frozen=True)
+class _Parameters:
+    """Random weights by path: of zero mean where they are matrices, around one where they are vectors."""
+
+    captured: Captured
+
+    def __call__(self, path: str) -> np.ndarray:
         value = self.captured.state[path]
         if isinstance(value, np.ndarray):
             return value

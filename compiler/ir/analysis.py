@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from hf2khc.ir.expr import names_of
 from hf2khc.ir.graph import Graph, Node, Program, join
 from hf2khc.ir.types import tensors
 
@@ -68,3 +69,29 @@ def added_bias(graph: Graph, product: Node, weights: frozenset[str]) -> tuple[No
     if other not in weights or graph[other].tensor.shape != product.tensor.shape[-1:]:
         return product, None
     return users[0], other
+
+
+def mentioned_fields(program: Program) -> list[str]:
+    """The config fields that attributes and shapes mention, callers before callees, in order of use."""
+    found: dict[str, None] = {}
+    for graph in reversed(program.callees_first()):
+        for node in graph:
+            values = [*node.attrs.values(), *(t.shape for t in tensors(node.type))]
+            found.update(dict.fromkeys(n for v in values for n in sorted(names_of(v)) if n.startswith("config.")))
+    return list(found)
+
+
+def constant_paths(program: Program) -> list[str]:
+    """Absolute paths of the constants a program reads, loops expanded to their first layer."""
+    found: dict[str, None] = {}
+
+    def visit(graph: Graph, prefix: str) -> None:
+        for node in graph:
+            if node.op == "const":
+                found[join(prefix, node.name[1:])] = None
+            elif node.op in ("call", "loop"):
+                path = str(node.attrs["path"]).replace("{i}", str(node.attrs.get("start", "")))
+                visit(program.graphs[str(node.attrs["graph"])], join(prefix, path))
+
+    visit(program.main, "")
+    return list(found)

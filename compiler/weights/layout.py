@@ -13,7 +13,7 @@ from keras.src.saving import saving_lib
 from keras_hub.src.utils import preset_utils
 
 from hf2khc.diagnostics import fail
-from hf2khc.package import broken_package, import_package
+from hf2khc.package import TASK_FILE, broken_package, import_package, load_preset
 from hf2khc.weights.laws import Variable
 from hf2khc.weights.transform_ops import as_dtype
 
@@ -30,7 +30,7 @@ class Slot:
 
 
 def build(directory: Path, dtype: str | None = None) -> Any:
-    """The package's Backbone as `preset/config.json` describes it, on the meta device.
+    """The package's model as `preset/` describes it, on the meta device: the task where it has one, else the backbone.
 
     Args:
         directory: the converted package.
@@ -42,17 +42,18 @@ def build(directory: Path, dtype: str | None = None) -> Any:
     import_package(directory)
     try:
         with keras.device("meta"):
-            loader = preset_utils.get_preset_loader(str(directory / "preset"))
-            return loader.load_backbone(loader.check_backbone_class(), load_weights=False, dtype=dtype)
+            # An optimizer has variables of its own, and reads them.
+            options = {"compile": False} if (directory / "preset" / TASK_FILE).is_file() else {}
+            return load_preset(directory, load_weights=False, dtype=dtype, **options)
     except Exception as error:  # the constructor is generated code
-        raise broken_package("the Backbone cannot be built", error, directory) from error
+        raise broken_package("the model cannot be built", error, directory) from error
 
 
-def variables(backbone: Any) -> list[Variable]:
+def variables(model: Any) -> list[Variable]:
     """Path, shape and dtype of every weight of a model."""
     return [
         Variable(v.path, tuple(int(d) for d in v.shape), keras.backend.standardize_dtype(v.dtype))
-        for v in backbone.weights
+        for v in model.weights
     ]
 
 
@@ -61,14 +62,21 @@ def layout(directory: Path, dtype: str | None = None) -> list[Variable]:
     return variables(build(directory, dtype))
 
 
-def save_config(backbone: Any, preset: Path) -> None:
-    """Write `config.json` and `metadata.json` as `save_to_preset` does."""
-    saver = preset_utils.get_preset_saver(str(preset))
+def save_config(model: Any, preset: Path) -> None:
+    """Write `config.json` and `metadata.json`, and `task.json` of a task, as `save_to_preset` does."""
+    saver, backbone = preset_utils.get_preset_saver(str(preset)), _backbone(model)
+    if backbone is not model:
+        saver._save_serialized_object(model, config_file=TASK_FILE)
     saver._save_serialized_object(backbone, config_file=preset_utils.CONFIG_FILE)
     saver._save_metadata(backbone)
 
 
-def create_files(backbone: Any, preset: Path, shard_gigabytes: float | None = SHARD_GIGABYTES) -> list[Slot]:
+def _backbone(model: Any) -> Any:
+    """The backbone of a task; a backbone has none, but itself."""
+    return getattr(model, "backbone", model)
+
+
+def create_files(model: Any, preset: Path, shard_gigabytes: float | None = SHARD_GIGABYTES) -> list[Slot]:
     """Create the weights file or files with all datasets, still empty, and say where each variable lies.
 
     Keras itself walks the model and names the groups; only the write of the values is left out.
@@ -76,34 +84,42 @@ def create_files(backbone: Any, preset: Path, shard_gigabytes: float | None = SH
     Raises:
         ConversionError: `weights-file`, when a layer saves what is no weight, or a weight is not saved.
     """
+    backbone = _backbone(model)
     size = preset_utils.get_preset_saver(str(preset))._get_variables_size_in_bytes(backbone.variables)
     if shard_gigabytes is not None and size > shard_gigabytes * 1024**3:
         path = preset / preset_utils.SHARDED_MODEL_WEIGHTS_CONFIG_FILE
         store: _Recorder = _ShardedShells(backbone, path, shard_gigabytes)
     else:
         store = _Shells(backbone, preset / preset_utils.MODEL_WEIGHTS_FILE)
-    try:
-        saving_lib._save_state(store.backbone, store, assets_store=None, inner_path="", visited_saveables=set())
-    finally:
-        store.close()
-    lacking = {v.path for v in backbone.weights} - {slot.variable for slot in store.slots}
+    slots = _recorded(store, backbone, set())
+    if backbone is not model and model.has_task_weights():
+        skipped = {id(layer) for layer in backbone._flatten_layers()}
+        slots += _recorded(_Shells(model, preset / preset_utils.TASK_WEIGHTS_FILE), model, skipped)
+    lacking = {v.path for v in model.weights} - {slot.variable for slot in slots}
     if lacking:
         raise fail("weights-file", f"weights that Keras does not save: {', '.join(sorted(lacking))}")
+    return slots
+
+
+def _recorded(store: "_Recorder", model: Any, skipped: set[int]) -> "list[Slot]":
+    try:
+        saving_lib._save_state(model, store, assets_store=None, inner_path="", visited_saveables=skipped)
+    finally:
+        store.close()
     return store.slots
 
 
 class _Recorder(saving_lib.H5IOStore):
     """The end of a store that creates datasets without data and remembers them."""
 
-    backbone: Any
     slots: list[Slot]
     owners: dict[int, Any]
     current: Any
 
-    def track(self, backbone: Any) -> None:
+    def track(self, model: Any) -> None:
         """Learn the variables of a model, and the tensors inside them: layers save either."""
-        self.backbone, self.slots, self.current = backbone, [], None
-        self.owners = {id(v): v for v in backbone.weights} | {id(v._value): v for v in backbone.weights}
+        self.slots, self.current = [], None
+        self.owners = {id(v): v for v in model.weights} | {id(v._value): v for v in model.weights}
 
     def variable(self, key: str, value: Any) -> Any:
         """The variable behind what a layer saves."""
@@ -125,8 +141,8 @@ class _Recorder(saving_lib.H5IOStore):
 class _Shells(_Recorder):
     """One file."""
 
-    def __init__(self, backbone: Any, path: Path):
-        self.track(backbone)
+    def __init__(self, model: Any, path: Path):
+        self.track(model)
         super().__init__(path, mode="w")
 
     def __setitem__(self, key: str, value: Any) -> None:

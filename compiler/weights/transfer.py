@@ -99,17 +99,17 @@ def _work(job: dict[str, Any]) -> dict[str, Any]:
     from hf2khc.weights import layout
 
     directory, base, start = Path(job["directory"]), peak_memory(), time.perf_counter()
-    backbone = layout.build(directory, job["dtype"])
-    variables = layout.variables(backbone)
+    model = layout.build(directory, job["dtype"])
+    variables = layout.variables(model)
     if job.get("layout"):
         return {"layout": [(v.path, v.shape, v.dtype) for v in variables]}
     weight_map, constants = from_json(job["map"]), _constants(job)
     checkpoint = Checkpoint(job["checkpoint"]) if job["checkpoint"] else None
     check_laws(weight_map, variables, checkpoint if job["whole"] else None, constants)
-    layout.save_config(backbone, directory / "preset")
+    layout.save_config(model, directory / "preset")
     written = 0
     if job["weights"]:
-        slots = layout.create_files(backbone, directory / "preset", job["shard"])
+        slots = layout.create_files(model, directory / "preset", job["shard"])
         _fill(slots, weight_map.rows, checkpoint, constants)
         written = sum(file.stat().st_size for file in {slot.file for slot in slots})
     count = sum(int(np.prod(v.shape)) for v in variables)

@@ -43,17 +43,20 @@ class Construction:
         graph: the graph of the class.
         scope: spells names.
         heads: the classes printed so far, by graph.
-        dtype: the expression every sublayer gets as its dtype.
         builds: whether sublayers are built right away, as in a layer; a functional model builds them by calling.
+        dtype: the expression every sublayer gets as its dtype; empty for the one that is usual.
     """
 
-    def __init__(self, analysis: Analysis, graph: Graph, scope: Scope, heads: Mapping[str, ClassHead], builds: bool):
+    def __init__(
+        self, analysis: Analysis, graph: Graph, scope: Scope, heads: Mapping[str, ClassHead], builds: bool,
+        dtype: str = "",
+    ):  # fmt: skip
         self.analysis = analysis
         self.graph = graph
         self.scope = scope
         self.heads = heads
         self.builds = builds
-        self.dtype = "self.dtype_policy" if builds else "dtype"
+        self.dtype = dtype or ("self.dtype_policy" if builds else "dtype")
 
     def lines(self, members: Mapping[str, Member]) -> list[str]:
         """Statements that construct every member, in order of first use."""

@@ -1,7 +1,7 @@
 """The sublayers and weights that a class owns, and how they are constructed and built."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from hf2khc.diagnostics import fail
@@ -23,22 +23,32 @@ class Member:
         attribute: the Python attribute.
         element: for a list, what one of its layers is called; else empty.
         index: for a single layer kept in a list, its index there.
+        owner: what has the attribute.
     """
 
     node: Node
     attribute: str
     element: str = ""
     index: str = ""
+    owner: str = "self"
 
     @property
     def reference(self) -> str:
         """What a single layer or weight is called in `call`."""
-        return f"self.{self.attribute}[{self.index}]" if self.index else f"self.{self.attribute}"
+        whole = f"{self.owner}.{self.attribute}"
+        return f"{whole}[{self.index}]" if self.index else whole
 
 
-def members(analysis: Analysis, graph: Graph) -> Mapping[str, Member]:
-    """Members by the name of every node that uses them; nodes of one name share one."""
+def members(analysis: Analysis, graph: Graph, reserved: Set[str] = frozenset()) -> Mapping[str, Member]:
+    """Members by the name of every node that uses them; nodes of one name share one.
+
+    Args:
+        analysis: the plan.
+        graph: the graph of the class.
+        reserved: attributes that the class has already, beside those of every layer and model.
+    """
     taken = {field.name for field in analysis.plan.fields} | set(graph.parameters) | reserved_attributes() | RESERVED
+    taken |= reserved
     by_name: dict[str, Member] = {}
     found: dict[str, Member] = {}
     lists = _lists(analysis.printed(graph.name))

@@ -9,6 +9,9 @@ from hf2khc.write.construction import ClassHead
 from hf2khc.write.layer_class import write_layer
 from hf2khc.write.plan import Plan
 from hf2khc.write.source_text import formatted
+from hf2khc.write.split import backbone_plan
+from hf2khc.write.task_class import task_class, task_module, write_task
+from hf2khc.write.task_test import write_task_test
 from hf2khc.write.test_class import write_test
 
 
@@ -29,14 +32,20 @@ def write_package(plan: Plan) -> dict[str, str]:
             raise fail("package-files", f"two classes belong in {head.module}.py", hint="rename one of them")
         heads[graph.name] = head
         files[f"{head.module}.py"] = text
-    backbone = f"{plan.package}_backbone"
-    files[f"{backbone}.py"] = write_backbone(analysis, heads)
-    files[f"{backbone}_test.py"] = write_test(plan)
+    base = backbone_plan(plan)
+    own = {f"{plan.package}_backbone": f"{plan.prefix}Backbone"}
+    files[f"{plan.package}_backbone.py"] = write_backbone(Analysis(base), heads)
+    files[f"{plan.package}_backbone_test.py"] = write_test(base)
+    if plan.head is not None:
+        module = task_module(plan)
+        own[module] = task_class(plan)
+        files[f"{module}.py"] = write_task(plan, heads)
+        files[f"{module}_test.py"] = write_task_test(plan)
     shaped = {name: formatted(text, plan.package) for name, text in files.items()}
-    return {"__init__.py": _init(plan, heads), **dict(sorted(shaped.items()))}
+    return {"__init__.py": _init(plan, own, heads), **dict(sorted(shaped.items()))}
 
 
-def _init(plan: Plan, heads: Mapping[str, ClassHead]) -> str:
-    modules = {f"{plan.package}_backbone": f"{plan.prefix}Backbone"} | {h.module: h.name for h in heads.values()}
+def _init(plan: Plan, own: Mapping[str, str], heads: Mapping[str, ClassHead]) -> str:
+    modules = {**own, **{h.module: h.name for h in heads.values()}}
     lines = [f"from {plan.package}.{module} import {name} as {name}" for module, name in sorted(modules.items())]
     return "\n".join(lines) + "\n"

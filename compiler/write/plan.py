@@ -29,6 +29,23 @@ class Field:
 
 
 @dataclass(frozen=True)
+class Head:
+    """How the entry divides into a backbone and a task on top of it.
+
+    Args:
+        task: the class of `keras_hub.models` that the task derives from.
+        name: what follows the prefix in the name of the task's class.
+        backbone: the entry's nodes that are computed in the backbone.
+        outputs: the values that the backbone returns, by their names in the package.
+    """
+
+    task: str
+    name: str
+    backbone: frozenset[str]
+    outputs: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Plan:
     """A package to be written.
 
@@ -41,6 +58,7 @@ class Plan:
         outputs: names of the outputs in the package.
         tiny: values by `Field.source` of a small config, for the tests that are printed; absent ones keep their value.
         provenance: what the docstring says about the origin of the model, by label.
+        head: how the entry divides into backbone and task; None where all of it is the backbone.
     """
 
     package: str
@@ -51,6 +69,7 @@ class Plan:
     outputs: tuple[str, ...]
     tiny: Mapping[str, object] = field(default_factory=dict)
     provenance: Mapping[str, str] = field(default_factory=dict)
+    head: Head | None = None
 
     @functools.cached_property
     def by_source(self) -> Mapping[str, Field]:

@@ -1,5 +1,7 @@
 """The names that may be written in one class, and a record of those that were."""
 
+from collections.abc import Collection
+
 from hf2khc.diagnostics import fail
 from hf2khc.ir.expr import Expr, names_of
 from hf2khc.ir.graph import Graph, join
@@ -18,17 +20,21 @@ class Scope:
         analysis: the plan.
         graph: the graph whose class is written.
         owner: what stands before a constructor argument: `self.` in a layer, nothing in the backbone.
+        lent: fields that the class reads off a backbone it is given.
     """
 
-    def __init__(self, analysis: Analysis, graph: Graph, owner: str = "self."):
+    def __init__(self, analysis: Analysis, graph: Graph, owner: str = "self.", lent: Collection[str] = ()):
         self.analysis = analysis
         self.graph = graph
         self.owner = owner
+        self.lent = frozenset(lent)
         self.sources: dict[str, Field] = {}
         self.sizes: dict[str, str] = {}
 
     def field(self, source: str) -> str:
         """A constructor argument by `config.<name>`, graph parameter, or `constant.<path relative to the graph>`."""
+        if source in self.lent:
+            return f"backbone.{self.analysis.plan.field(source).name}"
         if source not in self.sources:
             self.sources[source] = self._argument(source)
         return self.owner + self.sources[source].name

@@ -1,0 +1,128 @@
+"""From the head of a model to the file of a task."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from hf2khc.ir.graph import Graph
+from hf2khc.write.analysis import Analysis
+from hf2khc.write.arguments import ordered
+from hf2khc.write.body import Body
+from hf2khc.write.construction import ClassHead, Construction
+from hf2khc.write.layer_class import class_imports, register
+from hf2khc.write.members import Member, members
+from hf2khc.write.names import snake
+from hf2khc.write.plan import Field, Plan
+from hf2khc.write.render import Render
+from hf2khc.write.scope import Scope
+from hf2khc.write.source_text import (
+    argument_docs,
+    docstring,
+    entry,
+    fitted,
+    get_config,
+    indent,
+    init_arguments,
+    paragraph,
+    signature,
+)
+from hf2khc.write.split import backbone_plan, task_fields, task_program
+
+# Attributes of KerasHub's tasks, beside those of every model.
+_RESERVED = frozenset({"backbone", "preprocessor", "backbone_cls", "preprocessor_cls", "sampler", "generate_function"})
+_LOCALS = {"backbone", "preprocessor", "inputs", "outputs", "kwargs"}
+_WHAT = {
+    "CausalLM": "An end-to-end {} model for causal language modeling.",
+    "MaskedLM": "An end-to-end {} model for the masked language modeling task.",
+    "TextClassifier": "An end-to-end {} model for classification tasks.",
+}
+
+
+def task_class(plan: Plan) -> str:
+    """The name of the task's class."""
+    assert plan.head is not None
+    return f"{plan.prefix}{plan.head.name}"
+
+
+def task_module(plan: Plan) -> str:
+    """The name of the task's file, without `.py`."""
+    assert plan.head is not None
+    return f"{plan.package}_{snake(plan.head.name)}"
+
+
+def write_task(plan: Plan, heads: Mapping[str, ClassHead]) -> str:
+    """The unformatted text of the task's file."""
+    assert plan.head is not None
+    base, fields = backbone_plan(plan), ordered(task_fields(plan))
+    analysis = Analysis(replace(plan, program=task_program(plan)))
+    graph = analysis.plan.program.main
+    scope = Scope(analysis, graph, owner="", lent=base.by_source)
+    owned, used = _members(analysis, graph, base)
+    layers = Construction(analysis, graph, scope, heads, builds=False, dtype="backbone.dtype_policy").lines(owned)
+    body = _functional(analysis, Render(analysis, graph, scope, used, training=False))
+    init = ["# === Layers ===", "self.backbone = backbone", "self.preprocessor = preprocessor", *layers, ""]
+    init += ["# === Functional Model ===", *body]
+    init += ["", "# === Config ===", *(f"self.{f.name} = {f.name}" for f in fields)] if fields else []
+    arguments = ["backbone", *_arguments(fields), "**kwargs"]
+    lines = [*docstring(_docs(plan, fields)), "", f"backbone_cls = {plan.prefix}Backbone", ""]
+    lines += [signature("__init__", arguments), *indent(init)]
+    lines += ["", *get_config(fields)] if fields else []
+    imports = [*class_imports(analysis, graph, heads), f"from keras_hub.models import {plan.head.task}"]
+    imports += [f"from {plan.package}.{plan.package}_backbone import {plan.prefix}Backbone"]
+    head = [register(plan.package), f"class {task_class(plan)}({plan.head.task}):"]
+    return "\n".join([*imports, "", "", *head, *indent(lines)]) + "\n"
+
+
+def _arguments(fields: tuple[Field, ...]) -> list[str]:
+    """Required arguments, then `preprocessor` as in KerasHub, then those with defaults."""
+    texts = init_arguments(fields)
+    required = [text for text in texts if "=" not in text]
+    return [*required, "preprocessor=None", *(text for text in texts if "=" in text)]
+
+
+def _members(analysis: Analysis, graph: Graph, base: Plan) -> tuple[Mapping[str, Member], Mapping[str, Member]]:
+    """The layers that the task makes, and all it calls: a layer of the backbone may be called once more."""
+    below = members(Analysis(base), base.program.main)
+    lent = {str(member.node.attrs.get("name")): member for member in below.values()}
+    found = members(analysis, graph, _RESERVED)
+    shared = {n: lent[name] for n in found if (name := str(graph[n].attrs.get("name"))) in lent}
+    owned = {name: member for name, member in found.items() if name not in shared}
+    return owned, {**owned, **{name: replace(member, owner="backbone") for name, member in shared.items()}}
+
+
+def _functional(analysis: Analysis, render: Render) -> list[str]:
+    plan, graph = analysis.plan, analysis.plan.program.main
+    assert plan.head is not None
+    lines, handed = _handed_over(plan.head.outputs)
+    given = {n.name: f'inputs["{plan.inputs[n.name][0]}"]' for n in graph.inputs if n.name in plan.inputs}
+    taken = {field.name for field in plan.fields} | _LOCALS
+    body = Body(analysis, graph, render, {**given, **handed}, taken=taken, outputs=plan.outputs)
+    lines += body.lines()
+    returned = body.returned()
+    named = [fitted(f'"{name}": ', value, 16) + "," for name, value in zip(plan.outputs, returned, strict=True)]
+    outputs = [f"outputs={returned[0]},"] if len(returned) == 1 else ["outputs={", *indent(named), "},"]
+    return [*lines, "super().__init__(", "    inputs=inputs,", *indent(outputs), "    **kwargs,", ")"]
+
+
+def _handed_over(outputs: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
+    """The call of the backbone, and what the values it returns are called."""
+    # The whole structure, and not the flattened list of `backbone.inputs`.
+    lines = ["inputs = backbone.input"]
+    if len(outputs) == 1:
+        return [*lines, "x = backbone(inputs)"], dict.fromkeys(outputs.values(), "x")
+    return [*lines, "features = backbone(inputs)"], {value: f'features["{name}"]' for name, value in outputs.items()}
+
+
+def _docs(plan: Plan, fields: tuple[Field, ...]) -> list[str]:
+    assert plan.head is not None
+    what = _WHAT.get(plan.head.task, "{} core network with the head of " + f"`{plan.provenance.get(_CLASS, '')}`.")
+    lines = paragraph(what.format(plan.prefix)) + [""]
+    lines += ["Args:", *entry("backbone", f"A `{plan.prefix}Backbone` instance.")]
+    lines += entry(
+        "preprocessor",
+        "A `keras_hub.models.Preprocessor` or `None`. If `None`, this model will not apply preprocessing, and inputs "
+        "should be preprocessed before calling the model.",
+    )
+    return lines + argument_docs(fields)
+
+
+_CLASS = "transformers class"

@@ -1,0 +1,91 @@
+"""Where a base model ends: read off the modules of the trace, never off names of models."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from hf2khc.driver.head import find_head
+from hf2khc.ir.text import parse_program
+
+TRACED = """
+graph Base(%input_ids: i64[batch, seq]) {
+  return %input_ids
+}
+
+graph Model(%input_ids: i64[batch, seq]) {
+  %y: i64[batch, seq] = call(%input_ids, graph="Base", path="base")
+  return %y
+}
+
+entry Model
+"""
+PROGRAM = """
+graph Model(%input_ids: i64[batch, seq], %attention_mask: i64[batch, seq]) {
+  param @base.embed.weight: f32[9, 4]
+  param @head.weight: f32[4, 9]
+  %embedded: f32[batch, seq, 4] = layers.Embedding(%input_ids, @base.embed.weight, input_dim=9, output_dim=4)
+  %mask: bool[batch, seq] = ops.cast(%attention_mask, dtype="bool")
+  %hidden: f32[batch, seq, 4] = ops.relu(%embedded)
+  %logits: f32[batch, seq, 9] = layers.Dense(%hidden, @head.weight, units=9, use_bias=false)
+  return %logits
+}
+
+entry Model returns "logits"
+"""
+INSIDE = ("embedded", "mask", "hidden")
+
+
+def located(text: str, inside: tuple[str, ...] = INSIDE):
+    """The program with a module path at every node."""
+    from dataclasses import replace
+
+    from hf2khc.ir.graph import Loc
+
+    program = parse_program(text)
+
+    def placed(node):
+        path = "base.part" if node.name in inside else ""
+        return node if node.op in ("input", "param") else replace(node, loc=Loc("m.py", 1, "", path))
+
+    return program.map(lambda graph: graph.replaced([placed(node) for node in graph]))
+
+
+def head_of(text: str, causal: bool = True, prefix: str = "base", inside: tuple[str, ...] = INSIDE, name="TinyForX"):
+    model_class = SimpleNamespace(__name__=name, base_model_prefix=prefix)
+    return find_head(model_class, parse_program(TRACED), located(text, inside), causal)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("causal, task", [(True, "CausalLM"), (False, "MaskedLM")])
+def test_a_number_for_every_token_of_the_vocabulary(causal: bool, task: str) -> None:
+    head = head_of(PROGRAM, causal)
+    assert head is not None and (head.task, head.name) == (task, task)
+    assert head.backbone == set(INSIDE) and head.outputs == {"sequence_output": "hidden"}
+
+
+def test_what_else_a_head_computes() -> None:
+    pooled = PROGRAM.replace("f32[batch, seq, 9] = layers.Dense(%hidden", "f32[batch, 9] = layers.Dense(%first")
+    pooled = pooled.replace(
+        "  %logits", '  %first: f32[batch, 4] = ops.get_item(%hidden, key=("ellipsis", 0))\n  %logits'
+    )
+    head = head_of(pooled)
+    assert head is not None and head.task == "TextClassifier" and head.outputs == {"sequence_output": "hidden"}
+    # Three numbers at every position are no vocabulary.
+    spans = (
+        PROGRAM.replace("[4, 9]", "[4, 3]")
+        .replace("units=9", "units=3")
+        .replace("f32[batch, seq, 9]", "f32[batch, seq, 3]")
+    )
+    head = head_of(spans)
+    assert head is not None and (head.task, head.name) == ("Task", "X")
+    named = head_of(PROGRAM.replace('"logits"', '"scores"'), name="TinyScorer")
+    assert named is not None and (named.task, named.name) == ("Task", "TinyScorerTask")
+
+
+def test_models_without_a_head() -> None:
+    assert head_of(PROGRAM, prefix="other") is None
+    assert head_of(PROGRAM, prefix="") is None
+    assert head_of(PROGRAM, inside=(*INSIDE, "logits")) is None
+
+
+def test_a_base_model_that_needs_its_head_is_not_apart() -> None:
+    assert head_of(PROGRAM, inside=("embedded", "logits")) is None
