@@ -47,7 +47,7 @@ def test_a_layer_of_the_backbone_is_called_once_more() -> None:
     files = write_package(plan_of())
     task = files["lm_causal_lm.py"]
     assert "class LlamaCausalLM(CausalLM):" in task and "backbone_cls = LlamaBackbone" in task
-    assert "logits = backbone.token_embedding(x, reverse=True)" in task and "get_config" not in task
+    assert "logits = backbone.token_embedding(x, reverse=True)" in task and '"num_labels"' not in task
     assert "outputs=sequence_output," in files["lm_backbone.py"] and "logits" not in files["lm_backbone.py"]
     assert "from lm.lm_causal_lm import LlamaCausalLM as LlamaCausalLM" in files["__init__.py"]
 

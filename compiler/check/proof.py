@@ -7,6 +7,11 @@ from typing import Any
 
 from hf2khc.diagnostics import Diagnostic
 
+# What the name of a case ends with where the outputs are those of the cached step.
+CACHED = ", cached"
+# What a diagnostic begins with where the step itself ends with an error.
+CANNOT_DECODE = "the cached step fails"
+
 
 @dataclass(frozen=True)
 class Source:

@@ -9,7 +9,7 @@ from typing import Any
 
 from hf2khc.check.cases import Inputs, load_arrays, save_arrays
 from hf2khc.check.compare import compare, explain
-from hf2khc.check.proof import OutputError, Proof, Run, Source
+from hf2khc.check.proof import CACHED, OutputError, Proof, Run, Source
 from hf2khc.diagnostics import ConversionError, Diagnostic
 from hf2khc.process import run_job
 
@@ -56,7 +56,9 @@ def prove(
                 continue
             ours = load_arrays(folder / f"{backend}.npz")
             for case, inputs in cases.items():
-                rows += compare(signature, case, backend, inputs, ours[case], theirs[case], exact[case])
+                for name in (case, case + CACHED):
+                    if name in ours:
+                        rows += compare(signature, name, backend, inputs, ours[name], theirs[case], exact[case])
     problems += [explain(row) for row in rows if not row.holds]
     if not rows and not problems:
         problems.append(Diagnostic("parity", "nothing was compared"))

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from hf2khc.check.cases import load_arrays, save_arrays
-from hf2khc.check.proof import Run
+from hf2khc.check.proof import CACHED, CANNOT_DECODE, Run
 from hf2khc.check.signature import package_inputs, package_outputs
 from hf2khc.package import broken_package, import_package, load_preset
 from hf2khc.process import hide_other_backends, peak_memory, serve
 
 hide_other_backends()
 import keras  # noqa: E402
+
+from hf2khc.check.decoding import decoded, decodes  # noqa: E402
 
 
 def load(directory: Path) -> Any:
@@ -39,6 +41,13 @@ def _call(directory: Path, model: Any, inputs: dict[str, Any]) -> Any:
     return keras.tree.map_structure(keras.ops.convert_to_numpy, value)
 
 
+def _decoded(directory: Path, model: Any, inputs: dict[str, Any]) -> Any:
+    try:
+        return decoded(model, inputs)
+    except Exception as error:  # generated code may fail in any way
+        raise broken_package(CANNOT_DECODE, error, directory) from error
+
+
 def _work(job: dict[str, Any]) -> dict[str, Any]:
     keras.config.set_floatx("float32")
     _full_precision()
@@ -46,10 +55,12 @@ def _work(job: dict[str, Any]) -> dict[str, Any]:
     model = load(directory)
     loaded = time.perf_counter()
     cases, signature = load_arrays(Path(job["cases"])), json.loads(job["signature"])
-    found = {
-        case: package_outputs(signature, _call(directory, model, package_inputs(signature, inputs)))
-        for case, inputs in cases.items()
-    }
+    found = {}
+    for case, inputs in cases.items():
+        given = package_inputs(signature, inputs)
+        found[case] = package_outputs(signature, _call(directory, model, given))
+        if decodes(model, given):
+            found[case + CACHED] = package_outputs(signature, _decoded(directory, model, given))
     save_arrays(Path(job["outputs"]), found)
     run = Run(
         keras.backend.backend(), loaded - start, time.perf_counter() - loaded, peak_memory(), len(model.weights),

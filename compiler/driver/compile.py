@@ -4,11 +4,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from hf2khc.capture.frontend import Captured, capture
+from hf2khc.capture.generation_defaults import generation_defaults
 from hf2khc.capture.source import Source
 from hf2khc.diagnostics import ConversionError
+from hf2khc.driver.decode import derive_decoding
+from hf2khc.driver.decode_graph import NoCache
 from hf2khc.driver.depth import UNROLLED, with_depth
 from hf2khc.driver.generalise import Generalised, generalise
-from hf2khc.driver.head import find_head
+from hf2khc.driver.head import CAUSAL_LM, find_head
 from hf2khc.driver.inspection import NearMiss, idioms, nearest_misses, residue
 from hf2khc.driver.modules import Module, modules
 from hf2khc.driver.naming import make_plan, make_signature
@@ -34,6 +37,7 @@ class Compiled:
         generalises: why the package does not follow the config in some place; empty where it does everywhere.
         validation: largest error of each pass on the twin in float64, by stage name; empty without validation.
         twin: what the twin's process found, for building the package at its config.
+        cacheless: why a causal language model has no cached step; empty where it has one, and where it is none.
     """
 
     plan: Plan
@@ -43,6 +47,7 @@ class Compiled:
     generalises: tuple[str, ...] = ()
     validation: Mapping[str, float] = field(default_factory=dict)
     twin: Twinned | None = None
+    cacheless: str = ""
 
     @property
     def program(self) -> Program:
@@ -110,9 +115,28 @@ def _compiled(source: Source, twin: TwinWorker, validate: bool, on_stage: OnStag
     program = with_depth(result.program, captured.stacks, twinned.depth)
     head = find_head(source.model_class, captured.program, program, twinned.causal)
     plan = make_plan(source, program, captured, twinned, head)
+    cacheless = ""
+    if head is not None and head.task == CAUSAL_LM:
+        plan, cacheless = _with_cache(replace(plan, generation=generation_defaults(source)), captured)
     stages["generalise"] = program
     signature = make_signature(plan, captured, twinned.omitted)
-    return Compiled(plan, signature, stages, captured, result.reasons, twinned.errors, twinned)
+    return Compiled(plan, signature, stages, captured, result.reasons, twinned.errors, twinned, cacheless)
+
+
+def _with_cache(plan: Plan, captured: Captured) -> tuple[Plan, str]:
+    """The plan with a cached step, or why it has none."""
+    try:
+        masks = [entry.name for entry in captured.spec if entry.role == "mask"]
+        program, decoding = derive_decoding(plan.program, masks, plan.values)
+    except (NoCache, ConversionError) as reason:
+        return plan, str(reason)
+    return replace(plan, program=program, decoding=decoding), ""
+
+
+def without_cache(compiled: Compiled, reason: str) -> Compiled:
+    """The model without its cached step: generation then runs all of it for every token."""
+    plan = replace(compiled.plan, program=compiled.stages["generalise"], decoding=None)
+    return replace(compiled, plan=plan, cacheless=reason)
 
 
 def _generalised(source: Source, program: Program, twinned: Twinned) -> Generalised:

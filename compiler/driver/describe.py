@@ -66,7 +66,7 @@ def describe(
         residue=compiled.residue,
         config_generalises=not reasons,
         reasons=tuple(reasons),
-        notes=compiled.captured.notes,
+        notes=(*compiled.captured.notes, *_generation(compiled)),
         validation=compiled.validation,
         errors=proof.rows if proof is not None else (),
         runs=proof.runs if proof is not None else (),
@@ -83,6 +83,11 @@ def describe(
         },
         versions=dict(_versions()),
     )
+
+
+def _generation(compiled: "Compiled") -> tuple[str, ...]:
+    reason = getattr(compiled, "cacheless", "")
+    return (f"generation runs the whole model for every token: {reason}",) if reason else ()
 
 
 def _origin_of_weights(source: Source, seed: int) -> str:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 LOGITS = "logits"
+CAUSAL_LM = "CausalLM"
 _EMBEDDINGS = ("layers.Embedding", "layers.ReversibleEmbedding")
 
 
@@ -85,7 +86,7 @@ def _task(program: Program, backbone: set[str], model_class: str, causal: bool) 
         tokens = [node for node in graph if node.op in _EMBEDDINGS and _embeds_tokens(graph, node)]
         streams = {str(graph[node.operands[0] or ""].tensor.shape[1]) for node in tokens}
         if len(streams) == 1 and any(_scores_tokens(graph, node, logits) for node in tokens):
-            return ("CausalLM", "CausalLM") if causal else ("MaskedLM", "MaskedLM")
+            return (CAUSAL_LM, CAUSAL_LM) if causal else ("MaskedLM", "MaskedLM")
         if len(streams) == 1 and logits.rank == 2 and isinstance(logits.shape[0], Expr):
             return "TextClassifier", "TextClassifier"
     return "Task", model_class.partition("For")[2] or f"{model_class}Task"

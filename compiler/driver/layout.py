@@ -53,7 +53,7 @@ def backbone_config(plan: Plan) -> dict[str, Any]:
 def task_config(plan: Plan) -> dict[str, Any]:
     """The serialised task, without a preprocessor."""
     fields = {field.name: field.value for field in task_fields(plan)}
-    config = {"backbone": backbone_config(plan), "preprocessor": None, **fields}
+    config = {"backbone": backbone_config(plan), "preprocessor": None, **fields, **plan.generation}
     return _serialized(plan, task_module(plan), task_class(plan), config)
 
 

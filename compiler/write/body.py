@@ -5,11 +5,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from hf2khc.ir.graph import LEAVES, Graph, Node
 from hf2khc.write.analysis import Analysis
 from hf2khc.write.blocks import commented
+from hf2khc.write.cache import collected, is_cached, update_lines
 from hf2khc.write.construction import range_text
 from hf2khc.write.inlining import Inlining
 from hf2khc.write.members import Member
 from hf2khc.write.names import choose, clean, says_nothing
 from hf2khc.write.operations import Text
+from hf2khc.write.plan import UPDATE
 from hf2khc.write.render import Render
 
 
@@ -36,6 +38,7 @@ class Body:
         taken: Iterable[str] = (),
         outputs: Sequence[str] = (),
     ):
+        self.analysis = analysis
         self.graph = graph
         self.render = render
         self.variables = dict(inputs)
@@ -69,10 +72,20 @@ class Body:
 
     def lines(self) -> list[str]:
         """The statements, without the return, in blocks with a comment each where there are several."""
-        parts = [
-            (n, self._loop(i, n) if n.op == "loop" else self._assignment(i, n)) for i, n in enumerate(self.statements)
-        ]
-        return commented(parts)
+        return commented([(node, self._statement(index, node)) for index, node in enumerate(self.statements)])
+
+    def _statement(self, index: int, node: Node) -> list[str]:
+        if node.op == "loop":
+            return self._loop(index, node)
+        return self._update(node) if node.op == UPDATE else self._assignment(index, node)
+
+    def _update(self, node: Node) -> list[str]:
+        """The values are called as the new ones among them, which nothing else reads."""
+        names = [self.variables[operand] for operand in node.used]
+        for position, item in self.items[node.name].items():
+            self.variables[item] = names[position]
+        pinned = [self.render.pinned[operand] for operand in node.used]
+        return update_lines(node, names, pinned, self.render)
 
     def returned(self) -> list[str]:
         """The expressions of the outputs."""
@@ -81,6 +94,10 @@ class Body:
     def _assignment(self, index: int, node: Node) -> list[str]:
         text = self.render.node(node, self.read).text
         targets = self._name(index, node, set())
+        if node.op == "call" and self._keeps(node):
+            if self.graph.name == self.analysis.plan.program.entry:
+                return collected(self.analysis.plan, node.name, "", targets[0], text)
+            return [f"{targets[0]} = {text}", "if cache is not None:", f"    {targets[0]}, cache = {targets[0]}"]
         return [f"{', '.join(targets)} = {text}"]
 
     def _name(self, index: int, node: Node, avoid: set[str], prefer: Sequence[str] = ()) -> list[str]:
@@ -133,8 +150,15 @@ class Body:
         targets = self._name(index, node, {*invariants, element}, carried)
         changed = [(t, c) for t, c in zip(targets, carried, strict=True) if t != c]
         lines = [f"{', '.join(t for t, _ in changed)} = {', '.join(c for _, c in changed)}"] if changed else []
+        header = self._header(node, member)
         call = self.render.iteration(node, element, targets, self.read)
-        return [*lines, self._header(node, member), f"    {', '.join(targets)} = {call}"]
+        if self._keeps(node):
+            return [*lines, *collected(self.analysis.plan, node.name, header, targets[0], call)]
+        return [*lines, header, f"    {', '.join(targets)} = {call}"]
+
+    def _keeps(self, node: Node) -> bool:
+        """Whether a layer is called that has a cache."""
+        return self.render.decodes and is_cached(self.analysis.plan, str(node.attrs["graph"]))
 
     def _header(self, node: Node, member: Member) -> str:
         start, count = node.attrs.get("start", 0), node.attrs["count"]
@@ -144,7 +168,7 @@ class Body:
         shared = [
             n for n in siblings if self.render.members[n.name].attribute == member.attribute and n.name != node.name
         ]
-        layers = f"self.{member.attribute}"
+        layers = f"{member.owner}.{member.attribute}"
         if shared:
             at = self.statements.index(node)
             layers += self._part(start, count, last=all(self.statements.index(n) < at for n in shared))

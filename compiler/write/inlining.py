@@ -4,8 +4,10 @@ from collections.abc import Iterable
 
 from hf2khc.ir.graph import LEAVES, Graph, Node
 from hf2khc.write.analysis import Analysis
+from hf2khc.write.cache import is_cached
 from hf2khc.write.names import clean
 from hf2khc.write.operations import Text
+from hf2khc.write.plan import UPDATE
 from hf2khc.write.render import Render
 
 # An expression longer than this, or nested deeper, is taken apart.
@@ -76,10 +78,13 @@ class Inlining:
         node = self.graph[name]
         if node.op in (*LEAVES, "item", "loop", "call") or isinstance(node.type, tuple) or self._uses[name] != 1:
             return False
+        if any(user.op == UPDATE for user in self.graph.users(name)):
+            return False
         return not (self.functional and node.op.startswith("layers."))
 
     def _absorb_returns(self) -> None:
-        if self.functional or len(self.graph.outputs) != 1:
+        # A layer with a cache returns in two ways.
+        if self.functional or len(self.graph.outputs) != 1 or is_cached(self.analysis.plan, self.graph.name):
             return
         name = self.graph.outputs[0]
         node = self.graph[name]

@@ -6,6 +6,7 @@ from hf2khc.ir.graph import Graph, Node
 from hf2khc.write.analysis import Analysis
 from hf2khc.write.arguments import ordered
 from hf2khc.write.body import Body
+from hf2khc.write.cache import cache_arguments, returned_lines
 from hf2khc.write.construction import ClassHead, Construction, shape_argument
 from hf2khc.write.members import members
 from hf2khc.write.names import input_names, snake, spoken, without_prefix
@@ -30,7 +31,9 @@ def write_layer(analysis: Analysis, graph: Graph, heads: Mapping[str, ClassHead]
     scope = Scope(analysis, graph)
     owned = members(analysis, graph)
     build = Construction(analysis, graph, scope, heads, builds=True).lines(owned)
-    render = Render(analysis, graph, scope, owned, analysis.training(graph.name), policy="self.compute_dtype")
+    render = Render(
+        analysis, graph, scope, owned, analysis.training(graph.name), policy="self.compute_dtype", decodes=True
+    )
     call = _call(analysis, graph, render, scope)
     shape = output_shape(graph, scope)
     for parameter in graph.parameters:
@@ -95,8 +98,9 @@ def _call(analysis: Analysis, graph: Graph, render: Render, scope: Scope) -> lis
     returned = [render.result(name, text) for name, text in zip(graph.outputs, body.returned(), strict=True)]
     sizes = [f"{name} = {text}" for name, text in sorted(scope.sizes.items(), key=lambda item: item[1])]
     training = ["training=None"] if render.training else []
-    arguments = [*names.values(), *training]
-    return [signature("call", arguments), *indent([*sizes, *lines, f"return {', '.join(returned)}"])]
+    arguments = [*names.values(), *cache_arguments(analysis.plan, graph.name), *training]
+    returns = returned_lines(analysis.plan, graph.name, ", ".join(returned))
+    return [signature("call", arguments), *indent([*sizes, *lines, *returns])]
 
 
 def _docs(analysis: Analysis, graph: Graph, fields: tuple[Field, ...]) -> list[str]:

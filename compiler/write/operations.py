@@ -8,6 +8,7 @@ from hf2khc.ir.expr import Expr, names_of
 from hf2khc.ir.graph import Node
 from hf2khc.ir.types import Tensor
 from hf2khc.write.layer_facts import is_required, op_parameters
+from hf2khc.write.plan import START
 from hf2khc.write.scope import Scope
 
 ATOM, NEGATIVE, PRODUCT, SUM, COMPARISON, LOOSEST = 3, 2, 1, 0, -1, -2
@@ -174,8 +175,10 @@ def plain_operands(node: Node, types: Sequence[Tensor], pinned: Set[bool], scope
     if not types or len({t.dtype for t in types}) != 1 or len(pinned) != 1 or types[0].dtype == "bool":
         return False
     numbers = [node.attrs[k] for k in ("x1", "x2") if k in node.attrs]
-    if any(map(scope.is_size, names_of(tuple(numbers)))):
+    # Where the inputs start may be a tensor, of integers as the positions are that it is added to.
+    if any(map(scope.is_size, names_of(tuple(numbers)) - {START})):
         return False
     if types[0].is_floating:
         return True
-    return node.op != "ops.divide" and all(isinstance(n, int) and not isinstance(n, bool) for n in numbers)
+    integers = (isinstance(n, int) and not isinstance(n, bool) or names_of(n) == {START} for n in numbers)
+    return node.op != "ops.divide" and all(integers)

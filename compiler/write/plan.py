@@ -45,6 +45,29 @@ class Head:
     outputs: Mapping[str, str]
 
 
+# Symbols of a program that runs from any position on: how long the whole sequence is, and where the inputs start in it.
+KEYS, START = "keys", "start_index"
+# Puts new values into a cache; gives all values in it, or without a cache the new ones.
+UPDATE = "hub.cache_update"
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """What is printed of a causal model that runs from any position on.
+
+    Args:
+        cached: the graphs with a `hub.cache_update`, at any depth.
+        indexed: the graphs that need to know where their inputs start, those among them.
+        layers: the names of the calls and loops of the entry whose layers have a cache.
+        shape: of the cache of one layer.
+    """
+
+    cached: frozenset[str]
+    indexed: frozenset[str]
+    layers: tuple[str, ...]
+    shape: tuple
+
+
 @dataclass(frozen=True)
 class Plan:
     """A package to be written.
@@ -59,6 +82,8 @@ class Plan:
         tiny: values by `Field.source` of a small config, for the tests that are printed; absent ones keep their value.
         provenance: what the docstring says about the origin of the model, by label.
         head: how the entry divides into backbone and task; None where all of it is the backbone.
+        decoding: how the program runs from any position on; None where it does not.
+        generation: further constructor arguments of a causal language model, which say how it generates by default.
     """
 
     package: str
@@ -70,6 +95,8 @@ class Plan:
     tiny: Mapping[str, object] = field(default_factory=dict)
     provenance: Mapping[str, str] = field(default_factory=dict)
     head: Head | None = None
+    decoding: Decoding | None = None
+    generation: Mapping[str, object] = field(default_factory=dict)
 
     @functools.cached_property
     def by_source(self) -> Mapping[str, Field]:

@@ -1,16 +1,19 @@
 """From one node to the expression that computes it, given names for the values it reads."""
 
+import functools
 from collections.abc import Callable, Mapping
 
 from hf2khc.diagnostics import fail
+from hf2khc.ir.expr import Expr, names_of
 from hf2khc.ir.graph import Graph, Node
 from hf2khc.ir.types import Tensor
 from hf2khc.write.analysis import Analysis, call_keywords
+from hf2khc.write.cache import passed_on
 from hf2khc.write.layer_facts import takes_list, takes_training
 from hf2khc.write.members import Member
 from hf2khc.write.names import input_names
 from hf2khc.write.operations import Text, operation, plain_operands
-from hf2khc.write.plan import CONSTANT
+from hf2khc.write.plan import CONSTANT, KEYS
 from hf2khc.write.scope import Scope
 
 Read = Callable[[str | None], Text | None]
@@ -26,11 +29,12 @@ class Render:
         members: the member behind every node that has one.
         training: whether `training` is an argument of the method, to be handed on.
         policy: the expression for the compute dtype of the layer; empty where there is none to name.
+        decodes: whether the method may run from any position on.
     """
 
     def __init__(
         self, analysis: Analysis, graph: Graph, scope: Scope, members: Mapping[str, Member], training: bool,
-        policy: str = "",
+        policy: str = "", decodes: bool = False,
     ):  # fmt: skip
         self.analysis = analysis
         self.graph = graph
@@ -38,7 +42,17 @@ class Render:
         self.members = members
         self.training = training
         self.policy = policy
+        self.decodes = decodes
         self.pinned = _pinned(graph, promotes=not policy)
+        # The expression for the cache that is handed to a layer.
+        self.cache = "cache"
+
+    @functools.cached_property
+    def graph_reads_cache(self) -> bool:
+        """Whether how long the cache is has to be read off what is in it: no input says so."""
+        named = any(KEYS in names_of(value) for node in self.graph for value in node.attrs.values())
+        shown = any(isinstance(d, Expr) and d.text == KEYS for node in self.graph.inputs for d in node.tensor.shape)
+        return named and not shown
 
     def node(self, node: Node, read: Read) -> Text:
         """The expression of a node; `read` gives those of its operands."""
@@ -107,6 +121,8 @@ class Render:
             value = read(operand)
             text = "None" if value is None else value.text
             arguments.append(text if position == 0 else f"{names[given.name]}={text}")
+        if self.decodes:
+            arguments += passed_on(self.analysis.plan, callee.name, self.scope.start, self.cache)
         if self.training and self.analysis.training(callee.name):
             arguments.append("training=training")
         return arguments

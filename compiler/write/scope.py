@@ -6,11 +6,12 @@ from hf2khc.diagnostics import fail
 from hf2khc.ir.expr import Expr, names_of
 from hf2khc.ir.graph import Graph, join
 from hf2khc.write.analysis import Analysis
+from hf2khc.write.cache import KEY_LENGTH, UPDATE_INDEX, is_cached
 from hf2khc.write.expressions import literal
 from hf2khc.write.names import input_names
-from hf2khc.write.plan import CONSTANT, Field
+from hf2khc.write.plan import CONSTANT, KEYS, START, UPDATE, Field
 
-_SYMBOLS = {"batch": "batch_size", "seq": "sequence_length", "sequence": "sequence_length"}
+_SYMBOLS = {"batch": "batch_size", "seq": "sequence_length", "sequence": "sequence_length", KEYS: KEY_LENGTH}
 
 
 class Scope:
@@ -21,20 +22,25 @@ class Scope:
         graph: the graph whose class is written.
         owner: what stands before a constructor argument: `self.` in a layer, nothing in the backbone.
         lent: fields that the class reads off a backbone it is given.
+        lender: that backbone.
     """
 
-    def __init__(self, analysis: Analysis, graph: Graph, owner: str = "self.", lent: Collection[str] = ()):
+    def __init__(
+        self, analysis: Analysis, graph: Graph, owner: str = "self.", lent: Collection[str] = (),
+        lender: str = "backbone",
+    ):  # fmt: skip
         self.analysis = analysis
         self.graph = graph
         self.owner = owner
         self.lent = frozenset(lent)
+        self.lender = lender
         self.sources: dict[str, Field] = {}
         self.sizes: dict[str, str] = {}
 
     def field(self, source: str) -> str:
         """A constructor argument by `config.<name>`, graph parameter, or `constant.<path relative to the graph>`."""
         if source in self.lent:
-            return f"backbone.{self.analysis.plan.field(source).name}"
+            return f"{self.lender}.{self.analysis.plan.field(source).name}"
         if source not in self.sources:
             self.sources[source] = self._argument(source)
         return self.owner + self.sources[source].name
@@ -85,7 +91,9 @@ class Scope:
         return self.field(name)
 
     def _size(self, symbol: str) -> str:
-        """The local variable of a size; `size_lines` assigns it."""
+        """The local variable of a size; `sizes` has what it is assigned, but for the length of a cache."""
+        if symbol == START:
+            return self.start
         if self.owner == "":
             raise fail("dynamic-size", f"the backbone itself cannot compute with the size {symbol}")
         name = _SYMBOLS.get(symbol, symbol)
@@ -94,8 +102,15 @@ class Scope:
                 if isinstance(dim, Expr) and dim.text == symbol:
                     self.sizes[name] = f"ops.shape({input_names(n.name for n in self.graph.inputs)[node.name]})[{axis}]"
                     return name
+        if symbol == KEYS and self.graph.of(UPDATE):
+            return name
         message = f"{self.graph.name}: the size {symbol} is not a dimension of any input"
         raise fail("unknown-size", message, hint="pass a value that has the dimension to this graph")
+
+    @property
+    def start(self) -> str:
+        """The argument that says where the inputs start in a longer sequence."""
+        return UPDATE_INDEX if is_cached(self.analysis.plan, self.graph.name) else START
 
     def size_names(self) -> set[str]:
         """Names kept for sizes, used or not."""

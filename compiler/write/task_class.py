@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from hf2khc.ir.graph import Graph
 from hf2khc.write.analysis import Analysis
 from hf2khc.write.arguments import ordered
 from hf2khc.write.body import Body
 from hf2khc.write.construction import ClassHead, Construction
+from hf2khc.write.generation import ARGUMENTS, DEFAULTS, generation
 from hf2khc.write.layer_class import class_imports, register
 from hf2khc.write.members import Member, members
 from hf2khc.write.names import snake
@@ -56,16 +56,23 @@ def write_task(plan: Plan, heads: Mapping[str, ClassHead]) -> str:
     analysis = Analysis(replace(plan, program=task_program(plan)))
     graph = analysis.plan.program.main
     scope = Scope(analysis, graph, owner="", lent=base.by_source)
-    owned, used = _members(analysis, graph, base)
+    owned, lent = task_members(analysis, base)
+    used = {**owned, **lent}
     layers = Construction(analysis, graph, scope, heads, builds=False, dtype="backbone.dtype_policy").lines(owned)
     body = _functional(analysis, Render(analysis, graph, scope, used, training=False))
+    generates = plan.head.task == "CausalLM"
+    settings = tuple(Field("", name, None, doc) for name, doc in ARGUMENTS.items()) if generates else ()
     init = ["# === Layers ===", "self.backbone = backbone", "self.preprocessor = preprocessor", *layers, ""]
+    # The constructor of KerasHub's class compiles, which asks for them.
+    init += [*(f"self.{f.name} = {f.name}" for f in settings), ""] if settings else []
     init += ["# === Functional Model ===", *body]
     init += ["", "# === Config ===", *(f"self.{f.name} = {f.name}" for f in fields)] if fields else []
-    arguments = ["backbone", *_arguments(fields), "**kwargs"]
-    lines = [*docstring(_docs(plan, fields)), "", f"backbone_cls = {plan.prefix}Backbone", ""]
+    arguments = ["backbone", *_arguments(fields), *(f"{f.name}={DEFAULTS[f.name]}" for f in settings), "**kwargs"]
+    lines = [*docstring(_docs(plan, (*fields, *settings))), "", f"backbone_cls = {plan.prefix}Backbone", ""]
     lines += [signature("__init__", arguments), *indent(init)]
-    lines += ["", *get_config(fields)] if fields else []
+    methods = generation(plan, base, owned) if generates else ()
+    lines += [line for method in methods for line in ("", *method)]
+    lines += ["", *get_config((*fields, *settings))] if fields or settings else []
     imports = [*class_imports(analysis, graph, heads), f"from keras_hub.models import {plan.head.task}"]
     imports += [f"from {plan.package}.{plan.package}_backbone import {plan.prefix}Backbone"]
     head = [register(plan.package), f"class {task_class(plan)}({plan.head.task}):"]
@@ -79,14 +86,15 @@ def _arguments(fields: tuple[Field, ...]) -> list[str]:
     return [*required, "preprocessor=None", *(text for text in texts if "=" in text)]
 
 
-def _members(analysis: Analysis, graph: Graph, base: Plan) -> tuple[Mapping[str, Member], Mapping[str, Member]]:
-    """The layers that the task makes, and all it calls: a layer of the backbone may be called once more."""
+def task_members(analysis: Analysis, base: Plan) -> tuple[Mapping[str, Member], Mapping[str, Member]]:
+    """The layers that the task makes, and those of the backbone that it calls once more."""
+    graph = analysis.plan.program.main
     below = members(Analysis(base), base.program.main)
-    lent = {str(member.node.attrs.get("name")): member for member in below.values()}
+    by_name = {str(member.node.attrs.get("name")): member for member in below.values()}
     found = members(analysis, graph, _RESERVED)
-    shared = {n: lent[name] for n in found if (name := str(graph[n].attrs.get("name"))) in lent}
-    owned = {name: member for name, member in found.items() if name not in shared}
-    return owned, {**owned, **{name: replace(member, owner="backbone") for name, member in shared.items()}}
+    lent = {n: by_name[name] for n in found if (name := str(graph[n].attrs.get("name"))) in by_name}
+    owned = {name: member for name, member in found.items() if name not in lent}
+    return owned, {name: replace(member, owner="backbone") for name, member in lent.items()}
 
 
 def _functional(analysis: Analysis, render: Render) -> list[str]:

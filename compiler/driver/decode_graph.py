@@ -1,0 +1,275 @@
+"""One graph as a function of where its inputs start in a longer sequence."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from hf2khc.driver.decode_positions import HERE, SEQUENCE, Places, Positions
+from hf2khc.ir.expr import Expr, evaluate, names_of, substitute
+from hf2khc.ir.graph import Graph, Node, numbered
+from hf2khc.ir.types import Tensor, tensors
+from hf2khc.write.plan import KEYS, START, UPDATE
+
+if TYPE_CHECKING:
+    from hf2khc.driver.decode import _Derivation
+
+# Operations that only arrange what one operand holds: a cache may stand before them.
+_ARRANGING = ("ops.repeat", "ops.reshape", "ops.transpose", "ops.swapaxes", "ops.expand_dims", "ops.broadcast_to")
+_ANY = 7919
+# What a value for all positions is called behind its name, where there is one for those of the inputs, too.
+_ALL = "_all"
+
+
+class NoCache(Exception):
+    """Why no cached step can be derived."""
+
+
+class DerivedGraph:
+    """A graph whose results are needed at the positions of its inputs, or along some axes at all positions.
+
+    A first walk over the graph finds out what is cached and at which positions inputs are needed, a second one builds.
+
+    Args:
+        derivation: of the whole program.
+        graph: as it was.
+        data: the inputs that depend on tokens.
+        keys: for every result, the axes along which it is needed at all positions.
+    """
+
+    def __init__(self, derivation: "_Derivation", graph: Graph, data: frozenset[str], keys: tuple[Places, ...]):
+        self.derivation, self.graph = derivation, graph
+        self.positions = Positions(graph)
+        self.data = self._data(data)
+        self.inputs: dict[str, set[Places]] = {}
+        self.given: dict[str, Places] = {}
+        self.cuts: list[str] = []
+        self.after: set[str] = set()
+        self.starts = self.has_keys = False
+        self.inner: dict[str, str] = {}
+        self._walk(keys)
+        self.given = {name: frozenset().union(*asked) for name, asked in self.inputs.items()}
+        self._walk(keys)
+        self.result = self._graph(keys)
+
+    @property
+    def is_cached(self) -> bool:
+        return bool(self.cuts or self.inner)
+
+    @property
+    def is_indexed(self) -> bool:
+        return self.is_cached or self.starts
+
+    @property
+    def shape(self) -> tuple:
+        """Of the cache of one call, batch first; empty where others have it."""
+        if not self.cuts:
+            return ()
+        types = [self.positions.type(self.graph[cut], self.positions.axes(cut)) for cut in self.cuts]
+        if any(not isinstance(t, Tensor) or t.shape != types[0].shape for t in types):  # type: ignore[union-attr]
+            raise NoCache(f"what {self.graph.name} would cache has several shapes")
+        assert isinstance(types[0], Tensor)
+        return (types[0].shape[0], len(self.cuts), *types[0].shape[1:])
+
+    def _walk(self, keys: tuple[Places, ...]) -> None:
+        self.made: dict[str, Node] = {}
+        self.names: dict[tuple[str, Places], str] = {}
+        self.inner = {}
+        self.outputs = [self._want(o, k) for o, k in zip(self.graph.outputs, keys, strict=True)]
+        if len(self.inner) + bool(self.cuts) > 1 and self.graph.name != self.derivation.program.entry:
+            raise NoCache(f"{self.graph.name} has several layers that cache")
+
+    def _graph(self, keys: tuple[Places, ...]) -> Graph:
+        inputs = [replace(n, type=self.positions.type(n, self.given.get(n.name, HERE))) for n in self.graph.inputs]
+        readable = any(self._is_size(n) for n in inputs) or self.is_cached
+        if self.has_keys and not readable and self.graph.name != self.derivation.program.entry:
+            raise NoCache(f"{self.graph.name} cannot know how long the sequence is")
+        nodes = [node for node in self.made.values() if node.op != "input"]
+        derived = self.graph.replaced([*inputs, *nodes], outputs=self.outputs)
+        # In the code one variable is the new values before the update and all values behind it.
+        before = derived.behind(node.name for node in derived.of(UPDATE))
+        late = [node for node in derived if node.name not in before and set(node.used) & set(self.cuts)]
+        if late or set(self.cuts) & set(self.outputs):
+            raise NoCache(f"what {self.graph.name} would cache is needed at the positions of the input, too")
+        return derived.renamed({n: n.removesuffix(_ALL) for n in derived.nodes if n.removesuffix(_ALL) not in derived})
+
+    def _is_size(self, node: Node) -> bool:
+        return any(isinstance(dim, Expr) and dim.text == KEYS for dim in node.tensor.shape)
+
+    def _data(self, data: frozenset[str]) -> frozenset[str]:
+        found = set(data)
+        for node in self.graph:
+            if any(o in found for o in node.used):
+                found.add(node.name)
+        return frozenset(found)
+
+    # Asking for values
+
+    def _want(self, name: str, keys: Places) -> str:
+        """The name of a value at the positions of the inputs, along `keys` at all positions."""
+        key = (name, keys)
+        if key not in self.names:
+            self.names[key] = self._made(self.graph[name], keys)
+        return self.names[key]
+
+    def _made(self, node: Node, keys: Places) -> str:
+        if node.name in self.positions.weights:
+            return self._copied(node)
+        if node.op == "input" and not (keys and node.name in self.data):
+            return self._input(node, keys)
+        # With an axis of queries beside the one of keys it is no sequence, but made from two of them.
+        if keys and node.name in self.data - self.after and keys == self.positions.axes(node.name):
+            return self._cached(node, keys)
+        if node.op == "ops.arange" and not node.operands:
+            return self._count(node, keys)
+        if node.op in ("call", "loop", "item"):
+            return self._called(node, keys)
+        return self._computed(node, keys)
+
+    def _copied(self, node: Node) -> str:
+        for name in self.graph.behind({node.name}):
+            self.made.setdefault(name, self.graph[name])
+        self.made = {
+            n: self.made[n] for n in self.graph.nodes if n in self.made and n in self.positions.weights
+        } | self.made
+        return node.name
+
+    def _input(self, node: Node, keys: Places) -> str:
+        self.inputs.setdefault(node.name, set()).add(keys)
+        given = self.given.get(node.name, keys)
+        if given == keys:
+            return node.name
+        return self._sliced(node, node.name, given, keys)
+
+    def _sliced(self, node: Node, whole: str, given: Places, keys: Places) -> str:
+        """A value that is there at all positions along `given`, cut to those of the inputs where that is enough."""
+        if node.name in self.data or not keys <= given:
+            raise NoCache(f"%{node.name} of {self.graph.name} is needed at other positions than it is there")
+        self.starts = True
+        cut = given - keys
+        shape = self.positions.type(node, keys)
+        assert isinstance(shape, Tensor)
+        starts = tuple(Expr(START) if axis in cut else 0 for axis in range(shape.rank))
+        attrs = {"start_indices": starts, "shape": shape.shape}
+        name = self._name(node, keys) if node.op != "input" else self.graph.fresh(f"{node.name}_here")
+        return self._add(Node(name, "ops.slice", (whole,), attrs, shape, node.loc, node.origin))
+
+    def _count(self, node: Node, keys: Places) -> str:
+        stop, start, step = (node.attrs.get(k) for k in ("stop", "start", "step"))
+        if not (isinstance(stop, Expr) and stop.text == SEQUENCE and start in (0, None) and step in (1, None)):
+            return self._whole(node, keys)
+        if keys:
+            self.has_keys = True
+            return self._add(replace(self._typed(node, keys), attrs={**node.attrs, "stop": Expr(KEYS)}))
+        self.starts = True
+        count = replace(node, name=self.graph.fresh(node.name, self.made))
+        self._add(count)
+        return self._add(replace(node, op="ops.add", operands=(count.name,), attrs={"x2": Expr(START)}))
+
+    def _computed(self, node: Node, keys: Places) -> str:
+        operands = self.positions.operands(node, keys)
+        attrs = None if operands is None else self.positions.attributes(node, keys)
+        if operands is None or attrs is None:
+            return self._whole(node, keys)
+        self.has_keys |= bool(keys) and any(KEYS in names_of(value) for value in attrs.values())
+        names = tuple(o and self._want(o, places) for o, places in zip(node.operands, operands, strict=True))
+        return self._add(replace(self._typed(node, keys), operands=names, attrs=attrs))
+
+    def _whole(self, node: Node, keys: Places) -> str:
+        """A value of no token, computed for all positions and cut to those that are needed."""
+        if node.name in self.data or isinstance(node.type, tuple):
+            what = f"{node.op} at {node.loc}" if node.loc else node.op
+            raise NoCache(f"{what} in {self.graph.name} mixes positions")
+        every = self.positions.axes(node.name)
+        if keys != every:
+            return self._sliced(node, self._want(node.name, every), every, keys)
+        longer = {SEQUENCE: Expr(KEYS)}
+        names = tuple(o and self._want(o, self.positions.axes(o)) for o in node.operands)
+        attrs = {key: substitute(value, longer) for key, value in node.attrs.items()}
+        self.has_keys |= any(KEYS in names_of(value) for value in attrs.values())
+        return self._add(replace(self._typed(node, keys), operands=names, attrs=attrs))
+
+    # Calls
+
+    def _called(self, node: Node, keys: Places) -> str:
+        if node.op == "item":
+            if keys:
+                raise NoCache(f"%{node.name} of {self.graph.name} is needed at all positions")
+            return self._add(replace(node, operands=(self._want(node.used[0], HERE),)))
+        callee = self.derivation.callee(node)
+        data = frozenset(i.name for i, o in zip(callee.inputs, node.operands, strict=True) if o in self.data)
+        results = (keys,) if isinstance(node.type, Tensor) else (HERE,) * len(tensors(node.type))
+        inner = self.derivation.derived(callee, data, results)
+        given = [inner.given.get(i.name, HERE) for i in callee.inputs]
+        if node.op == "loop" and any(given[: int(str(node.attrs["carry"]))]):
+            raise NoCache(f"the layers of {node.attrs['path']} need each other at all positions")
+        names = tuple(o and self._want(o, places) for o, places in zip(node.operands, given, strict=True))
+        if inner.is_cached:
+            if len(tensors(node.type)) > 1:
+                raise NoCache(f"{callee.name} has several results")
+            self.inner[node.name] = callee.name
+        self.starts |= inner.is_indexed
+        return self._add(replace(self._typed(node, keys), operands=names))
+
+    # The cache
+
+    def _cached(self, node: Node, keys: Places) -> str:
+        if node.name in self.cuts:
+            return self._updated(node)
+        chain = [node.name, *self._arranged(node.name)]
+        cut = min(reversed(chain), key=self._size)
+        cut = next(name for name in chain if self._size(name) == self._size(cut))
+        self.after |= set(chain[: chain.index(cut)])
+        if cut == node.name:
+            if len(self.positions.axes(cut)) != 1 or not node.tensor.is_floating:
+                raise NoCache(f"%{cut} of {self.graph.name} is needed at all positions, and is no sequence to cache")
+            self.cuts.append(cut)
+            return self._updated(node)
+        return self._made(node, keys)
+
+    def _arranged(self, name: str) -> Iterator[str]:
+        """The values behind one that only arrange, of one sequence each."""
+        while self.graph[name].op in _ARRANGING and self.graph[name].used[0] in self.data:
+            name = self.graph[name].used[0]
+            if len(self.positions.axes(name)) != 1:
+                return
+            yield name
+
+    def _size(self, name: str) -> float:
+        shape = self.graph[name].tensor.shape
+        sizes = self.derivation.values
+        return math.prod(float(evaluate(dim, {n: sizes.get(n, _ANY) for n in names_of(dim)})) for dim in shape)
+
+    def _updated(self, node: Node) -> str:
+        """The value with all that came before it: one operation updates the cache, and gives all values of it."""
+        whole = self.graph.fresh("cache_update")
+        for cut in self.cuts:
+            self._want(cut, HERE)
+        axes = {next(iter(self.positions.axes(cut))) for cut in self.cuts}
+        if len(axes) != 1:
+            raise NoCache(f"what {self.graph.name} would cache has positions on several axes")
+        types = tuple(self._tensor(cut) for cut in self.cuts)
+        attrs = {"axis": axes.pop()}
+        origin = frozenset().union(*(self.graph[cut].origin for cut in self.cuts))
+        self.made[whole] = Node(whole, UPDATE, tuple(self.cuts), attrs, types, node.loc, origin)
+        for index, (cut, type_) in enumerate(zip(self.cuts, types, strict=True)):
+            name = self.graph.fresh(f"{cut}_cached")
+            self.made[name] = Node(name, "item", (whole,), {"index": index}, type_, origin=origin)
+        return self.graph.fresh(f"{node.name}_cached")
+
+    def _tensor(self, cut: str) -> Tensor:
+        type_ = self.positions.type(self.graph[cut], self.positions.axes(cut))
+        assert isinstance(type_, Tensor)
+        return type_
+
+    # Names and types
+
+    def _add(self, node: Node) -> str:
+        self.made[node.name] = node
+        return node.name
+
+    def _name(self, node: Node, keys: Places) -> str:
+        return numbered(f"{node.name}{_ALL}", self.made) if keys else node.name
+
+    def _typed(self, node: Node, keys: Places) -> Node:
+        return replace(node, name=self._name(node, keys), type=self.positions.type(node, keys))

@@ -1,0 +1,111 @@
+"""The cached step is derived from what a program computes; what mixes positions in another way has none."""
+
+import pytest
+
+from hf2khc.driver.decode import derive_decoding
+from hf2khc.driver.decode_graph import NoCache
+from hf2khc.ir.graph import Graph, Program
+from hf2khc.ir.text import format_graph, parse_program
+from hf2khc.write.plan import Decoding
+
+PROGRAM = """
+graph Attention(%x: f32[batch, seq, 8], %padding_mask: i64[batch, seq]) {
+  %query: f32[batch, seq, 4, 2] = ops.reshape(%x, newshape=(batch, seq, 4, 2))
+  %small: f32[batch, seq, 4] = ops.get_item(%x, key=("ellipsis", ("slice", none, 4, none)))
+  %key: f32[batch, seq, 2, 2] = ops.reshape(%small, newshape=(batch, seq, 2, 2))
+  %value: f32[batch, seq, 2, 2] = ops.negative(%key)
+  %keys_1: f32[batch, seq, 4, 2] = ops.repeat(%key, repeats=2, axis=2)
+  %values: f32[batch, seq, 4, 2] = ops.repeat(%value, repeats=2, axis=2)
+  %positions: i64[seq] = ops.arange(start=0, stop=seq, step=1, dtype="int64")
+  %behind: i64[seq, 1] = ops.expand_dims(%positions, axis=1)
+  %causal: bool[seq, seq] = ops.less_equal(%positions, %behind)
+  %real: bool[batch, seq] = ops.cast(%padding_mask, dtype="bool")
+  %real_1: bool[batch, 1, 1, seq] = ops.expand_dims(%real, axis=(1, 2))
+  %mask: bool[batch, 1, seq, seq] = ops.logical_and(%causal, %real_1)
+  %y: f32[batch, seq, 4, 2] = ops.dot_product_attention(%query, %keys_1, %values, _, %mask, scale=0.5)
+  %z: f32[batch, seq, 8] = ops.reshape(%y, newshape=(batch, seq, 8))
+  return %z
+}
+
+graph Model(%input_ids: i64[batch, seq], %attention_mask: i64[batch, seq]) {
+  param @embed.weight: f32[9, 8]
+  %x: f32[batch, seq, 8] = layers.Embedding(%input_ids, @embed.weight, input_dim=9, output_dim=8, name="embed")
+  %y: f32[batch, seq, 8] = loop(%x, %attention_mask, graph="Attention", path="h.{i}", start=0, count=3, carry=1)
+  return %y
+}
+
+entry Model
+"""
+
+
+def derived(text: str = PROGRAM) -> tuple[Program, Decoding]:
+    return derive_decoding(parse_program(text), ["attention_mask"], {})
+
+
+def refused(old: str, new: str) -> str:
+    assert old in PROGRAM
+    with pytest.raises(NoCache) as reason:
+        derived(PROGRAM.replace(old, new))
+    return str(reason.value)
+
+
+def attention() -> tuple[Graph, str]:
+    graph = derived()[0].graphs["Attention"]
+    return graph, format_graph(graph)
+
+
+def test_keys_and_values_are_cached_before_they_are_repeated() -> None:
+    _, decoding = derived()
+    assert decoding.cached == {"Attention", "Model"} == decoding.indexed and decoding.layers == ("y",)
+    assert tuple(map(str, decoding.shape)) == ("batch", "2", "keys", "2", "2")
+    graph, text = attention()
+    update = graph["cache_update"]
+    assert update.operands == ("key", "value") and update.attrs["axis"] == 1
+    assert "%keys_1: f32[batch, keys, 4, 2] = ops.repeat(%key_cached" in text
+
+
+def test_positions_are_those_of_the_inputs_or_of_all_keys() -> None:
+    graph, text = attention()
+    assert graph["padding_mask"].tensor.symbols == {"batch", "keys"} and graph["x"].tensor.symbols == {"batch", "seq"}
+    assert "%positions_all: i64[keys] = ops.arange(start=0, stop=keys" in text
+    assert "ops.add(%positions_1, x2=start_index)" in text
+    assert "%causal: bool[seq, keys] = ops.less_equal(%positions_all, %behind)" in text
+    assert "%y: f32[batch, seq, 4, 2] = ops.dot_product_attention(%query, %keys_1, %values" in text
+
+
+COUNTED = """
+  %count: i64[batch, seq] = ops.cumsum(%padding_mask, axis=1)
+  %count_1: i64[batch, seq, 1] = ops.expand_dims(%count, axis=2)
+  %shift: f32[batch, seq, 1] = ops.cast(%count_1, dtype="float32")
+  %moved: f32[batch, seq, 8] = ops.add(%x, %shift)
+  %query: f32[batch, seq, 4, 2] = ops.reshape(%moved"""
+
+
+def test_what_depends_on_sizes_alone_may_be_computed_in_any_way() -> None:
+    text = PROGRAM.replace("\n  %query: f32[batch, seq, 4, 2] = ops.reshape(%x", COUNTED)
+    assert text != PROGRAM
+    found = format_graph(derived(text)[0].graphs["Attention"])
+    assert "%count_all: i64[batch, keys] = ops.cumsum(%padding_mask, axis=1)" in found
+    assert "ops.slice(%count_all, start_indices=(0, start_index), shape=(batch, seq))" in found
+
+
+def test_what_has_no_cached_step() -> None:
+    assert "mixes positions" in refused("ops.negative(%key)", "ops.cumsum(%key, axis=1)")
+    assert "mixes positions" in refused("ops.negative(%key)", "ops.flip(%key, axis=1)")
+    shifted = refused(
+        "ops.negative(%key)", 'ops.get_item(%key, key=(("slice", none, none, none), ("slice", 1, none, 2)))'
+    )
+    assert "mixes positions" in shifted
+    both = "ops.add(%small_1, %y)\n  %z: f32[batch, seq, 8] = ops.reshape(%both"
+    small = "  %small_1: f32[batch, seq, 4, 2] = ops.concatenate(%key, %key, axis=2)\n  %both: f32[batch, seq, 4, 2] = "
+    assert "needed at the positions of the input, too" in refused(
+        "  %z: f32[batch, seq, 8] = ops.reshape(%y", f"{small}{both}"
+    )
+
+
+def test_the_model_takes_tokens_and_masks_alone() -> None:
+    with pytest.raises(NoCache, match="more than token ids and masks"):
+        derive_decoding(parse_program(PROGRAM), [], {})
+    alone = PROGRAM.replace("return %y\n}\n\nentry", "return %x\n}\n\nentry")
+    with pytest.raises(NoCache, match="no layer sums over positions"):
+        derived(alone)

@@ -1,0 +1,80 @@
+"""Greedy generation of a package equals that of transformers, token for token, on every backend."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import hf2khc
+
+NEW, PROMPTS = 64, (9, 4, 7, 2)
+sys.path.insert(0, str(Path(__file__).parent))
+_SIZES = {"vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
+_ROTARY = {**_SIZES, "intermediate_size": 48, "num_key_value_heads": 2, "head_dim": 12, "max_position_embeddings": 80}
+CONFIGS: dict[str, dict[str, Any]] = {
+    "gpt2": {"vocab_size": 97, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": NEW + max(PROMPTS)},
+    "llama": _ROTARY,
+    "qwen3": _ROTARY,
+    # Windows are much shorter than what is generated.
+    "gemma2": {**_ROTARY, "sliding_window": 8, "query_pre_attn_scalar": 12},
+}
+
+
+def model_of(name: str) -> Any:
+    from float64_reference import noisy_model
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.for_model(name, **CONFIGS[name])
+    model = noisy_model(config, AutoModelForCausalLM._model_mapping[type(config)])
+    model.config.name_or_path = name
+    return model
+
+
+def greedy(model: Any, tokens: np.ndarray) -> np.ndarray:
+    """Each row by itself, without padding."""
+    found = tokens.copy()
+    for row, length in zip(found, PROMPTS, strict=True):
+        prompt = torch.from_numpy(row[None, :length].astype("int64"))
+        out = model.generate(
+            prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=NEW, do_sample=False, eos_token_id=None,
+            pad_token_id=0, use_cache=True,
+        )  # fmt: skip
+        row[: length + NEW] = out[0].numpy()
+    return found
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, np.ndarray]]:
+    """Packages on disk, and what transformers generates."""
+    folder = tmp_path_factory.mktemp("generation")
+    tokens = np.random.default_rng(0).integers(3, 97, (len(PROMPTS), max(PROMPTS) + NEW)).astype("int32")
+    mask = (np.arange(tokens.shape[1]) < np.array(PROMPTS)[:, None]).astype("int32")
+    np.savez(folder / "prompts.npz", token_ids=tokens * mask, padding_mask=mask)
+    expected = {}
+    for name in CONFIGS:
+        model = model_of(name)
+        expected[name] = greedy(model, tokens * mask)
+        conversion = hf2khc.convert(model, folder / name, check=False)
+        assert not conversion.compiled.cacheless
+    return folder, expected
+
+
+@pytest.mark.parametrize("backend", ["torch", "jax", "tensorflow"])
+def test_greedy_generation(packages: tuple[Path, dict[str, np.ndarray]], backend: str) -> None:
+    pytest.importorskip(backend)
+    folder, expected = packages
+    env = {**os.environ, "KERAS_BACKEND": backend}
+    command = [sys.executable, str(Path(__file__).parent / "generate_many.py"), str(folder), *expected]
+    done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+    assert done.returncode == 0, done.stderr
+    for name, tokens in expected.items():
+        with np.load(folder / f"{name}-{backend}.npz") as data:
+            found = data["token_ids"]
+        for row, (ours, theirs) in enumerate(zip(found, tokens, strict=True)):
+            length = PROMPTS[row] + NEW
+            assert ours[:length].tolist() == theirs[:length].tolist(), f"{name}, row {row}"
