@@ -129,8 +129,58 @@ def test_what_branches_on_data_is_refused_with_its_line():
 
 def test_a_size_that_is_not_free_is_noted():
     _, _, found = captured(FixedLength, transformers.BertConfig(**SMALL))
-    (note,) = found.notes
-    assert "named sizes" in note and "Constraints violated (seq)" in note
+    first, last = found.notes
+    assert "named sizes" in first and "Constraints violated (seq)" in first
+    assert last.startswith("fixed length seq = 11, proved at that alone")
+    assert set(found.smallest) == {"batch"}
+
+
+class OverTime(Custom):
+    def forward(self, input_ids):
+        hidden, state = self.embed(input_ids), 0.0
+        for step in range(hidden.shape[1]):
+            state = torch.tanh(hidden[:, step] + state)
+        return state
+
+
+class Padding(Custom):
+    def forward(self, input_ids):
+        hidden = self.embed(input_ids)
+        if hidden.shape[1] % 2:
+            hidden = nn.functional.pad(hidden, (0, 0, 0, 1))
+        return hidden.unflatten(1, (-1, 2)).sum(2)
+
+
+class Shortening(Custom):
+    def forward(self, input_ids):
+        return self.embed(input_ids)[:, 5:-1].mean(1)
+
+
+def test_a_loop_over_time_has_a_fixed_length_and_is_named():
+    _, _, found = captured(OverTime, transformers.BertConfig(**SMALL))
+    line = 1 + Path(__file__).read_text().splitlines().index("            state = torch.tanh(hidden[:, step] + state)")
+    note = (
+        f"fixed length seq = 11, proved at that alone: the loop at {Path(__file__).name}:{line} is unrolled, 11 times"
+    )
+    assert found.notes[-1] == note
+
+
+def test_a_length_that_is_not_free_is_the_one_asked_for():
+    model = materialise(build_meta(transformers.BertConfig(**SMALL), OverTime))
+    spec = input_spec(model)
+    found = export(model, spec, trace_sizes(model, spec), {"batch": 9, "seq": 4})
+    assert found.sizes["seq"] == 4 and found.sizes["batch"] != 9 and "seq = 4" in found.notes[-1]
+
+
+def test_a_size_is_not_free_where_others_take_another_way():
+    """torch frees the length: that it is odd stands in an assertion alone."""
+    _, _, found = captured(Padding, transformers.BertConfig(**SMALL))
+    assert set(found.smallest) == {"batch"} and "fixed length seq = 11" in found.notes[-1]
+
+
+def test_a_free_size_has_a_smallest_value():
+    _, _, found = captured(Shortening, transformers.BertConfig(**SMALL))
+    assert found.smallest["batch"] == 2 and 6 <= found.smallest["seq"] <= 8
 
 
 def test_a_buffer_that_is_written_is_not_a_result():

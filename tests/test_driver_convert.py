@@ -22,8 +22,7 @@ import hf2khc
 from hf2khc.capture.inputs import Input
 from hf2khc.capture.source import Source
 from hf2khc.diagnostics import ConversionError
-from hf2khc.driver.proof import free_symbols, proof_cases
-from hf2khc.ir.expr import Expr
+from hf2khc.driver.proof import proof_cases
 
 TESTS = Path(__file__).parent
 SPEC = (
@@ -227,17 +226,14 @@ def test_a_signal_in_mid_transfer_leaves_nothing(tmp_path: Path, number: signal.
 # --- pieces ----------------------------------------------------------------------------------------------------------
 
 
-def captured(shape: tuple[Any, ...], longest: int = 100) -> tuple[Any, Any]:
-    node = SimpleNamespace(tensor=SimpleNamespace(shape=shape))
-    found = SimpleNamespace(
-        program=SimpleNamespace(main=SimpleNamespace(inputs=[node])), spec=SPEC, sizes={"batch": 2, "seq": 11}
-    )
+def captured(smallest: dict[str, int], longest: int = 100) -> tuple[Any, Any]:
+    found = SimpleNamespace(spec=SPEC, sizes={"batch": 2, "seq": 11}, smallest=smallest)
     text = SimpleNamespace(max_position_embeddings=longest)
     return SimpleNamespace(config=SimpleNamespace(get_text_config=lambda: text), examples=()), found
 
 
 def test_proof_is_at_other_sizes_with_both_paddings() -> None:
-    source, found = captured((Expr.of("batch"), Expr.of("seq")))
+    source, found = captured({"batch": 2, "seq": 2})
     cases = proof_cases(source, found, 0)
     shapes = {inputs["input_ids"].shape for inputs in cases.values()}
     assert len(cases) == 6 and len(shapes) == 2 and all(batch > 2 and seq != 11 for batch, seq in shapes)
@@ -246,7 +242,12 @@ def test_proof_is_at_other_sizes_with_both_paddings() -> None:
 
 
 def test_proof_keeps_fixed_sizes_and_the_longest_sequence() -> None:
-    source, found = captured((2, Expr.of("seq")), longest=6)
-    assert free_symbols(found) == {"seq"}
+    source, found = captured({"seq": 2}, longest=6)
     shapes = {inputs["input_ids"].shape for inputs in proof_cases(source, found, 0).values()}
     assert {batch for batch, _ in shapes} == {2} and all(seq <= 6 for _, seq in shapes)
+
+
+def test_proof_is_at_sizes_for_which_the_model_was_traced() -> None:
+    source, found = captured({"batch": 2, "seq": 9})
+    lengths = {inputs["input_ids"].shape[1] for inputs in proof_cases(source, found, 0).values()}
+    assert len(lengths) == 2 and min(lengths) >= 9 and 11 not in lengths

@@ -120,5 +120,6 @@ def at_size(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 def sizes_of(spec: Sequence[Input], example: Example) -> dict[str, int]:
     """The size of each symbol in an example."""
-    pairs = [pair for entry in spec for pair in zip(entry.shape, example[entry.name].shape, strict=True)]
+    shown = [entry for entry in spec if entry.name in example]
+    pairs = [pair for entry in shown for pair in zip(entry.shape, example[entry.name].shape, strict=True)]
     return {symbol: size for symbol, size in pairs if isinstance(symbol, str)}

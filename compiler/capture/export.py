@@ -1,7 +1,8 @@
 """From a model to torch's ExportedProgram, through transformers' own exporter."""
 
+import re
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -13,10 +14,14 @@ from transformers import PreTrainedModel
 from transformers.exporters.exporter_dynamo import DynamoConfig, DynamoExporter
 
 from hf2khc.capture.build import configs, quiet
+from hf2khc.capture.free_sizes import smallest_sizes, symbol_names, unrolled_loop
 from hf2khc.capture.input_types import Input
-from hf2khc.capture.inputs import sample_inputs, symbols
+from hf2khc.capture.inputs import sample_inputs
 from hf2khc.capture.prepared import nothing_added
 from hf2khc.diagnostics import ConversionError, fail
+
+# How the sizes are traced: each as a dimension of its own, as far as torch frees them, the batch alone, none.
+FREE, FIXED = ("named", "auto"), ("batch", "static")
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,7 @@ class Export:
         symbols: the name of each of torch's symbols: `{"s43": "batch", "s70": "seq"}`.
         sizes: the sizes it was traced at.
         attention: the attention implementation it was traced with.
+        smallest: from which size on it holds, of each symbol that is free.
         notes: what had to be done otherwise than planned, with the reason.
     """
 
@@ -35,14 +41,23 @@ class Export:
     symbols: dict[str, str]
     sizes: dict[str, int]
     attention: str
+    smallest: dict[str, int]
     notes: tuple[str, ...] = ()
 
 
-def export(model: PreTrainedModel, spec: tuple[Input, ...], sizes: dict[str, int]) -> Export:
+def export(
+    model: PreTrainedModel, spec: tuple[Input, ...], sizes: dict[str, int], lengths: Mapping[str, int] | None = None
+) -> Export:
     """Traces a model with free batch and sequence sizes.
 
     Where torch refuses a free size it is freed as far as torch allows, then fixed; where it refuses the attention
     implementation the eager one is tried. Either is noted.
+
+    Args:
+        model: whose weights nobody reads.
+        spec: its inputs.
+        sizes: of the symbols in the trace.
+        lengths: of the symbols that cannot be free; those of the trace if None.
 
     Raises:
         ConversionError: `not-capturable` with the model's own source line.
@@ -50,22 +65,62 @@ def export(model: PreTrainedModel, spec: tuple[Input, ...], sizes: dict[str, int
     attention = model.config._attn_implementation
     # First as it was built: each part then has what it supports, which one name for all of them would not give.
     implementations = [attention] if attention == "eager" else [attention, "eager"]
-    attempts = [(implementation, kind) for implementation in implementations for kind in ("named", "auto", "static")]
-    notes: list[str] = []
-    first: Exception | None = None
-    with _attention_kept(model):
-        for implementation, kind in attempts:
+    attempts = [(name, kind) for kinds in (FREE, FIXED) for name in implementations for kind in kinds]
+    trace = _Trace(model, spec, sizes, {**sizes, **(lengths or {})})
+    for implementation, kind in attempts:
+        with _attention_kept(model):
+            found = trace.attempt(implementation, kind)
+        if found is not None:
+            return found
+    assert trace.first is not None
+    raise _refusal(model, trace.first) from trace.first
+
+
+class _Trace:
+    """Attempts to trace one model, and what they show: which sizes are fixed, and why."""
+
+    def __init__(self, model: PreTrainedModel, spec: tuple[Input, ...], sizes: dict[str, int], lengths: dict[str, int]):
+        self.model, self.spec, self.sizes, self.lengths = model, spec, sizes, lengths
+        self.attention = model.config._attn_implementation
+        self.first: Exception | None = None
+        self.notes: list[str] = []
+        self.fixed: dict[str, str] = {}
+        text = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        self.longest = {symbol: text for symbol in sizes if text and symbol.endswith("seq")}
+
+    def attempt(self, implementation: str, kind: str) -> Export | None:
+        """A trace, with ever more sizes fixed as it shows that they are not free; None if torch refuses it."""
+        free = {"batch": ("batch",), "static": ()}.get(kind, tuple(self.sizes))
+        fixed = {symbol: "no other sizes are traced" for symbol in self.sizes if symbol not in free}
+        while True:
+            held = fixed | self.fixed
+            sizes = {symbol: (self.lengths if symbol in held else self.sizes)[symbol] for symbol in self.sizes}
             try:
-                if implementation != attention:
-                    model.set_attn_implementation(implementation)
-                program = _trace(model, spec, sizes, kind)
+                if implementation != self.attention:
+                    self.model.set_attn_implementation(implementation)
+                program = _trace(self.model, self.spec, sizes, self._dimensions(kind, held))
+                symbols = symbol_names(program, self.spec)
             except Exception as error:
-                first = first or error
-                notes.append(f"{implementation} attention, {kind} sizes: {_summary(error)}")
+                self.first = self.first or error
+                self.notes.append(f"{implementation} attention, {kind} sizes: {_summary(error)}")
+                found = _specialised(error)
             else:
-                return Export(program, _symbol_names(program, spec), sizes, implementation, tuple(notes))
-    assert first is not None
-    raise _refusal(model, first) from first
+                smallest, found = smallest_sizes(program, self.spec, sizes, self.longest)
+                if found.keys() <= held.keys():
+                    notes = (*self.notes, *_lengths(sizes, held, program))
+                    return Export(program, symbols, sizes, implementation, smallest, notes)
+            if found.keys() <= held.keys():
+                return None
+            self.fixed |= {symbol: reason for symbol, reason in found.items() if symbol not in held}
+
+    def _dimensions(self, kind: str, fixed: Mapping[str, str]) -> dict[str, Any]:
+        """How torch is to take the size of each symbol."""
+        found: dict[str, Any] = {}
+        for symbol in self.sizes:
+            longest = self.longest.get(symbol)
+            free = Dim.AUTO if kind == "auto" else Dim(symbol, min=2, max=longest) if longest else Dim(symbol, min=2)
+            found[symbol] = Dim.STATIC if symbol in fixed else free
+        return found
 
 
 @contextmanager
@@ -79,39 +134,33 @@ def _attention_kept(model: PreTrainedModel) -> Iterator[None]:
             part._attn_implementation_internal = implementation
 
 
-def _trace(model: PreTrainedModel, spec: tuple[Input, ...], sizes: dict[str, int], kind: str) -> ExportedProgram:
+def _trace(
+    model: PreTrainedModel, spec: tuple[Input, ...], sizes: dict[str, int], dimensions: Mapping[str, Any]
+) -> ExportedProgram:
     inputs = {name: torch.from_numpy(array) for name, array in sample_inputs(spec, sizes).items()}
-    shapes = _dynamic_shapes(model, spec, kind)
+    shapes = {
+        entry.name: {axis: dimensions[size] for axis, size in enumerate(entry.shape) if isinstance(size, str)}
+        for entry in spec
+    }
     with quiet(), nothing_added():
         config = DynamoConfig(dynamic=True, dynamic_shapes=shapes, prefer_deferred_runtime_asserts_over_guards=True)
         program, _ = DynamoExporter().export_program(model, inputs, config)
     return program
 
 
-def _dynamic_shapes(model: PreTrainedModel, spec: tuple[Input, ...], kind: str) -> dict[str, Any]:
-    longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    named = {
-        symbol: Dim(symbol, min=2, max=longest) if longest and symbol.endswith("seq") else Dim(symbol, min=2)
-        for symbol in symbols(spec)
-    }
-    others: dict[str, Any] = {"auto": Dim.AUTO, "static": Dim.STATIC}
-    return {
-        entry.name: {
-            axis: others.get(kind, named[size]) for axis, size in enumerate(entry.shape) if isinstance(size, str)
-        }
-        for entry in spec
-    }
+def _specialised(error: Exception) -> dict[str, str]:
+    """The symbols that have one size only, by what torch suggests in an error: lines such as `seq = 11`."""
+    _, _, suggested = str(error).partition("Suggested fixes:")
+    found = re.findall(r"^\s*(\w+) = \d+$", suggested, re.MULTILINE)
+    return dict.fromkeys(found, "torch.export takes no other")
 
 
-def _symbol_names(program: ExportedProgram, spec: tuple[Input, ...]) -> dict[str, str]:
-    shapes = {entry.name: entry.shape for entry in spec}
-    names: dict[str, str] = {}
-    for node in program.graph.nodes:
-        if node.op == "placeholder" and node.name in shapes and isinstance(node.meta["val"], torch.Tensor):
-            for size, symbol in zip(node.meta["val"].shape, shapes[node.name], strict=True):
-                if isinstance(size, torch.SymInt) and isinstance(symbol, str):
-                    names[str(size)] = symbol
-    return names
+def _lengths(sizes: Mapping[str, int], fixed: Mapping[str, str], program: ExportedProgram) -> Iterator[str]:
+    for symbol in sizes:
+        if symbol in fixed:
+            kind = "fixed size" if symbol == "batch" else "fixed length"
+            reason = unrolled_loop(program, sizes[symbol] - 1) or fixed[symbol]
+            yield f"{kind} {symbol} = {sizes[symbol]}, proved at that alone: {reason}"
 
 
 def _summary(error: Exception) -> str:

@@ -8,6 +8,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from hf2khc.capture.build import build_meta, materialise
 from hf2khc.capture.dropout_rates import dropout_rates, restore_rates
+from hf2khc.capture.examples import sizes_of
 from hf2khc.capture.export import Export, export
 from hf2khc.capture.importer import import_program
 from hf2khc.capture.input_types import Example, Input
@@ -26,6 +27,7 @@ class Captured:
         program: Program[aten] with repeated layers cut to the fewest that show every kind.
         spec: what the model takes.
         sizes: values of the size symbols it was traced at.
+        smallest: the smallest size of each symbol that is free; the others have the size of the trace.
         stacks: the lists of layers that were cut, by module path.
         notes: what had to be done to trace it.
         state: parameters and persistent buffers of the truncated model, by path: the values of those that are no
@@ -36,6 +38,7 @@ class Captured:
     program: Program
     spec: tuple[Input, ...]
     sizes: Mapping[str, int]
+    smallest: Mapping[str, int]
     stacks: Mapping[str, Stack]
     notes: tuple[str, ...]
     state: Mapping[str, np.ndarray | tuple[int, ...]]
@@ -43,8 +46,9 @@ class Captured:
 
 
 def capture(
-    config: PreTrainedConfig, model_class: type[PreTrainedModel], cut: bool = True, examples: Sequence[Example] = ()
-) -> Captured:
+    config: PreTrainedConfig, model_class: type[PreTrainedModel], cut: bool = True, examples: Sequence[Example] = (),
+    lengths: Mapping[str, int] | None = None,
+) -> Captured:  # fmt: skip
     """Trace a model without its weights.
 
     Args:
@@ -52,32 +56,48 @@ def capture(
         model_class: its class.
         cut: trace the fewest repeated layers that show every kind, where the model's own code lets them be cut.
         examples: inputs that the user gave.
+        lengths: sizes of the symbols that cannot be free; by default those of `fixed_lengths`.
 
     Raises:
         ConversionError: the model cannot be built or traced.
     """
     model = build_meta(config, model_class)
     parameters = model.num_parameters()
+    lengths = lengths or fixed_lengths(model, examples)
     stacks = truncate(model) if cut else {}
     materialise(model)
     spec = input_spec(model, examples)
-    sizes = trace_sizes(model, spec)
     try:
-        exported = export(model, spec, sizes)
+        exported = export(model, spec, trace_sizes(model, spec), lengths)
     except ConversionError:
         if not stacks:
             raise
         # The model's own code may reach for layers by number, beyond those that were kept.
-        return capture(config, model_class, cut=False, examples=examples)
-    return _captured(model, exported, spec, sizes, stacks, parameters)
+        return capture(config, model_class, False, examples, lengths)
+    return _captured(model, exported, spec, stacks, parameters)
 
 
-def _captured(model: PreTrainedModel, exported: Export, spec: tuple[Input, ...], sizes: Mapping[str, int],
-              stacks: Mapping[str, Stack], parameters: int) -> Captured:  # fmt: skip
-    restore_rates(exported.program.graph, dropout_rates(model, spec, dict(sizes)))
+def fixed_lengths(model: PreTrainedModel, examples: Sequence[Example] = ()) -> dict[str, int]:
+    """The size of each symbol where it cannot be free: that of the example, or else the one it is traced with.
+
+    Twins have other dimensions and so other sizes in their traces; a length that is fixed is the same in all.
+
+    Args:
+        model: the whole model, on any device.
+        examples: inputs that the user gave.
+    """
+    spec = input_spec(model, examples)
+    return trace_sizes(model, spec) | (sizes_of(spec, examples[0]) if examples else {})
+
+
+def _captured(model: PreTrainedModel, exported: Export, spec: tuple[Input, ...], stacks: Mapping[str, Stack],
+              parameters: int) -> Captured:  # fmt: skip
+    restore_rates(exported.program.graph, dropout_rates(model, spec, exported.sizes))
     program = import_program(exported.program, model, exported.symbols, assignment_names(model))
     state = {
         name: tuple(tensor.shape) if tensor.is_floating_point() else tensor.numpy()
         for name, tensor in model.state_dict().items()
     }
-    return Captured(program, spec, sizes, stacks, exported.notes, state, parameters)
+    return Captured(
+        program, spec, exported.sizes, exported.smallest, stacks, exported.notes, state, parameters
+    )  # fmt: skip

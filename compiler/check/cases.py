@@ -10,16 +10,18 @@ Inputs = dict[str, np.ndarray]
 Sampler = Callable[[Mapping[str, int], int, str], Inputs]
 BATCH = 3
 _LENGTHS = (7, 12, 5, 9, 4, 15, 3, 2)
+_COMMON = 16
 
 
 def choose_sizes(
-    traced: Mapping[str, int], limits: Mapping[str, int] | None = None
+    traced: Mapping[str, int], limits: Mapping[str, int] | None = None, smallest: Mapping[str, int] | None = None
 ) -> tuple[dict[str, int], dict[str, int]]:
     """Two bindings of the symbols, both other than the traced one in every symbol that can be.
 
     Args:
         traced: the sizes that the model was traced at; `batch` is one of the symbols.
         limits: the largest value a symbol may have, such as the number of positions.
+        smallest: the smallest value a symbol may have, 2 if it is not among them.
 
     Returns:
         Bindings with a batch of 3, whose other symbols take two different values, which also differ between symbols
@@ -27,8 +29,12 @@ def choose_sizes(
     """
     first, second = {"batch": BATCH}, {"batch": BATCH}
     for i, (symbol, size) in enumerate(s for s in traced.items() if s[0] != "batch"):
-        limit = (limits or {}).get(symbol, max(_LENGTHS) + i)
-        free = [n + i for n in _LENGTHS if n + i != size and n + i <= limit] or [size]
+        least = (smallest or {}).get(symbol, 2)
+        # What is traced with thousands of samples changes little with one more.
+        unit, shift = max(1, size // _COMMON), max(0, least - min(_LENGTHS))
+        lengths = [n * unit + shift + i for n in _LENGTHS]
+        limit = (limits or {}).get(symbol, max(lengths))
+        free = [n for n in lengths if n != size and least <= n <= limit] or [size]
         first[symbol], second[symbol] = free[0], free[min(1, len(free) - 1)]
     return first, second
 

@@ -114,4 +114,5 @@ def _at(plan: Plan, config: "PreTrainedConfig", compiled: "Compiled") -> Plan:
 def _captured(captured: Captured, source: Source, config: "PreTrainedConfig") -> Captured:
     model = build_meta(config, source.model_class)
     spec = input_spec(model, source.examples)
-    return replace(captured, spec=spec, sizes=trace_sizes(model, spec))
+    fixed = {symbol: size for symbol, size in captured.sizes.items() if symbol not in captured.smallest}
+    return replace(captured, spec=spec, sizes=trace_sizes(model, spec) | fixed)

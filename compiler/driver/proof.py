@@ -15,7 +15,6 @@ from hf2khc.capture.source import Source
 from hf2khc.check import proof as data
 from hf2khc.check.cases import build_cases, choose_sizes
 from hf2khc.check.prove import BACKENDS, prove
-from hf2khc.ir.expr import Expr, names_of
 
 if TYPE_CHECKING:
     from hf2khc.driver.compile import Compiled
@@ -42,11 +41,12 @@ def prove_package(
 
 def proof_cases(source: Source, captured: Captured, seed: int) -> dict[str, dict[str, np.ndarray]]:
     """The input sets: those the user gave; free sizes other than the traced ones; padding where there is a mask."""
-    free = free_symbols(captured)
+    free = captured.smallest
     held = {symbol: size for symbol, size in captured.sizes.items() if symbol not in free}
     longest = getattr(source.config.get_text_config(), "max_position_embeddings", None)
     limits = {symbol: longest for symbol in free if longest and symbol.endswith("seq")}
-    bindings = choose_sizes({symbol: size for symbol, size in captured.sizes.items() if symbol in free}, limits)
+    traced = {symbol: size for symbol, size in captured.sizes.items() if symbol in free}
+    bindings = choose_sizes(traced, limits, captured.smallest)
     # choose_sizes always binds the batch: a batch that torch would not free keeps the size of the trace.
     sizes = [{**binding, **held} for binding in bindings]
 
@@ -56,12 +56,6 @@ def proof_cases(source: Source, captured: Captured, seed: int) -> dict[str, dict
     cases = build_cases(sample, sizes, masked=any(entry.role == "mask" for entry in captured.spec), seed=seed)
     given = {f"inputs {number}": dict(example) for number, example in enumerate(source.examples, 1)}
     return {**given, **cases}
-
-
-def free_symbols(captured: Captured) -> frozenset[str]:
-    """The symbols that the program kept: the others were fixed to the size of the trace."""
-    shapes = [node.tensor.shape for node in captured.program.main.inputs]
-    return frozenset(name for shape in shapes for size in shape if isinstance(size, Expr) for name in names_of(size))
 
 
 def reference(source: Source) -> data.Source:

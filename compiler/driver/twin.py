@@ -9,7 +9,7 @@ import numpy as np
 
 from hf2khc.capture.aten import aten_evaluator
 from hf2khc.capture.build import build_meta
-from hf2khc.capture.frontend import Captured, capture
+from hf2khc.capture.frontend import Captured, capture, fixed_lengths
 from hf2khc.capture.input_types import Example
 from hf2khc.capture.inputs import input_spec, sample_inputs
 from hf2khc.capture.omitted import omitted_outputs
@@ -112,7 +112,8 @@ def _twinned(
     model = build_meta(config, model_class)
     lengths = {path: len(m) for path, m in model.named_modules() if type(m).__name__ == "ModuleList"}
     twin = twin_config(config, model_class, input_spec(model, examples), examples)
-    captured = capture(twin.config, model_class, cut, examples)
+    fixed = fixed_lengths(model, examples)
+    captured = capture(twin.config, model_class, cut, examples, fixed)
     errors: dict[str, float] = {}
     check = _Validation(captured, errors) if validated else None
     with float64():
@@ -122,7 +123,7 @@ def _twinned(
     second = twin_config(twin.config, model_class, captured.spec, examples)
     other = with_more_rounds(second.config, model_class, programs[0])
     if second.changed:
-        programs.append(_last(lower(capture(other, model_class, cut, examples).program)))
+        programs.append(_last(lower(capture(other, model_class, cut, examples, fixed).program)))
     configs = [config, twin.config, other][: len(programs) + 1]
     return Twinned(
         tuple(programs),

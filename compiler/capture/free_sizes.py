@@ -1,0 +1,148 @@
+"""Which sizes of a trace are free, and from which size on.
+
+torch asks for more than the ranges that it reports: what it could not settle while it traced stands in the program as
+assertions over its symbols. A size at which one of them fails is one for which the program was not traced.
+"""
+
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import sympy
+import torch
+from torch.export import ExportedProgram
+from torch.utils._sympy.printers import PythonPrinter
+
+from hf2khc.capture.input_types import Input
+
+SMALL = 66  # below it every size is tried: one more than the common lengths of a chunk
+LARGE = (127, 128, 129, 255, 256, 257, 1009, 4099)
+STEPS = 128
+SHORTEST_LOOP = 3
+_TORCH = os.path.dirname(torch.__file__)
+Condition = tuple[str, Callable[[Mapping[str, int]], bool]]  # what it says, and whether it holds at given sizes
+LONGEST_TEXT = 120
+
+
+def symbol_names(program: ExportedProgram, spec: Iterable[Input]) -> dict[str, str]:
+    """The name of each of torch's symbols that is the size of an input: `{"s43": "batch", "s70": "seq"}`."""
+    return {
+        str(size): symbol
+        for symbol, size in _input_sizes(program, spec)
+        if isinstance(size, torch.SymInt) and isinstance(size.node.expr, sympy.Symbol)
+    }
+
+
+def smallest_sizes(
+    program: ExportedProgram, spec: Iterable[Input], sizes: Mapping[str, int], longest: Mapping[str, int]
+) -> tuple[dict[str, int], dict[str, str]]:
+    """The smallest size of each symbol that is free, and why each of the others is not.
+
+    Args:
+        program: of which the placeholders and the assertions count.
+        spec: the inputs it was traced with.
+        sizes: of the symbols in the trace.
+        longest: the largest size that a symbol has to take, where there is one.
+
+    Returns:
+        The sizes from which on everything holds that torch asks for, and a reason per symbol that has none.
+    """
+    spec = tuple(spec)
+    fixed = set(_dependent(program, spec))
+    conditions = list(_conditions(program, symbol_names(program, spec)))
+    found: dict[str, int] = {}
+    reasons: dict[str, str] = {}
+    for symbol, size in sizes.items():
+        if symbol in fixed:
+            reasons[symbol] = "torch.export takes no other"
+            continue
+        least, broken = _least(symbol, sizes, longest.get(symbol), conditions)
+        if least <= size:
+            found[symbol] = least
+        else:
+            reasons[symbol] = f"at other sizes the model takes another way, where not {broken}"
+    return found, reasons
+
+
+def _dependent(program: ExportedProgram, spec: Iterable[Input]) -> Iterator[str]:
+    """Symbols that are a number, or an expression of other symbols."""
+    owners: dict[str, str] = {}
+    for symbol, size in _input_sizes(program, spec):
+        plain = isinstance(size, torch.SymInt) and isinstance(size.node.expr, sympy.Symbol)
+        if not plain or owners.setdefault(str(size), symbol) != symbol:
+            yield symbol
+
+
+def _input_sizes(program: ExportedProgram, spec: Iterable[Input]) -> Iterator[tuple[str, Any]]:
+    shapes = {entry.name: entry.shape for entry in spec}
+    for node in program.graph.nodes:
+        if node.op == "placeholder" and node.name in shapes and isinstance(node.meta["val"], torch.Tensor):
+            pairs = zip(shapes[node.name], node.meta["val"].shape, strict=True)
+            yield from ((symbol, size) for symbol, size in pairs if isinstance(symbol, str))
+
+
+def _least(symbol: str, sizes: Mapping[str, int], most: int | None, conditions: list[Condition]) -> tuple[int, str]:
+    """The smallest size from which on every condition holds, the other symbols at their size in the trace.
+
+    Returns:
+        The size, and the condition that does not hold below it.
+    """
+    size = sizes[symbol]
+    # One sample and no sample are cases of their own to torch, which a trace of several does not show.
+    tried = {*range(2, SMALL), *range(SMALL, 2 * size, max(1, size // STEPS)), *LARGE, size}
+    least = max(tried) + 1
+    for candidate in sorted((n for n in tried if most is None or n <= most), reverse=True):
+        broken = next((text for text, holds in conditions if not holds({**sizes, symbol: candidate})), "")
+        if broken:
+            return least, broken
+        least = candidate
+    return least, ""
+
+
+def _conditions(program: ExportedProgram, names: Mapping[str, str]) -> Iterator[Condition]:
+    """What torch asks of the sizes. That two sizes differ is no such thing: it only chose the faster of two ways."""
+    for symbol, bounds in program.range_constraints.items():
+        if str(symbol) in names:
+            yield _within(names[str(symbol)], int(bounds.lower), bounds.upper)
+    asserted = (node.args[0] for node in program.graph.nodes if str(node.target) == "aten._assert_scalar.default")
+    values = (node.meta.get("val") for node in asserted if isinstance(node, torch.fx.Node))
+    expressions = dict.fromkeys(value.node._expr for value in values if isinstance(value, torch.SymBool))
+    for expression in expressions:
+        if not isinstance(expression, sympy.Ne) and {str(s) for s in expression.free_symbols} <= names.keys():
+            yield _evaluated(expression, names)
+
+
+def _within(symbol: str, low: int, high: Any) -> Condition:
+    return f"{low} <= {symbol} <= {high}", lambda sizes: low <= sizes[symbol] <= high
+
+
+def _evaluated(expression: Any, names: Mapping[str, str]) -> Condition:
+    text = PythonPrinter().doprint(expression)
+    code = compile(text, "<assertion>", "eval")
+
+    def holds(sizes: Mapping[str, int]) -> bool:
+        values = {torch_name: sizes[symbol] for torch_name, symbol in names.items()}
+        try:
+            return bool(eval(code, {"math": math, "torch": torch}, values))
+        except ZeroDivisionError:
+            return False
+
+    for torch_name, symbol in names.items():
+        text = re.sub(rf"\b{torch_name}\b", symbol, text)
+    return text[:LONGEST_TEXT], holds
+
+
+def unrolled_loop(program: ExportedProgram, rounds: int) -> str:
+    """The source line that stands most often in one module's trace, if it is in a loop of so many rounds; or none."""
+    lines: Counter[tuple[str, str, str]] = Counter()
+    for node in program.graph.nodes:
+        frames = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
+        own = [frame for frame in frames if not frame[0].startswith(_TORCH)]
+        if node.op == "call_function" and own:
+            module = next(reversed(node.meta.get("nn_module_stack") or {"": ""}))
+            lines[f"{os.path.basename(own[-1][0])}:{own[-1][1]}", module, str(node.target)] += 1
+    (line, *_), count = max(lines.items(), key=lambda item: item[1], default=(("", "", ""), 0))
+    return f"the loop at {line} is unrolled, {count} times" if count >= max(rounds, SHORTEST_LOOP) else ""
