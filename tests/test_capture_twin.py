@@ -8,7 +8,7 @@ from hf2khc.capture.export import export
 from hf2khc.capture.inputs import input_spec, trace_sizes
 from hf2khc.capture.truncate import truncate
 from hf2khc.capture.twin import twin_config
-from hf2khc.capture.twin_fields import get_field, numeric_fields
+from hf2khc.capture.twin_fields import get_field, numeric_fields, set_field
 
 SMALL = {
     "hidden_size": 32,
@@ -145,3 +145,14 @@ def test_size_of_a_head_that_is_no_field_changes_too():
     second = twin_config(first, transformers.GPT2Model, input_spec(build_meta(first, transformers.GPT2Model))).config
     sizes = [c.n_embd // c.n_head for c in (config, first, second)]
     assert sizes[0] != sizes[1] != sizes[2]
+
+
+def test_what_layers_have_of_their_own_keeps_its_value():
+    """As an attribute of the whole config it is refused: it may be meant for one layer or for all."""
+    config = transformers.LlamaConfig(**SMALL, per_layer_config={1: {"intermediate_size": 40}})
+    with pytest.raises(RuntimeError):
+        config.intermediate_size  # noqa: B018
+    assert {field.path: field.value for field in numeric_fields(config)}["intermediate_size"] == 44
+    assert get_field(config, "intermediate_size") == 44
+    set_field(config, "intermediate_size", 48)
+    assert get_field(config, "intermediate_size") == 48 and config.per_layer_config[1].intermediate_size == 40

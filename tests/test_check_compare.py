@@ -151,6 +151,14 @@ def test_sizes_differ_from_the_traced_ones():
     assert max(s["seq"] for s in choose_sizes({"batch": 2, "seq": 7}, {"seq": 6})) <= 6
 
 
+def test_sizes_are_those_for_which_the_model_was_traced():
+    for least in (2, 5, 7, 400):
+        first, second = choose_sizes({"batch": 2, "frames": 401}, smallest={"frames": least})
+        assert first != second and least <= min(first["frames"], second["frames"])
+        # One sample more of thousands is the same number of frames.
+        assert abs(first["frames"] - second["frames"]) > 40
+
+
 def test_cases_are_named_and_cover_the_paddings():
     calls = []
     cases = build_cases(lambda *a: calls.append(a) or {}, [{"batch": 3, "seq": 4}, {"batch": 3, "seq": 5}], masked=True)

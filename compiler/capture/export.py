@@ -159,8 +159,8 @@ def _lengths(sizes: Mapping[str, int], fixed: Mapping[str, str], program: Export
     for symbol in sizes:
         if symbol in fixed:
             kind = "fixed size" if symbol == "batch" else "fixed length"
-            reason = unrolled_loop(program, sizes[symbol] - 1) or fixed[symbol]
-            yield f"{kind} {symbol} = {sizes[symbol]}, proved at that alone: {reason}"
+            loop = "" if symbol == "batch" else unrolled_loop(program, sizes[symbol] - 1)
+            yield f"{kind} {symbol} = {sizes[symbol]}, proved at that alone: {loop or fixed[symbol]}"
 
 
 def _summary(error: Exception) -> str:

@@ -75,9 +75,13 @@ def _numbers(path: str, name: str, part: str, value: Any) -> Iterator[Field]:
 
 
 def get_field(config: Any, path: str) -> Any:
-    """The value at a dotted path through configs and dictionaries."""
+    """The value at a dotted path through configs and dictionaries.
+
+    What layers may have of their own is read as it stands for all of them: as an attribute such a config refuses it.
+    """
     for name in path.split("."):
-        config = config[name] if isinstance(config, dict) else getattr(config, name)
+        values = config if isinstance(config, dict) else vars(config)
+        config = values[name] if name in values else getattr(config, name)
     return config
 
 
