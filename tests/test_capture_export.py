@@ -8,11 +8,13 @@ import torch
 import transformers
 from torch import nn
 
+from hf2khc.capture import time_loops
 from hf2khc.capture.build import build_meta, configs, materialise
 from hf2khc.capture.export import export
 from hf2khc.capture.importer import import_program
 from hf2khc.capture.inputs import input_spec, sample_inputs, trace_sizes
 from hf2khc.capture.random_weights import add_noise
+from hf2khc.capture.time_loops import looped_lengths
 from hf2khc.capture.truncate import truncate
 from hf2khc.diagnostics import ConversionError
 
@@ -163,6 +165,29 @@ def test_a_loop_over_time_has_a_fixed_length_and_is_named():
         f"fixed length seq = 11, proved at that alone: the loop at {Path(__file__).name}:{line} is unrolled, 11 times"
     )
     assert found.notes[-1] == note
+
+
+def test_operations_that_grow_with_the_length_are_found_before_a_trace(monkeypatch):
+    model = materialise(build_meta(transformers.BertConfig(**SMALL), OverTime))
+    spec = input_spec(model)
+    sizes = trace_sizes(model, spec)
+    assert not looped_lengths(model, spec, sizes)  # a trace is quicker
+    monkeypatch.setattr(time_loops, "MANY", 10)
+    assert set(looped_lengths(model, spec, sizes)) == {"seq"}
+    found = export(model, spec, sizes)
+    assert len(found.notes) == 1 and found.notes[0].startswith("fixed length seq = 11")
+
+
+def test_operations_that_come_from_some_length_on_are_no_loop(monkeypatch):
+    monkeypatch.setattr(time_loops, "MANY", 1)
+    model = materialise(build_meta(transformers.BertConfig(**SMALL), LongOnly))
+    assert not looped_lengths(model, input_spec(model), {"batch": 3, "seq": 11})
+
+
+class LongOnly(Custom):
+    def forward(self, input_ids):
+        hidden = self.embed(input_ids)
+        return torch.tanh(hidden) if hidden.shape[1] > 20 else hidden
 
 
 def test_a_length_that_is_not_free_is_the_one_asked_for():

@@ -18,6 +18,7 @@ from hf2khc.capture.free_sizes import smallest_sizes, symbol_names, unrolled_loo
 from hf2khc.capture.input_types import Input
 from hf2khc.capture.inputs import sample_inputs
 from hf2khc.capture.prepared import nothing_added
+from hf2khc.capture.time_loops import looped_lengths
 from hf2khc.diagnostics import ConversionError, fail
 
 # How the sizes are traced: each as a dimension of its own, as far as torch frees them, the batch alone, none.
@@ -84,9 +85,9 @@ class _Trace:
         self.attention = model.config._attn_implementation
         self.first: Exception | None = None
         self.notes: list[str] = []
-        self.fixed: dict[str, str] = {}
         text = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         self.longest = {symbol: text for symbol in sizes if text and symbol.endswith("seq")}
+        self.fixed: dict[str, str] = looped_lengths(model, spec, sizes)
 
     def attempt(self, implementation: str, kind: str) -> Export | None:
         """A trace, with ever more sizes fixed as it shows that they are not free; None if torch refuses it."""

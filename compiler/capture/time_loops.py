@@ -1,0 +1,77 @@
+"""Loops over time in a model's own code: where a longer input takes more operations, no one trace fits both.
+
+torch finds that out too, but after it has traced the loop with a free length, which takes minutes where there are
+thousands of operations.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import PreTrainedModel
+
+from hf2khc.capture.build import quiet
+from hf2khc.capture.input_types import Input
+from hf2khc.capture.inputs import sample_inputs
+
+MANY = 400  # operations below which a trace with a free length costs no more than to look for a loop
+LONGER = (8, 16)
+
+
+def looped_lengths(model: PreTrainedModel, spec: tuple[Input, ...], sizes: Mapping[str, int]) -> dict[str, str]:
+    """The symbols over which the model loops, with the reason why they cannot be free.
+
+    Args:
+        model: on the CPU.
+        spec: its inputs.
+        sizes: of the symbols in the trace.
+    """
+    count = operations(model, spec, sizes)
+    if count < MANY:
+        return {}
+    found = {}
+    for symbol, size in sizes.items():
+        if symbol != "batch":
+            counts = [count, *(operations(model, spec, {**sizes, symbol: size * times}) for times in LONGER)]
+            # Once more operations may be a branch that is taken from some length on.
+            if counts[0] < counts[1] < counts[2]:
+                found[symbol] = f"the model loops over it: the longer it is, the more operations there are ({counts})"
+    return found
+
+
+def operations(model: PreTrainedModel, spec: tuple[Input, ...], sizes: Mapping[str, int]) -> int:
+    """How many operations a forward pass in shapes alone takes, or gets through before it needs a number."""
+    inputs = sample_inputs(spec, dict(sizes))
+    counter = _Counter()
+    # A model may branch on data, or take no such size.
+    shapes_alone = FakeTensorMode(allow_non_fake_inputs=True)
+    with _state_kept(model), suppress(Exception), quiet(), torch.no_grad(), shapes_alone, counter:
+        model(**{name: shapes_alone.from_tensor(torch.from_numpy(array)) for name, array in inputs.items()})
+    return counter.count
+
+
+@contextmanager
+def _state_kept(model: PreTrainedModel) -> Iterator[None]:
+    """What a forward pass leaves in the modules, shapes without numbers, is gone after the block."""
+    before = [(module, dict(vars(module)), dict(module._buffers)) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, attributes, buffers in before:
+            vars(module).clear()
+            vars(module).update(attributes)
+            module._buffers.clear()
+            module._buffers.update(buffers)
+
+
+class _Counter(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += 1
+        return func(*args, **(kwargs or {}))
