@@ -212,3 +212,21 @@ def test_a_buffer_that_is_written_is_not_a_result():
     model, _, found = captured(Remembering, transformers.BertConfig(**SMALL))
     program = import_program(found.program, model, found.symbols)
     assert len(program.outputs) == len(program.main.outputs) == 1
+
+
+class Table(Custom):
+    def __init__(self, config):
+        super().__init__(config)
+        self.places = nn.Parameter(torch.zeros(34, 8))
+
+    def forward(self, input_ids):
+        length = input_ids.shape[1]
+        torch._check(length <= self.places.shape[0])
+        return self.embed(input_ids) + self.places[:length]
+
+
+@pytest.mark.parametrize(("positions", "free"), [({"max_target_positions": 32}, True), ({"chunk": 32}, False)])
+def test_a_table_of_positions_may_end(positions, free):
+    config = transformers.BertConfig(**{**SMALL, "max_position_embeddings": 20000}, **positions)
+    _, _, found = captured(Table, config)
+    assert ("seq" in found.smallest) == free

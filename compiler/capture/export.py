@@ -19,6 +19,7 @@ from hf2khc.capture.input_types import Input
 from hf2khc.capture.inputs import sample_inputs
 from hf2khc.capture.prepared import nothing_added
 from hf2khc.capture.time_loops import looped_lengths
+from hf2khc.capture.twin_fields import POSITIONS, numeric_fields
 from hf2khc.diagnostics import ConversionError, fail
 
 # How the sizes are traced: each as a dimension of its own, as far as torch frees them, the batch alone, none.
@@ -87,6 +88,8 @@ class _Trace:
         self.notes: list[str] = []
         text = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         self.longest = {symbol: text for symbol in sizes if text and symbol.endswith("seq")}
+        numbers = [field.value for field in numeric_fields(model.config) if POSITIONS.search(field.name)]
+        self.positions = [number for number in (*numbers, *self.longest.values()) if isinstance(number, int)]
         self.fixed: dict[str, str] = looped_lengths(model, spec, sizes)
 
     def attempt(self, implementation: str, kind: str) -> Export | None:
@@ -106,7 +109,7 @@ class _Trace:
                 self.notes.append(f"{implementation} attention, {kind} sizes: {_summary(error)}")
                 found = _specialised(error)
             else:
-                smallest, found = smallest_sizes(program, self.spec, sizes, self.longest)
+                smallest, found = smallest_sizes(program, self.spec, sizes, self.positions)
                 if found.keys() <= held.keys():
                     notes = (*self.notes, *_lengths(sizes, held, program))
                     return Export(program, symbols, sizes, implementation, smallest, notes)

@@ -8,7 +8,7 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import sympy
@@ -37,7 +37,7 @@ def symbol_names(program: ExportedProgram, spec: Iterable[Input]) -> dict[str, s
 
 
 def smallest_sizes(
-    program: ExportedProgram, spec: Iterable[Input], sizes: Mapping[str, int], longest: Mapping[str, int]
+    program: ExportedProgram, spec: Iterable[Input], sizes: Mapping[str, int], longest: Sequence[int] = ()
 ) -> tuple[dict[str, int], dict[str, str]]:
     """The smallest size of each symbol that is free, and why each of the others is not.
 
@@ -45,7 +45,7 @@ def smallest_sizes(
         program: of which the placeholders and the assertions count.
         spec: the inputs it was traced with.
         sizes: of the symbols in the trace.
-        longest: the largest size that a symbol has to take, where there is one.
+        longest: numbers of positions for which the model was made: a length may have one of them as its largest.
 
     Returns:
         The sizes from which on everything holds that torch asks for, and a reason per symbol that has none.
@@ -59,11 +59,13 @@ def smallest_sizes(
         if symbol in fixed:
             reasons[symbol] = "torch.export takes no other"
             continue
-        least, broken = _least(symbol, sizes, longest.get(symbol), conditions)
+        limits = (None,) if symbol == "batch" else (None, *sorted(longest, reverse=True))
+        ranges = [_least(symbol, sizes, limit, conditions) for limit in limits if limit is None or limit > size]
+        least = min(least for least, _ in ranges)
         if least <= size:
             found[symbol] = least
         else:
-            reasons[symbol] = f"at other sizes the model takes another way, where not {broken}"
+            reasons[symbol] = f"at other sizes the model takes another way, where not {ranges[0][1]}"
     return found, reasons
 
 
