@@ -22,6 +22,7 @@ from hf2khc.passes.hub.order_values import order_values
 from hf2khc.passes.hub.project_heads import project_heads
 from hf2khc.passes.hub.recognize_convolution import recognize_convolution
 from hf2khc.passes.hub.recognize_embedding import recognize_embedding
+from hf2khc.passes.hub.recognize_frequencies import recognize_frequencies
 from hf2khc.passes.hub.recognize_idioms import recognize_idioms
 from hf2khc.passes.hub.recognize_linear import recognize_linear
 from hf2khc.passes.hub.recognize_masks import recognize_masks
@@ -34,6 +35,7 @@ from hf2khc.passes.hub.sink_transposes import sink_transposes
 from hf2khc.passes.hub.split_fused_linear import split_fused_linear
 from hf2khc.passes.hub.tie_embeddings import tie_embeddings
 from hf2khc.passes.keras.fold_transposes import fold_transposes
+from hf2khc.passes.keras.lower_frequencies import lower_frequencies
 from hf2khc.passes.keras.lower_masks import lower_masks
 from hf2khc.passes.keras.name_graphs import name_graphs
 from hf2khc.passes.keras.name_inputs import name_inputs
@@ -42,6 +44,7 @@ from hf2khc.passes.keras.name_values import name_values
 from hf2khc.passes.keras.outline_entry import outline_entry
 from hf2khc.passes.keras.outline_rotary import outline_rotary
 from hf2khc.passes.keras.softmax_in_float32 import softmax_in_float32
+from hf2khc.passes.keras.use_hub_layers import use_hub_layers
 
 Pass = Callable[[Program], Program]
 
@@ -88,6 +91,7 @@ PIPELINE = (
             sink_transposes,
             # Now rotations are on (batch, seq, heads, dim).
             recognize_rotary,
+            recognize_frequencies,
             # After the transposes: between a projection and its heads stands nothing but the reshape.
             project_heads,
             hoist_results,
@@ -112,6 +116,9 @@ PIPELINE = (
             lower_masks,
             fold_transposes,
             softmax_in_float32,
+            # Before what is left of rotations becomes a layer of the package.
+            use_hub_layers,
+            lower_frequencies,
             outline_rotary,
             outline_entry,
             name_graphs,

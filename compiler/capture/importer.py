@@ -22,6 +22,7 @@ from hf2khc.capture.fx_graphs import (
 from hf2khc.capture.schema import flatten_call
 from hf2khc.capture.symbols import Symbols
 from hf2khc.diagnostics import ConversionError, fail
+from hf2khc.ir.frequencies import frequencies
 from hf2khc.ir.graph import Graph, Loc, Node, Program, join, numbered
 from hf2khc.ir.types import Tensor, Type, tensors
 
@@ -110,8 +111,14 @@ class _Importer:
         if absolute in self.persistent:
             return Node(name, "param", type=self.type(self.shapes[absolute]), origin=origin)
         tensor = self.values[absolute]
-        self.constants[absolute] = tensor.detach().cpu().numpy()
+        self.constants[absolute] = _unrounded(tensor.detach().cpu().numpy())
         return Node(name, "const", type=self.type(tensor), origin=origin)
+
+
+def _unrounded(value: np.ndarray) -> np.ndarray:
+    """Frequencies of rotary embeddings as their formula gives them: torch rounded them to float32, the IR does not."""
+    found = frequencies(value)
+    return value if found is None else found.table()
 
 
 def _owners(model: torch.nn.Module) -> dict[str, str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from hf2khc.cli.options import parse_options
 from hf2khc.diagnostics import ConversionError, Diagnostic
+from hf2khc.process import hide_other_backends
 
 OK, FAILED, BROKEN_PIPE = 0, 1, 141
 _ENVIRONMENT = {
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit code: 0, or 1 with a diagnostic on stderr."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        return _run(words)
+        return _run(words, own_process=arguments is None)
     except BrokenPipeError:
         # The reader of stdout (`| head`) went away; keep Python from complaining when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILED
 
 
-def _run(words: Sequence[str]) -> int:
+def _run(words: Sequence[str], own_process: bool) -> int:
     if words[:1] == ["verify"]:
         # rich comes in here; --help and --version need none of it.
         from hf2khc.cli import verify
@@ -49,6 +50,8 @@ def _run(words: Sequence[str]) -> int:
         os.environ.setdefault(name, value)
     if not options.traceback:
         warnings.filterwarnings("ignore")
+    if own_process:
+        hide_other_backends()
     # The pipeline imports torch and keras; --help, --version and a wrong command line must not wait for that.
     from hf2khc.cli import commands
 

@@ -158,6 +158,9 @@ class Search:
         if len(names) <= MOST_FIELDS:
             for x, y, z in itertools.permutations(names, 3):
                 yield from (f"{x} * {y} // {z}", f"({x} + {y}) * {z}", f"({x} + 2 * {y}) * {z}")
+                # Patches of an image, and tokens that a field counts before them.
+                yield from (f"({x} // {y}) ** 2 + {z}", f"({x} // {y}) ** 2 + {z} + 1")
+                yield f"{x} // {y} + 2 * {z}"
 
 
 def _unary(names: list[str], real: bool) -> Iterable[str]:
@@ -178,9 +181,12 @@ def _binary(names: list[str], real: bool) -> Iterable[str]:
         yield from (f"{x} // {y}", f"-({x} // {y})")
         if real:
             # Widths of heads, and the logarithmic buckets of relative positions.
-            yield from (f"({x} // {y}) ** -0.5", f"log({x} / ({y} // 2))", f"log({x} / ({y} // 4))", f"log({x} / {y})")
+            yield from (f"({x} // {y}) ** -0.5", f"sqrt({x} // {y})")
+            yield from (f"log({x} / ({y} // 2))", f"log({x} / ({y} // 4))", f"log({x} / {y})")
         else:
-            yield from (f"{x} // {y} // 2", f"({x} // {y} + 1) // 2", f"({x} // {y}) ** 2", f"({x} // {y}) ** 2 + 1")
+            yield from (f"{x} // {y} // 2", f"({x} // {y} + 1) // 2", f"({x} // {y}) ** 2")
+            # Patches of an image, with one token or two before them.
+            yield from (f"({x} // {y}) ** 2 + 1", f"({x} // {y}) ** 2 + 2")
     for x, y in itertools.combinations(names, 2):
         yield from (f"{x} * {y}", f"{x} + {y}")
     for x, y in itertools.permutations(names, 2):

@@ -1,6 +1,7 @@
 """Names of the package: constructor arguments, inputs, outputs, and the signature that ties them to transformers'."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
@@ -137,9 +138,12 @@ def _field_names(program: Program) -> dict[str, str]:
     names: dict[str, str] = {}
     sources = mentioned_fields(program)
     owners = {_owner(source) for source in sources if _owner(source)}
+    places = Counter((source.rpartition(".")[2], _owner(source)) for source in sources)
     for source in sources:
         last = source.rpartition(".")[2]
         name = FIELD_NAMES.get(last, last)
+        if places[last, _owner(source)] > 1 and source.count(".") > 1:  # one for each kind of layer
+            name = f"{source.split('.')[-2]}_{name}"
         # With several configs in one, whose width it is has to be said.
         if _owner(source) and (len(owners) > 1 or name in names.values()):
             name = f"{_owner(source)}_{name}"

@@ -11,7 +11,7 @@ from hf2khc.ir import hub
 from hf2khc.ir.float64 import float64, keras_on_torch
 from hf2khc.ir.graph import Node
 from hf2khc.ir.interpret import Evaluator
-from hf2khc.ir.signatures import bind_call, function, slot_names
+from hf2khc.ir.signatures import bind_call, function, layer, slot_names
 
 # Constructor arguments of every Keras layer, behind `**kwargs` in most signatures.
 _BASE_LAYER = frozenset({"activity_regularizer", "autocast", "dtype", "name", "trainable"})
@@ -45,13 +45,15 @@ class LayerArguments:
 @functools.cache
 def layer_arguments(op: str) -> LayerArguments | None:
     """The class, constructor and call arguments of a `layers.*` op; `None` if Keras has no such layer."""
-    keras = keras_on_torch()
-    found = getattr(keras.layers, op.partition(".")[2], None)
-    if not (isinstance(found, type) and issubclass(found, keras.layers.Layer)):
+    found: Any = layer(op.partition(".")[2])
+    if not _is_layer(found):
         return None
-    layer: Any = found
-    constructor = frozenset(_named(layer)) | _BASE_LAYER
-    return LayerArguments(layer, constructor, frozenset(_named(layer.call)) - constructor)
+    constructor = frozenset(_named(found)) | _BASE_LAYER
+    return LayerArguments(found, constructor, frozenset(_named(found.call)) - constructor)
+
+
+def _is_layer(found) -> bool:
+    return isinstance(found, type) and issubclass(found, keras_on_torch().layers.Layer)
 
 
 def _named(function) -> list[str]:

@@ -62,6 +62,18 @@ def keras_on_torch():
     return keras
 
 
+def keras_hub_on_torch():
+    """The keras_hub module, with Keras on the torch backend.
+
+    Raises:
+        ConversionError: Keras runs on another one already.
+    """
+    keras_on_torch()
+    import keras_hub
+
+    return keras_hub
+
+
 @contextlib.contextmanager
 def _updated(table: dict, changes: dict) -> Iterator[None]:
     before = {key: table[key] for key in changes}

@@ -4,6 +4,7 @@ Sequences are (batch, seq, heads, dim), masks are boolean and true where a query
 """
 
 from hf2khc.ir.float64 import keras_on_torch
+from hf2khc.ir.frequencies import Frequencies
 
 
 def rms_norm(x, scale, epsilon):
@@ -48,6 +49,22 @@ def rotary_embedding(x, cos, sin, interleaved=False):
     cos, sin = ops.expand_dims(cos, 2), ops.expand_dims(sin, 2)
     turned = ops.cast(turned * cos + rotated * sin, x.dtype)
     return ops.concatenate([turned, rest], axis=-1) if rest.shape[-1] else turned
+
+
+def rotary_frequencies(max_wavelength, size, scaling_factor=1.0):
+    """Angle per position of each pair of entries: `max_wavelength ** (-2 i / size) / scaling_factor`.
+
+    Su et al., RoFormer (2021), section 3.2.2; the factor is that of linear position interpolation.
+
+    Args:
+        max_wavelength: float, the base.
+        size: int, entries that are rotated.
+        scaling_factor: float, what positions are divided by.
+
+    Returns:
+        (size / 2,), float.
+    """
+    return keras_on_torch().ops.convert_to_tensor(Frequencies(max_wavelength, size, scaling_factor).table())
 
 
 def causal_mask(query_positions, key_positions, window=None):

@@ -6,18 +6,31 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hf2khc.diagnostics import fail
-from hf2khc.ir.float64 import keras_on_torch
+from hf2khc.ir.float64 import keras_hub_on_torch, keras_on_torch
 
 # Ops that take all their operands as one list in the place of this parameter.
 LIST_OPS = {"ops.concatenate": "xs", "ops.stack": "x", "ops.einsum": "operands", "ops.meshgrid": "x"}
 
 
 @functools.cache
+def layer(name: str):
+    """The class of `keras.layers`, or else of `keras_hub.layers`, of this name; `None` where there is none."""
+    home = keras_on_torch() if is_of_keras(name) else keras_hub_on_torch()
+    return getattr(home.layers, name, None)
+
+
+def is_of_keras(name: str) -> bool:
+    """Whether `keras.layers` has a layer of this name; `keras_hub.layers` is asked for the others."""
+    return hasattr(keras_on_torch().layers, name)
+
+
+@functools.cache
 def function(op: str):
-    """The function of `keras.ops` or the class of `keras.layers` an op names; `None` where there is none."""
-    keras = keras_on_torch()
+    """The function of `keras.ops` or the layer's class an op names; `None` where there is none."""
     level, _, name = op.partition(".")
-    found: Any = {"ops": keras.ops, "layers": keras.layers}.get(level)
+    if level == "layers":
+        return layer(name)
+    found: Any = keras_on_torch().ops if level == "ops" else None
     for part in name.split("."):  # `ops.image.resize` lies in a module of its own
         found = getattr(found, part, None)
     return found

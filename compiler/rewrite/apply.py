@@ -22,10 +22,7 @@ def apply_rules(graph: Graph, rules: Iterable[Rule]) -> Graph:
     Raises:
         ConversionError: a rule makes a value of another shape, or the rules do not come to an end.
     """
-    by_root: dict[str, list[Rule]] = {}
-    for rule in rules:
-        for op in sorted(rule.roots):
-            by_root.setdefault(op, []).append(rule)
+    by_root = _by_root(rules)
     for _ in range(_MAX_SWEEPS):
         found = _sweep(graph, by_root)
         if not found:
@@ -33,6 +30,31 @@ def apply_rules(graph: Graph, rules: Iterable[Rule]) -> Graph:
         graph = _rewritten(graph, found)
     names = ", ".join(sorted({m.rule.name for m in found}))
     raise fail("rule-loop", f"rules go round in circles in graph {graph.name}: {names}")
+
+
+def apply_to_shared(graph: Graph, rules: Iterable[Rule]) -> Graph:
+    """Rewrite each root once, whatever else uses the values inside a match: for those they stay.
+
+    Tables of sines and cosines turn queries and keys alike. Costs nothing where the template computes all of it anew.
+
+    Raises:
+        ConversionError: a rule makes a value of another shape.
+    """
+    by_root = _by_root(rules)
+    for node in [node for node in graph if node.op in by_root]:
+        alone = graph.replaced(outputs=(node.name,)).pruned()
+        found = _first(alone, node, by_root[node.op])
+        if found is not None:
+            graph = _rewritten(graph, [found])
+    return graph
+
+
+def _by_root(rules: Iterable[Rule]) -> dict[str, list[Rule]]:
+    found: dict[str, list[Rule]] = {}
+    for rule in rules:
+        for op in sorted(rule.roots):
+            found.setdefault(op, []).append(rule)
+    return found
 
 
 def _sweep(graph: Graph, by_root: Mapping[str, Sequence[Rule]]) -> list[Match]:

@@ -9,7 +9,7 @@ from hf2khc.ir.graph import Graph, Node, join
 from hf2khc.ir.types import Tensor, same_type
 from hf2khc.write.analysis import Analysis, child_path, constructor_attributes
 from hf2khc.write.iteration import iteration_text
-from hf2khc.write.layer_facts import built_axes, constructor_defaults
+from hf2khc.write.layer_facts import built_axes, constructor_defaults, constructor_name
 from hf2khc.write.members import INDEX, Member
 from hf2khc.write.names import input_names
 from hf2khc.write.plan import CONSTANT, Field
@@ -116,7 +116,7 @@ class Construction:
             arguments = [fitted(f"{a.name}=", self._argument(node, a), column) for a in head.arguments]
             callee = head.name
         else:
-            callee = f"keras.{node.op}"
+            callee = constructor_name(node.op)
             arguments = self._layer_arguments(node)
         if not any(argument.startswith("dtype=") for argument in arguments):
             arguments.append(f"dtype={self.dtype}")

@@ -8,6 +8,7 @@ from hf2khc.write.arguments import ordered
 from hf2khc.write.body import Body
 from hf2khc.write.cache import cache_arguments, returned_lines
 from hf2khc.write.construction import ClassHead, Construction, shape_argument
+from hf2khc.write.layer_facts import hub_imports
 from hf2khc.write.members import members
 from hf2khc.write.names import input_names, snake, spoken, without_prefix
 from hf2khc.write.output_shape import output_shape
@@ -63,7 +64,8 @@ def class_imports(analysis: Analysis, graph: Graph, heads: Mapping[str, ClassHea
     used = dict.fromkeys(str(node.attrs["graph"]) for node in analysis.printed(graph.name) if _calls(node))
     package = analysis.plan.package
     own = [f"from {package}.{heads[name].module} import {heads[name].name}" for name in used]
-    return ["import math", "", "import keras", "from keras import ops", "", *own]
+    hub = hub_imports(node.op for node in analysis.printed(graph.name))
+    return ["import math", "", "import keras", "from keras import ops", *hub, "", *own]
 
 
 def _calls(node: Node) -> bool:

@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hf2khc.diagnostics import fail
@@ -21,10 +21,22 @@ def layer_type(op: str) -> Any:
     Raises:
         ConversionError: `unknown-layer`.
     """
-    cls = getattr(keras_on_torch().layers, op.removeprefix("layers."), None)
+    cls = signatures.layer(op.removeprefix("layers."))
     if cls is None:
-        raise fail("unknown-layer", f"keras.layers has no {op.removeprefix('layers.')}")
+        raise fail("unknown-layer", f"neither Keras nor KerasHub has a layer {op.removeprefix('layers.')}")
     return cls
+
+
+def constructor_name(op: str) -> str:
+    """A layer's class as generated code calls it; `hub_imports` makes the name known."""
+    name = op.removeprefix("layers.")
+    return f"keras.{op}" if signatures.is_of_keras(name) else name
+
+
+def hub_imports(ops: Iterable[str]) -> list[str]:
+    """Import lines of the layers of KerasHub among some ops."""
+    names = {op.removeprefix("layers.") for op in ops if op.startswith("layers.")}
+    return [f"from keras_hub.layers import {name}" for name in sorted(names) if not signatures.is_of_keras(name)]
 
 
 @functools.lru_cache(maxsize=256)

@@ -2,6 +2,7 @@
 
 from hf2khc.ir.analysis import first_parameter, weight_values
 from hf2khc.ir.attention import PROJECTIONS, ROLES, attention
+from hf2khc.ir.evaluate import layer_arguments
 from hf2khc.ir.graph import Graph, Node, Program
 from hf2khc.ir.outline import class_prefix
 from hf2khc.passes.keras.vocabulary import GENERIC_NAMES, LAYER_NAMES, snake
@@ -59,11 +60,16 @@ def _named(graph: Graph, prefix: str) -> Graph:
 
 
 def _identity(node: Node, weights: frozenset[str]) -> tuple:
-    """What makes two nodes one layer: the module path, or the weights."""
+    """What makes two nodes one layer: the module path, the weights, or without any the attributes."""
     if node.op in ("call", "loop"):
         return "call", node.attrs["path"], node.attrs["graph"]
     owned = tuple(o for o in node.used if o in weights)
-    return (node.op, *owned) if owned else (node.op, node.name)
+    if owned:
+        return (node.op, *owned)
+    taken = layer_arguments(node.op)
+    # What is random has a seed of its own.
+    drawn = taken is None or "training" in taken.call
+    return (node.op, node.name) if drawn else (node.op, *sorted(node.attrs.items()))
 
 
 def _roles(graph: Graph) -> dict[str, str]:
@@ -148,6 +154,8 @@ def _own_name(graph: Graph, node: Node, weights: frozenset[str], prefix: str) ->
     """The model's own name for the module, in KerasHub's words where there are some."""
     parts = _module_path(graph, node, weights)
     if not parts:
+        if node.op == "layers.Dropout" and graph[node.used[0]].op == "ops.softmax":
+            return "attention_dropout"
         return snake(str(node.attrs["graph"]).removeprefix(prefix) if node.op == "call" else node.op.partition(".")[2])
     if parts[-1].isdigit():
         return "_".join(parts[-2:])

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from hf2khc.ir.expr import Expr
+from hf2khc.ir.expr import Expr, names_of
 from hf2khc.ir.graph import Graph, Node, Program
 from hf2khc.ir.outline import class_prefix, unused
 from hf2khc.ir.text import format_graph
@@ -62,7 +62,8 @@ def outline_rotary(program: Program) -> Program:
             if text not in made:
                 taken = {*program.graphs, *(other.name for other in made.values())}
                 made[text] = layer.replaced(name=unused(f"{prefix}{layer.name}", taken), cls="")
-            attrs = {"graph": made[text].name, "path": ""}
+            given = {name: Expr(name) for name in layer.parameters}
+            attrs = {"graph": made[text].name, "path": "", **given}
             calls.append(
                 replace(node, op="call", operands=operands, attrs=attrs, origin=node.origin | {"outline_rotary"})
             )
@@ -80,7 +81,9 @@ def _layer(graph: Graph, node: Node) -> tuple[Graph, tuple[str, ...]]:
     nodes = [inputs, *(Node(g.name, "input", type=g.type, origin=g.origin) for g in given)]
     nodes += [leaf for leaf in leaves if leaf.op == "const"] + copied
     nodes += _rotation(inputs, cos, sin, node, taken)
-    return Graph("RotaryEmbedding", nodes, [nodes[-1].name]), (x.name, *(g.name for g in given))
+    used = names_of(tuple(v for n in nodes for v in n.attrs.values()))
+    parameters = tuple(name for name in graph.parameters if name in used)
+    return Graph("RotaryEmbedding", nodes, [nodes[-1].name], parameters), (x.name, *(g.name for g in given))
 
 
 def _tables(graph: Graph, wanted: tuple[str, ...]) -> tuple[list[Node], list[Node]]:

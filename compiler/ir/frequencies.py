@@ -1,0 +1,55 @@
+"""Frequencies of rotary position embeddings: the two numbers behind a table of them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+# Rounding of a table that torch computed in float32: a power, a division, perhaps a second one.
+_TOLERANCE = 6e-7
+_DIGITS = 7
+
+
+@dataclass(frozen=True)
+class Frequencies:
+    """`max_wavelength ** (-2 i / size) / scaling_factor` for `i` in `range(size / 2)`.
+
+    Su et al., RoFormer (2021), section 3.2.2, where the maximum wavelength is 10000; linear scaling is Chen et al.,
+    Extending Context Window of Large Language Models via Positional Interpolation (2023).
+
+    Args:
+        max_wavelength: the base, above 1.
+        size: entries that are rotated, twice as many as there are frequencies.
+        scaling_factor: what positions are divided by.
+    """
+
+    max_wavelength: float
+    size: int
+    scaling_factor: float = 1.0
+
+    def table(self) -> np.ndarray:
+        """The frequencies, (size / 2,) float64."""
+        return self.max_wavelength ** (-np.arange(0, self.size, 2) / self.size) / self.scaling_factor
+
+
+def frequencies(table: np.ndarray) -> Frequencies | None:
+    """The numbers of as few digits as possible that give a table of float32; `None` where none do.
+
+    Args:
+        table: (size / 2,), any float dtype.
+    """
+    if table.ndim != 1 or len(table) < 2 or table.dtype.kind != "f" or not np.isfinite(table).all():
+        return None
+    wide = table.astype(np.float64)
+    if not (wide > 0).all() or not (np.diff(wide) < 0).all():
+        return None
+    size = 2 * len(wide)
+    base = (wide[0] / wide[-1]) ** (size / (size - 2))
+    for digits in range(1, _DIGITS + 1):
+        found = Frequencies(_rounded(base, digits), size, _rounded(1 / wide[0], digits))
+        if found.max_wavelength > 1 and np.allclose(found.table(), wide, rtol=_TOLERANCE, atol=0):
+            return found
+    return None
+
+
+def _rounded(value: float, digits: int) -> float:
+    return float(f"{value:.{digits - 1}e}")

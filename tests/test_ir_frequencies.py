@@ -1,0 +1,43 @@
+"""Frequencies of rotary embeddings: from tables that torch rounded back to two numbers."""
+
+import numpy as np
+import pytest
+import torch
+
+from hf2khc.ir.float64 import float64, keras_hub_on_torch, keras_on_torch
+from hf2khc.ir.frequencies import Frequencies, frequencies
+
+
+def table(base: float, size: int, factor: float = 1.0) -> np.ndarray:
+    """As transformers computes it, in float32."""
+    return (1.0 / (base ** (torch.arange(0, size, 2, dtype=torch.int64).float() / size)) / factor).numpy()
+
+
+@pytest.mark.parametrize("base", [10000.0, 500000.0, 1e6, 11875.0, 160000.0, 1250000.0])
+@pytest.mark.parametrize("size", [4, 12, 64, 128, 256])
+@pytest.mark.parametrize("factor", [1.0, 8.0, 2.5])
+def test_the_numbers_behind_a_table(base, size, factor):
+    assert frequencies(table(base, size, factor)) == Frequencies(base, size, factor)
+
+
+def test_other_tables_have_none():
+    good = table(10000.0, 64)
+    changed = good.copy()
+    changed[7] *= 1 + 1e-5
+    for other in (changed, good[::-1].copy(), -good, np.ones(8, "float32"), good[:1], good.astype("int64")):
+        assert frequencies(other) is None
+    assert frequencies(good.reshape(2, 16)) is None
+
+
+def test_the_layer_of_kerashub_turns_by_the_same_angles():
+    """Its own code in float64 against the formula: what `layers.RotaryEmbedding` means in the IR."""
+    keras = keras_on_torch()
+    with float64():
+        layer = keras_hub_on_torch().layers.RotaryEmbedding(max_wavelength=500000.0, scaling_factor=4.0)
+        x = keras.random.normal((2, 5, 3, 8), dtype="float64", seed=1)
+        found = layer(x).numpy()
+    angles = np.arange(5)[:, None] * Frequencies(500000.0, 8, 4.0).table()
+    cos, sin = (np.concatenate([f(angles), f(angles)], -1)[None, :, None] for f in (np.cos, np.sin))
+    x = x.numpy()
+    expected = x * cos + np.concatenate([-x[..., 4:], x[..., :4]], -1) * sin
+    assert np.abs(found - expected).max() < 1e-12
