@@ -38,8 +38,8 @@ class Stack:
 def truncate(model: PreTrainedModel) -> dict[str, Stack]:
     """Cuts every ModuleList of a model in place.
 
-    What is kept is the shortest prefix that shows each kind of layer, twice in a row where the kind occurs twice in a
-    row, and no fewer than two layers. Only lists whose tail repeats kinds of the prefix are cut.
+    What is kept is the shortest prefix that shows each kind of layer, and each kind after another or itself where that
+    occurs, and no fewer than two layers. Only lists whose tail repeats kinds of the prefix are cut.
 
     Returns:
         Every list of two layers or more, by module path; a short one is whole. Lists inside a layer that is gone are
@@ -73,11 +73,11 @@ def _truncate_below(model: PreTrainedModel, module: nn.Module, path: str, stacks
 
 
 def prefix_length(kinds: Sequence[Hashable]) -> int:
-    """Length of the shortest prefix with every kind, and with every pair of equal neighbours that occurs at all."""
+    """Length of the shortest prefix with every kind, and with every pair of neighbours that occurs at all."""
     seen: set[tuple[Hashable, ...]] = set()
     last = 0
     for index, kind in enumerate(kinds):
-        shown = {(kind,), *([(kinds[index - 1], kind)] if index and kinds[index - 1] == kind else [])}
+        shown = {(kind,), (kinds[index - 1], kind)} if index else {(kind,)}
         if not shown <= seen:
             last = index
             seen |= shown

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 
 from hf2khc.driver.decode_graph import DerivedGraph, NoCache
 from hf2khc.ir.expr import names_of
-from hf2khc.ir.graph import Graph, Node, Program
+from hf2khc.ir.graph import Graph, Node, Program, callees
 from hf2khc.write.plan import KEYS, Decoding
 
 
@@ -36,7 +36,7 @@ def derive_decoding(program: Program, masks: Collection[str], values: Mapping[st
     # The entry computes with no sizes: those of its values do not matter.
     graphs = {name: graph.result for name, graph in derivation.graphs.items()} | {main.name: main}
     indexed = frozenset(name for name, graph in derivation.graphs.items() if graph.is_indexed)
-    layers = tuple(node.name for node in main.of("call", "loop") if node.attrs["graph"] in cached)
+    layers = tuple(node.name for node in main.of("call", "loop") if cached.intersection(callees(node)))
     return program.with_graphs(graphs.values()), Decoding(cached, indexed, layers, derivation.shape)
 
 
@@ -73,8 +73,8 @@ class _Derivation:
             self._note(self.graphs[graph.name].shape)
         return self.graphs[graph.name]
 
-    def callee(self, node: Node) -> Graph:
-        return self.program.graphs[str(node.attrs["graph"])]
+    def callees(self, node: Node) -> list[Graph]:
+        return [self.program.graphs[name] for name in callees(node)]
 
     def _note(self, shape: tuple) -> None:
         if not shape:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 # Operations that only arrange what one operand holds: a cache may stand before them.
 _ARRANGING = ("ops.repeat", "ops.reshape", "ops.transpose", "ops.swapaxes", "ops.expand_dims", "ops.broadcast_to")
+# Layers that count positions themselves, with the argument of the call that says where they start.
+_COUNTING = {"layers.RotaryEmbedding": "start_index"}
 _ANY = 7919
 # What a value for all positions is called behind its name, where there is one for those of the inputs, too.
 _ALL = "_all"
@@ -171,6 +173,9 @@ class DerivedGraph:
         attrs = None if operands is None else self.positions.attributes(node, keys)
         if operands is None or attrs is None:
             return self._whole(node, keys)
+        if node.op in _COUNTING and not keys:
+            self.starts = True
+            attrs[_COUNTING[node.op]] = Expr(START)
         self.has_keys |= bool(keys) and any(KEYS in names_of(value) for value in attrs.values())
         names = tuple(o and self._want(o, places) for o, places in zip(node.operands, operands, strict=True))
         return self._add(replace(self._typed(node, keys), operands=names, attrs=attrs))
@@ -196,20 +201,28 @@ class DerivedGraph:
             if keys:
                 raise NoCache(f"%{node.name} of {self.graph.name} is needed at all positions")
             return self._add(replace(node, operands=(self._want(node.used[0], HERE),)))
-        callee = self.derivation.callee(node)
-        data = frozenset(i.name for i, o in zip(callee.inputs, node.operands, strict=True) if o in self.data)
-        results = (keys,) if isinstance(node.type, Tensor) else (HERE,) * len(tensors(node.type))
-        inner = self.derivation.derived(callee, data, results)
-        given = [inner.given.get(i.name, HERE) for i in callee.inputs]
+        inner, given = self._callee(node, keys)
         if node.op == "loop" and any(given[: int(str(node.attrs["carry"]))]):
             raise NoCache(f"the layers of {node.attrs['path']} need each other at all positions")
         names = tuple(o and self._want(o, places) for o, places in zip(node.operands, given, strict=True))
         if inner.is_cached:
             if len(tensors(node.type)) > 1:
-                raise NoCache(f"{callee.name} has several results")
-            self.inner[node.name] = callee.name
+                raise NoCache(f"{inner.graph.name} has several results")
+            self.inner[node.name] = inner.graph.name
         self.starts |= inner.is_indexed
         return self._add(replace(self._typed(node, keys), operands=names))
+
+    def _callee(self, node: Node, keys: Places) -> tuple["DerivedGraph", list[Places]]:
+        """What a node calls, derived, and at which positions it needs its operands; kinds of layers must agree."""
+        found = []
+        results = (keys,) if isinstance(node.type, Tensor) else (HERE,) * len(tensors(node.type))
+        for callee in self.derivation.callees(node):
+            data = frozenset(i.name for i, o in zip(callee.inputs, node.operands, strict=True) if o in self.data)
+            inner = self.derivation.derived(callee, data, results)
+            found.append((inner, [inner.given.get(i.name, HERE) for i in callee.inputs]))
+        if any(given != found[0][1] or inner.is_cached != found[0][0].is_cached for inner, given in found):
+            raise NoCache(f"the layers of {node.attrs['path']} do not all cache keys and values")
+        return found[0]
 
     # The cache
 

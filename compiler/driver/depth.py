@@ -61,7 +61,7 @@ def _deepened(node: Node, stacks: Mapping[str, Stack], depth: Mapping[str, str],
         first = next(i for i, kind in enumerate(stack.kinds) if i >= stack.kept and kind in unseen)
         raise fail(UNROLLED, f"the loop over {path} shows no layer like layer {first}")
     for key, value in node.attrs.items():
-        if isinstance(value, tuple) and len(value) == count and key not in ("graph", "path", "name"):
+        if isinstance(value, tuple) and len(value) == count and key not in ("path", "name"):
             changes[key] = tuple(value[shown.index(kind)] for kind in stack.kinds[start:])
     return node.with_attrs(**changes)
 

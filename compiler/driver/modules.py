@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hf2khc.ir.analysis import first_parameter, weight_values
-from hf2khc.ir.graph import Graph, Node, Program, join
+from hf2khc.ir.graph import Graph, Node, Program, callees, join
 from hf2khc.passes.pipeline import PIPELINE
 
 
@@ -35,8 +35,9 @@ def _below(program: Program, graph: Graph, prefix: str) -> Iterator[Module]:
     for node in graph:
         if node.op in ("call", "loop"):
             path = join(prefix, str(node.attrs["path"]))
-            yield Module(path, f"{node.attrs['graph']}{_named(node)}", _rules(node))
-            yield from _below(program, program.graphs[str(node.attrs["graph"])], path)
+            for name in callees(node):
+                yield Module(path, f"{name}{_named(node)}", _rules(node))
+                yield from _below(program, program.graphs[name], path)
         elif node.level == "layers":
             parameter = first_parameter(graph, node, weights)
             if parameter is not None:

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -22,11 +22,14 @@ from hf2khc.passes.keras.vocabulary import (
     INPUT_NAMES,
     OUTPUT_NAMES,
 )
+from hf2khc.write.iteration import kind_list
 from hf2khc.write.layer_facts import reserved_attributes
 from hf2khc.write.plan import CONSTANT, Field, Head, Plan
 
 # Constants up to this many elements are data of the constructor; larger ones become weights that are not trained.
 MOST_DATA = 4096
+# Layers of the model in the printed tests.
+_SMALL_DEPTH = 2
 _DOCS = {
     "vocabulary_size": "The size of the token vocabulary.",
     "num_layers": "The number of transformer layers.",
@@ -49,8 +52,8 @@ _DOCS = {
 
 def make_plan(source: Source, program: Program, captured: Captured, twinned: Twinned, head: Head | None = None) -> Plan:
     """What the writer prints, with every name chosen."""
-    names = _field_names(program)
     values = {f"config.{name}": value for name, value in flat_fields(source.config).items()}
+    names = _field_names([*mentioned_fields(program), *_layer_lists(program, values)])
     fields = [_config_field(source_name, name, values[source_name]) for source_name, name in names.items()]
     small = _tiny(names, twinned)
     for path, (name, array) in _constants(program, set(names.values())).items():
@@ -133,10 +136,21 @@ def _output_names(paths: tuple[str, ...]) -> list[str]:
     return [words.get(path, re.sub(r"\W", "_", path)) for path in paths]
 
 
-def _field_names(program: Program) -> dict[str, str]:
-    """Constructor argument by config field, for the fields the program mentions, in order of use."""
+def _layer_lists(program: Program, values: Mapping[str, object]) -> list[str]:
+    """The config's lists that say of which kind each layer is, for the loops that need one."""
+    fields = [Field(source, source, value) for source, value in values.items()]
+    found = []
+    for node in (node for graph in program.graphs.values() for node in graph.of("loop")):
+        series = [value for value in node.attrs.values() if isinstance(value, tuple)]
+        kinds = [kind_list(fields, value, node.attrs["start"]) for value in series]
+        found += [field.source for field in kinds if field is not None]
+    return list(dict.fromkeys(found))
+
+
+def _field_names(sources: Sequence[str]) -> dict[str, str]:
+    """Constructor argument by config field, for the fields that are printed, in order of use."""
+    sources = list(dict.fromkeys(sources))
     names: dict[str, str] = {}
-    sources = mentioned_fields(program)
     owners = {_owner(source) for source in sources if _owner(source)}
     places = Counter((source.rpartition(".")[2], _owner(source)) for source in sources)
     for source in sources:
@@ -198,9 +212,16 @@ def _constants(program: Program, taken: set[str]) -> dict[str, tuple[str, np.nda
 def _tiny(names: Mapping[str, str], twinned: Twinned) -> dict[str, object]:
     small = {source: twinned.fields[source][1] for source in names if source in twinned.fields}
     # Deep enough to show a loop, no deeper.
-    return small | {
-        source: min(int(twinned.fields[source][1]), 2) for source in twinned.depth.values() if source in small
-    }  # type: ignore[call-overload]
+    for source in twinned.depth.values():
+        if source in small:
+            depth = int(str(small[source]))
+            small |= _of_depth(small, depth, _SMALL_DEPTH) | {source: min(depth, _SMALL_DEPTH)}
+    return small
+
+
+def _of_depth(values: Mapping[str, object], before: int, after: int) -> dict[str, object]:
+    """Lists with an entry per layer, cut."""
+    return {name: value[:after] for name, value in values.items() if isinstance(value, list) and len(value) == before}
 
 
 def _provenance(source: Source, captured: Captured, values: Mapping[str, object]) -> dict[str, str]:

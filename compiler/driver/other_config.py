@@ -3,7 +3,7 @@
 import copy
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,8 @@ from hf2khc.driver.gradients import gradients_of_package
 from hf2khc.driver.layout import write_preset
 from hf2khc.driver.naming import make_signature
 from hf2khc.driver.proof import prove_package
+from hf2khc.ir.graph import Node, Program
+from hf2khc.write.iteration import graphs_at
 from hf2khc.write.plan import CONSTANT, Plan
 
 if TYPE_CHECKING:
@@ -108,7 +110,17 @@ def _at(plan: Plan, config: "PreTrainedConfig", compiled: "Compiled") -> Plan:
     constants = compiled.twin.constants if compiled.twin else {}
     values |= {f"{CONSTANT}{path}": array.tolist() for path, array in constants.items()}
     fields = tuple(replace(field, value=values.get(field.source, field.value)) for field in plan.fields)
-    return replace(plan, fields=fields, program=replace(plan.program, constants=constants))
+    return replace(plan, fields=fields, program=replace(_with_kinds(plan, values), constants=constants))
+
+
+def _with_kinds(plan: Plan, values: Mapping[str, object]) -> Program:
+    """The program whose loops run the kinds of layers that there are at other values."""
+
+    def changed(node: Node) -> Node:
+        mixed = node.op == "loop" and isinstance(node.attrs["graph"], tuple)
+        return node.with_attrs(graph=graphs_at(plan, node, values)) if mixed else node
+
+    return plan.program.map(lambda graph: graph.replaced([changed(node) for node in graph]))
 
 
 def _captured(captured: Captured, source: Source, config: "PreTrainedConfig") -> Captured:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from hf2khc.ir.expr import names_of
-from hf2khc.ir.graph import Graph, Node, Program, join
+from hf2khc.ir.graph import Graph, Node, Program, callees, first_iterations, join
 from hf2khc.ir.types import tensors
 
 
@@ -27,8 +27,8 @@ def has_parameters(program: Program) -> dict[str, bool]:
     """Whether a graph, or one it calls, owns a parameter."""
     found: dict[str, bool] = {}
     for graph in program.callees_first():
-        callees = (str(node.attrs["graph"]) for node in graph.of("call", "loop"))
-        found[graph.name] = bool(graph.of("param")) or any(found[c] for c in callees)
+        called = (name for node in graph.of("call", "loop") for name in callees(node))
+        found[graph.name] = bool(graph.of("param")) or any(found[name] for name in called)
     return found
 
 
@@ -90,8 +90,10 @@ def constant_paths(program: Program) -> list[str]:
             if node.op == "const":
                 found[join(prefix, node.name[1:])] = None
             elif node.op in ("call", "loop"):
-                path = str(node.attrs["path"]).replace("{i}", str(node.attrs.get("start", "")))
-                visit(program.graphs[str(node.attrs["graph"])], join(prefix, path))
+                for callee, iteration in first_iterations(node).items():
+                    start = node.attrs.get("start", "")
+                    index = start + iteration if isinstance(start, int) else start
+                    visit(program.graphs[callee], join(prefix, str(node.attrs["path"]).replace("{i}", str(index))))
 
     visit(program.main, "")
     return list(found)

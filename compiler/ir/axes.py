@@ -246,9 +246,11 @@ _RULES |= dict.fromkeys(("ops.var", "ops.std", "ops.argmax", "ops.argmin", "ops.
 _RULES |= dict.fromkeys(("ops.softmax", "ops.log_softmax", "layers.Softmax"), _softmax)
 _RULES |= dict.fromkeys(("layers.LayerNormalization", "layers.RMSNormalization"), _last_axis)
 _RULES |= dict.fromkeys(("layers.Embedding", "layers.Dropout", "layers.Activation", "ops.one_hot"), _all_axes)
+
 _RULES |= dict.fromkeys(("ops.zeros_like", "ops.ones_like", "ops.full_like"), _all_axes)
 _RULES |= {
     "layers.Dense": _same_axes,
+    "layers.RotaryEmbedding": _all_axes,
     "layers.ReversibleEmbedding": _embedding,
     "ops.expand_dims": _expand_dims,
     "ops.squeeze": _squeeze,

@@ -173,11 +173,30 @@ def callees_first(graphs: Mapping[str, Graph], entry: str) -> list[str]:
     def visit(name: str):
         if name not in order:
             for node in graphs[name].of("call", "loop"):
-                visit(str(node.attrs["graph"]))
+                for callee in callees(node):
+                    visit(callee)
             order[name] = None
 
     visit(entry)
     return list(order)
+
+
+def callees(node: Node) -> tuple[str, ...]:
+    """The graphs that a `call` or `loop` runs, each once; a loop over several kinds of layers names one per layer."""
+    given = node.attrs["graph"]
+    return tuple(dict.fromkeys(map(str, given))) if isinstance(given, tuple) else (str(given),)
+
+
+def callee_of(node: Node, iteration: int = 0) -> str:
+    """The graph that a `call` runs, or a `loop` in an iteration, counted from 0."""
+    given = node.attrs["graph"]
+    return str(given[iteration % len(given)] if isinstance(given, tuple) else given)
+
+
+def first_iterations(node: Node) -> dict[str, int]:
+    """The graphs that a `call` or `loop` runs, each with the first iteration that runs it."""
+    given = node.attrs["graph"]
+    return {name: given.index(name) if isinstance(given, tuple) else 0 for name in callees(node)}
 
 
 def numbered(base: str, taken: Container[str]) -> str:

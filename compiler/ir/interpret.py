@@ -8,7 +8,7 @@ import numpy as np
 
 from hf2khc.diagnostics import ConversionError, fail
 from hf2khc.ir.expr import evaluate
-from hf2khc.ir.graph import Graph, Node, Program, join
+from hf2khc.ir.graph import Graph, Node, Program, callee_of, join
 from hf2khc.ir.text import format_node
 from hf2khc.ir.types import Tensor, bind, concrete, tensors
 
@@ -118,9 +118,9 @@ class _Run:
 
     def _loop(self, node: Node, operands: list, scope: "_Scope"):
         attrs = _attributes(node, scope)
-        callee = self.program.graphs[attrs["graph"]]
         carried, invariant = operands[: attrs["carry"]], operands[attrs["carry"] :]
         for i in range(attrs["count"]):
+            callee = self.program.graphs[callee_of(node, i)]
             path = join(scope.path, attrs["path"].replace("{i}", str(attrs["start"] + i)))
             env = {**scope.env, **{name: _of_iteration(attrs[name], i) for name in callee.parameters}}
             carried = list(self.graph(callee, carried + invariant, path, env))

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from hf2khc.ir.expr import Expr
-from hf2khc.ir.graph import Graph, Node, Program, substitute_node
+from hf2khc.ir.graph import Graph, Node, Program, callee_of, callees, substitute_node
 from hf2khc.ir.types import Tensor, Type, same_type
 
 
@@ -21,7 +21,7 @@ def check_item(node: Node, graph: Graph, program: Program) -> Iterator[str]:
 
 def check_call(node: Node, graph: Graph, program: Program) -> Iterator[str]:
     """Errors of a `call`: arity, graph parameters, types of operands and results with the symbols bound."""
-    yield from _instantiation(node, graph, program, ("graph", "path"))
+    yield from _instantiation(node, program, ("graph", "path"))
     callee = program.graphs.get(str(node.attrs.get("graph")))
     if callee is None or not _fits(callee, node, graph):
         return
@@ -35,25 +35,44 @@ def check_call(node: Node, graph: Graph, program: Program) -> Iterator[str]:
 
 def check_loop(node: Node, graph: Graph, program: Program) -> Iterator[str]:
     """Errors of a `loop`: those of a call, and that every iteration carries on what it takes."""
-    yield from _instantiation(node, graph, program, ("graph", "path", "start", "count", "carry"))
-    callee = program.graphs.get(str(node.attrs.get("graph")))
-    carry, count = node.attrs.get("carry"), node.attrs.get("count")
-    if callee is None or not isinstance(carry, int) or not _fits(callee, node, graph):
+    yield from _instantiation(node, program, ("graph", "path", "start", "count", "carry"))
+    for name in callees(node) if "graph" in node.attrs else ():
+        if name in program.graphs:
+            yield from _check_iteration(program.graphs[name], node, graph)
+    yield from _check_counts(node)
+
+
+def _check_counts(node: Node) -> Iterator[str]:
+    count = node.attrs.get("count")
+    for name, value in node.attrs.items():
+        if isinstance(value, tuple) and isinstance(count, int) and len(value) != count:
+            yield f"{name} has {len(value)} values for {count} iterations"
+
+
+def _check_iteration(callee: Graph, node: Node, graph: Graph) -> Iterator[str]:
+    """Errors of the iterations that run one graph."""
+    carry = node.attrs.get("carry")
+    if not isinstance(carry, int) or not _fits(callee, node, graph):
         return
     if len(callee.outputs) != carry or len(callee.inputs) < carry:
         yield f"{callee.name} carries {len(callee.outputs)} of {len(callee.inputs)} values, not {carry}"
         return
     given = {name: node.attrs[name] for name in callee.parameters if name in node.attrs}
-    for name, value in given.items():
-        if isinstance(value, tuple) and isinstance(count, int) and len(value) != count:
-            yield f"{name} has {len(value)} values for {count} iterations"
     # Parameters that change from one iteration to the next may not decide a type: the first stands for all.
     mapping = {
         **_bindings(callee, node, graph),
-        **{k: v[0] if isinstance(v, tuple) and v else v for k, v in given.items()},
+        **{k: _of_graph(callee, node, v) for k, v in given.items()},
     }
     yield from _operand_types(callee, node, graph, mapping)
     yield from _carried_types(callee, node, mapping)
+
+
+def _of_graph(callee: Graph, node: Node, value):
+    """What a graph parameter is in the first iteration that runs `callee`."""
+    if not isinstance(value, tuple) or not value:
+        return value
+    first = next(i for i in range(len(value)) if callee_of(node, i) == callee.name)
+    return value[first]
 
 
 def _carried_types(callee: Graph, node: Node, mapping: dict[str, object]) -> Iterator[str]:
@@ -65,22 +84,25 @@ def _carried_types(callee: Graph, node: Node, mapping: dict[str, object]) -> Ite
         yield f"{callee.name} returns {_text(results)}"
 
 
-def _instantiation(node: Node, graph: Graph, program: Program, needed: tuple[str, ...]) -> Iterator[str]:
+def _instantiation(node: Node, program: Program, needed: tuple[str, ...]) -> Iterator[str]:
     """Graph, path and graph parameters of a call or loop."""
     missing = [key for key in needed if key not in node.attrs]
     yield from (f"{node.op} needs {key}" for key in missing)
     if "graph" in missing:
         return
-    callee = program.graphs.get(str(node.attrs["graph"]))
-    if callee is None:
-        yield f"there is no graph {node.attrs['graph']}"
-        return
-    yield from (f"{callee.name} needs its parameter {p}" for p in callee.parameters if p not in node.attrs)
+    known: set[str] = set()
+    for name in callees(node):
+        callee = program.graphs.get(name)
+        if callee is None:
+            yield f"there is no graph {name}"
+            return
+        known |= set(callee.parameters)
+        yield from (f"{name} needs its parameter {p}" for p in callee.parameters if p not in node.attrs)
+        if len(node.operands) != len(callee.inputs):
+            yield f"{name} takes {len(callee.inputs)} operands, not {len(node.operands)}"
     # `name` is the attribute the layer goes by in the package.
-    extra = node.attrs.keys() - {*needed, "name", *callee.parameters}
-    yield from (f"{callee.name} has no parameter {key}" for key in sorted(extra))
-    if len(node.operands) != len(callee.inputs):
-        yield f"{callee.name} takes {len(callee.inputs)} operands, not {len(node.operands)}"
+    extra = node.attrs.keys() - {*needed, "name", *known}
+    yield from (f"{' or '.join(callees(node))} has no parameter {key}" for key in sorted(extra))
 
 
 def _fits(callee: Graph, node: Node, graph: Graph) -> bool:

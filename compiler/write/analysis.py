@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from hf2khc.diagnostics import fail
 from hf2khc.ir.expr import evaluate
-from hf2khc.ir.graph import Graph, Node, join
+from hf2khc.ir.graph import Graph, Node, callees, first_iterations, join
 from hf2khc.ir.types import Tensor, tensors
 from hf2khc.write.layer_facts import call_arguments, constructor_defaults, takes_training, variable_names
 from hf2khc.write.plan import CONSTANT, Field, Plan
@@ -35,9 +35,10 @@ class Analysis:
         env = {**self.plan.tiny_values, **parameters}
         for node in graph.of("call", "loop"):
             start = known(node.attrs.get("start", 0), env)
-            callee = self.plan.program.graphs[str(node.attrs["graph"])]
-            inner = {p: iteration_value(node, p, env, 0) for p in callee.parameters}
-            self._visit(callee, join(path, child_path(node, start)), inner)
+            for name, iteration in first_iterations(node).items():
+                callee = self.plan.program.graphs[name]
+                inner = {p: iteration_value(node, p, env, iteration) for p in callee.parameters}
+                self._visit(callee, join(path, child_path(node, start + iteration)), inner)
 
     def env(self, graph: Graph) -> Mapping[str, object]:
         """Values of every name at the small config, in the first instance of a graph."""
@@ -78,7 +79,7 @@ class Analysis:
         for node in self.printed(graph_name):
             if node.op.startswith("layers.") and takes_training(node.op):
                 return True
-            if node.op in ("call", "loop") and self.training(str(node.attrs["graph"])):
+            if node.op in ("call", "loop") and any(map(self.training, callees(node))):
                 return True
         return False
 

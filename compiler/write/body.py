@@ -158,7 +158,7 @@ class Body:
 
     def _keeps(self, node: Node) -> bool:
         """Whether a layer is called that has a cache."""
-        return self.render.decodes and is_cached(self.analysis.plan, str(node.attrs["graph"]))
+        return self.render.decodes and is_cached(self.analysis.plan, callee_of(node))
 
     def _header(self, node: Node, member: Member) -> str:
         start, count = node.attrs.get("start", 0), node.attrs["count"]

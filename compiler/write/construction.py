@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from hf2khc.diagnostics import fail
 from hf2khc.ir.expr import Expr, same
-from hf2khc.ir.graph import Graph, Node, join
+from hf2khc.ir.graph import Graph, Node, callee_of, callees, first_iterations, join
 from hf2khc.ir.types import Tensor, same_type
 from hf2khc.write.analysis import Analysis, child_path, constructor_attributes
-from hf2khc.write.iteration import iteration_text
+from hf2khc.write.iteration import iteration_text, kind_conditions
 from hf2khc.write.layer_facts import built_axes, constructor_defaults, constructor_name
 from hf2khc.write.members import INDEX, Member
 from hf2khc.write.names import input_names
@@ -89,11 +89,22 @@ class Construction:
         start, count = node.attrs.get("start", 0), node.attrs["count"]
         name = str(node.attrs["name"])
         body = [
-            "layer = " + self._constructor(node, name),
+            *self._kinds(node, name),
             *self._build("layer", node),
             f"self.{member.attribute}.append(layer)",
         ]
         return [f"for i in {range_text(self.scope, start, count)}:", *("    " + line for line in body)]
+
+    def _kinds(self, node: Node, name: str) -> list[str]:
+        """The layer of one iteration, chosen among those of several kinds."""
+        made = {callee: f"layer = {self._constructor(node, name, callee)}" for callee in callees(node)}
+        if len(made) == 1:
+            return list(made.values())
+        lines: list[str] = []
+        for condition, callee in kind_conditions(self.scope, node):
+            word = f"{'elif' if lines else 'if'} {condition}:" if condition else "else:"
+            lines += [word, f"    {made[callee]}"]
+        return lines
 
     def _weight(self, member: Member) -> str:
         node, dtype = member.node, member.node.tensor.dtype
@@ -109,19 +120,27 @@ class Construction:
             arguments.append('initializer="glorot_uniform"')
         return f"self.{member.attribute} = self.add_weight({', '.join(arguments)})"
 
-    def _constructor(self, node: Node, name: str) -> str:
+    def _constructor(self, node: Node, name: str, callee: str = "") -> str:
+        """The construction of a layer.
+
+        Args:
+            node: what it stands for.
+            name: of the layer.
+            callee: the graph that a `call` or `loop` runs, the first one where nothing is said.
+        """
         if node.op in ("call", "loop"):
-            head = self.heads[str(node.attrs["graph"])]
-            column = 16 if INDEX in name else 12
-            arguments = [fitted(f"{a.name}=", self._argument(node, a), column) for a in head.arguments]
-            callee = head.name
+            callee = callee or callee_of(node)
+            head = self.heads[callee]
+            column = 12 + 4 * (INDEX in name) + 4 * (len(callees(node)) > 1)
+            arguments = [fitted(f"{a.name}=", self._argument(node, callee, a), column) for a in head.arguments]
+            called = head.name
         else:
-            callee = constructor_name(node.op)
+            called = constructor_name(node.op)
             arguments = self._layer_arguments(node)
         if not any(argument.startswith("dtype=") for argument in arguments):
             arguments.append(f"dtype={self.dtype}")
         quoted = f'f"{name}"' if INDEX in name else f'"{name}"'
-        return f"{callee}({', '.join([*arguments, f'name={quoted}'])})"
+        return f"{called}({', '.join([*arguments, f'name={quoted}'])})"
 
     def _layer_arguments(self, node: Node) -> list[str]:
         defaults = constructor_defaults(node.op)
@@ -131,20 +150,21 @@ class Construction:
         dtype = ["dtype"] if given.get("dtype") is not None else []
         return [f"{key}={self.scope.static(given[key])}" for key in kept + dtype]
 
-    def _argument(self, node: Node, argument: Field) -> str:
+    def _argument(self, node: Node, callee: str, argument: Field) -> str:
         """What a child class is given for one of its arguments."""
-        callee = self.analysis.plan.program.graphs[str(node.attrs["graph"])]
-        if argument.source in callee.parameters:
+        if argument.source in self.analysis.plan.program.graphs[callee].parameters:
             return iteration_text(self.scope, node, argument.source)
         if argument.source.startswith(CONSTANT):
-            return self.scope.field(CONSTANT + self._constant_path(node, argument.source.removeprefix(CONSTANT)))
+            path = self._constant_path(node, callee, argument.source.removeprefix(CONSTANT))
+            return self.scope.field(CONSTANT + path)
         return self.scope.field(argument.source)
 
-    def _constant_path(self, node: Node, path: str) -> str:
+    def _constant_path(self, node: Node, callee: str, path: str) -> str:
         """A callee's constant as this graph calls it; an absolute path stays one."""
         if path.startswith("/"):
             return path
-        return join(child_path(node, _first(node.attrs.get("start", 0), self.analysis.plan.tiny_values)), path)
+        start = _first(node.attrs.get("start", 0), self.analysis.plan.tiny_values)
+        return join(child_path(node, start + first_iterations(node)[callee]), path)
 
     def _build(self, reference: str, node: Node) -> list[str]:
         if not self.builds:

@@ -1,18 +1,15 @@
-"""Graph parameters that change from one iteration of a loop to the next."""
+"""What changes from one iteration of a loop to the next: graph parameters, and the kind of layer."""
 
-from hf2khc.diagnostics import fail
-from hf2khc.ir.expr import Expr
-from hf2khc.ir.graph import Node
-from hf2khc.write.plan import as_ir
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from hf2khc.ir.expr import Expr, evaluate
+from hf2khc.ir.graph import Node, callees
+from hf2khc.write.plan import Field, Plan, as_ir
 from hf2khc.write.scope import Scope
 
 
 def iteration_text(scope: Scope, node: Node, parameter: str) -> str:
-    """The argument for a parameter of the graph that a `call` or `loop` runs; in a loop `i` may occur in it.
-
-    Raises:
-        ConversionError: `layer-values`, for values per layer without a field, a period, or a single exception.
-    """
+    """The argument for a parameter of the graph that a `call` or `loop` runs; in a loop `i` may occur in it."""
     value = node.attrs[parameter]
     start = node.attrs.get("start", 0)
     if node.op != "loop":
@@ -32,6 +29,9 @@ def _series(scope: Scope, node: Node, parameter: str, value: tuple, start) -> st
     for field in scope.analysis.plan.fields:
         if as_ir(field.value) == value:
             return f"{scope.field(field.source)}[{_index(scope, start)}]"
+    kinds = kind_list(scope.analysis.plan.fields, value, start)
+    if kinds is not None:
+        return _by_kind(scope, kinds, value, start)
     period = _period(value)
     if period:
         return _periodic(scope, value[:period], start)
@@ -40,8 +40,93 @@ def _series(scope: Scope, node: Node, parameter: str, value: tuple, start) -> st
     if len(set(map(repr, value[:-1]))) == 1:
         last = Expr(f"{start} + {node.attrs['count']} - 1").substitute({})
         return f"{scope.static(value[-1])} if i == {scope.static(last)} else {scope.static(value[0])}"
-    message = f"{parameter} of %{node.name} has a value per layer and follows no pattern: {value}"
-    raise fail("layer-values", message, hint="give it a field whose value is the list")
+    return f"{scope.static(value)}[{_index(scope, start)}]"
+
+
+def kind_list(fields: Iterable[Field], values: Sequence, start) -> Field | None:
+    """The first list of the config that tells one value per layer from another: layers of equal entries are alike.
+
+    Args:
+        fields: of the plan.
+        values: one per iteration.
+        start: number of the first layer.
+    """
+    return next((field for field in fields if _tells(field.value, values, start)), None)
+
+
+def _tells(entries, values: Sequence, start) -> bool:
+    if not isinstance(entries, list) or not isinstance(start, int) or len(entries) != start + len(values):
+        return False
+    meaning = {repr(entry): repr(value) for entry, value in zip(entries[start:], values, strict=True)}
+    right = all(meaning[repr(e)] == repr(v) for e, v in zip(entries[start:], values, strict=True))
+    return right and 1 < len(meaning) < len(values) and len(set(meaning.values())) > 1
+
+
+def _entries(kinds: Field, start: int) -> list:
+    assert isinstance(kinds.value, list)
+    return kinds.value[start:]
+
+
+def _by_kind(scope: Scope, kinds: Field, values: Sequence, start: int) -> str:
+    meaning = dict(zip(_entries(kinds, start), values, strict=True))
+    entry = f"{scope.field(kinds.source)}[i]"
+    if len(meaning) == 2:
+        (first, one), (_, other) = meaning.items()
+        return f"{scope.static(one)} if {entry} == {scope.static(first)} else {scope.static(other)}"
+    table = ", ".join(f"{scope.static(key)}: {scope.static(value)}" for key, value in meaning.items())
+    return f"{{{table}}}[{entry}]"
+
+
+def kind_conditions(scope: Scope, node: Node) -> Iterator[tuple[str, str]]:
+    """For a loop over layers of several kinds: the condition of each kind, none for the last, and its graph."""
+    values = node.attrs["graph"]
+    start = node.attrs.get("start", 0)
+    *tested, last = callees(node)
+    kinds = kind_list(scope.analysis.plan.fields, values, start)
+    for callee in tested:
+        yield _condition(scope, kinds, [value == callee for value in values], start), callee
+    yield "", last
+
+
+def graphs_at(plan: Plan, node: Node, values: Mapping[str, object]) -> tuple[str, ...]:
+    """The graph of each iteration at other values of the fields: what the printed conditions choose there.
+
+    Args:
+        plan: with the values that the loop's own graphs belong to.
+        node: a loop over layers of several kinds.
+        values: by source.
+    """
+    given, start = node.attrs["graph"], node.attrs.get("start", 0)
+    assert isinstance(given, tuple)
+    count = int(str(evaluate(node.attrs["count"], values)))
+    kinds = kind_list(plan.fields, given, start)
+    if kinds is not None:
+        meaning = dict(zip(_entries(kinds, int(str(start))), given, strict=True))
+        entries = values[kinds.source]
+        assert isinstance(entries, list | tuple)
+        return tuple(str(meaning.get(entry, given[-1])) for entry in entries)
+    period = _period(given)
+    if period and len(given) > period:
+        return tuple(str(given[i % period]) for i in range(count))
+    return tuple(str(given[i]) if i < len(given) else callees(node)[-1] for i in range(count))
+
+
+def _condition(scope: Scope, kinds: Field | None, flags: Sequence[bool], start) -> str:
+    if kinds is not None:
+        entries = dict.fromkeys(e for e, flag in zip(_entries(kinds, start), flags, strict=True) if flag)
+        return _one_of(f"{scope.field(kinds.source)}[i]", list(map(scope.static, entries)))
+    index, period = _index(scope, start), _period(tuple(flags))
+    if period and len(flags) > period:
+        return _one_of(f"{index if index == 'i' else f'({index})'} % {period}", _places(flags[:period]))
+    return _one_of(index, _places(flags))
+
+
+def _places(flags: Sequence[bool]) -> list[str]:
+    return [str(i) for i, flag in enumerate(flags) if flag]
+
+
+def _one_of(text: str, options: Sequence[str]) -> str:
+    return f"{text} == {options[0]}" if len(options) == 1 else f"{text} in ({', '.join(options)})"
 
 
 def _period(value: tuple) -> int:

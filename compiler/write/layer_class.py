@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from hf2khc.ir.graph import Graph, Node
+from hf2khc.ir.graph import Graph, Node, callees
 from hf2khc.write.analysis import Analysis
 from hf2khc.write.arguments import ordered
 from hf2khc.write.body import Body
@@ -61,7 +61,8 @@ def register(package: str) -> str:
 
 def class_imports(analysis: Analysis, graph: Graph, heads: Mapping[str, ClassHead]) -> list[str]:
     """All a class may need; ruff drops what it does not and puts them in order."""
-    used = dict.fromkeys(str(node.attrs["graph"]) for node in analysis.printed(graph.name) if _calls(node))
+    called = (callees(node) for node in analysis.printed(graph.name) if _calls(node))
+    used = dict.fromkeys(name for names in called for name in names)
     package = analysis.plan.package
     own = [f"from {package}.{heads[name].module} import {heads[name].name}" for name in used]
     hub = hub_imports(node.op for node in analysis.printed(graph.name))

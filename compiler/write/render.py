@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 from hf2khc.diagnostics import fail
 from hf2khc.ir.expr import Expr, names_of
-from hf2khc.ir.graph import Graph, Node
+from hf2khc.ir.graph import Graph, Node, callee_of, callees
 from hf2khc.ir.types import Tensor
 from hf2khc.write.analysis import Analysis, call_keywords
 from hf2khc.write.cache import passed_on
@@ -114,7 +114,7 @@ class Render:
         return Text(f'ops.convert_to_tensor({value}, dtype="{dtype}")')
 
     def _call_arguments(self, node: Node, operands, read: Read) -> list[str]:
-        callee = self.analysis.plan.program.graphs[str(node.attrs["graph"])]
+        callee = self.analysis.plan.program.graphs[callee_of(node)]
         names = input_names(given.name for given in callee.inputs)
         arguments = []
         for position, (operand, given) in enumerate(zip(operands, callee.inputs, strict=True)):
@@ -123,7 +123,7 @@ class Render:
             arguments.append(text if position == 0 else f"{names[given.name]}={text}")
         if self.decodes:
             arguments += passed_on(self.analysis.plan, callee.name, self.scope.start, self.cache)
-        if self.training and self.analysis.training(callee.name):
+        if self.training and all(map(self.analysis.training, callees(node))):
             arguments.append("training=training")
         return arguments
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from hf2khc.diagnostics import fail
-from hf2khc.ir.graph import Graph, Node, join
+from hf2khc.ir.graph import Graph, Node, callee_of, join
 from hf2khc.write.analysis import Analysis, child_path, iteration_value, known
 from hf2khc.write.members import INDEX, Member, members
 from hf2khc.write.plan import Plan
@@ -80,12 +80,12 @@ class _Walk:
                 yield _weight(name, Leaf("x", [(node.op, join(path, node.name[1:]))]))
 
     def _calls(self, node: Node, path: str, prefix: str, env: Env) -> Iterator[WeightPath]:
-        callee = self.analysis.plan.program.graphs[str(node.attrs["graph"])]
         name = str(node.attrs["name"])
         start = int(str(known(node.attrs.get("start", 0), env)))
         count = int(str(known(node.attrs["count"], env))) if node.op == "loop" and INDEX in name else 1
         for iteration in range(count):
             index = start + iteration
+            callee = self.analysis.plan.program.graphs[callee_of(node, iteration)]
             inner = {p: iteration_value(node, p, env, iteration) for p in callee.parameters}
             layer = prefix + name.replace(INDEX, str(index)) + "/"
             yield from self.graph(callee, join(path, child_path(node, index)), layer, inner)

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from hf2khc.ir.graph import Graph, Node, Program
+from hf2khc.ir.graph import Graph, Node, Program, callees
 from hf2khc.ir.inline import inline_calls
 
 
@@ -44,7 +44,8 @@ def hoist_loops(program: Program) -> Program:
 
         entry Model
     """
-    calls = Counter(str(node.attrs["graph"]) for graph in program.graphs.values() for node in graph.of("call", "loop"))
+    nodes = (node for graph in program.graphs.values() for node in graph.of("call", "loop"))
+    calls = Counter(name for node in nodes for name in callees(node))
 
     def chosen(callee: Graph, call: Node) -> bool:
         return calls[callee.name] == 1 and bool(callee.of("loop"))

@@ -5,13 +5,15 @@ from dataclasses import dataclass, replace
 
 from hf2khc.ir.graph import Graph, Node, Program
 from hf2khc.ir.types import same_type, tensors
+from hf2khc.passes.hub.layer_sequences import are_neighbours, is_aligned, mixed_sequences
 
 
 def roll_loops(program: Program) -> Program:
     """Turn a chain of calls on `layers.0`, `layers.1` ... into a `loop`.
 
     A chain needs the same graph, consecutive paths, each result feeding the next call and nothing else, and all other
-    operands the same; graph parameters that differ become tuples with one value per iteration.
+    operands the same; graph parameters that differ become tuples with one value per iteration. Where kinds of layers
+    alternate, so does the graph.
 
     Before:
 
@@ -50,12 +52,19 @@ class _Chain:
     calls: tuple[Node, ...]
     carried: tuple[int, ...]  # operand positions that take the previous call's results
 
+    @property
+    def is_mixed(self) -> bool:
+        """Whether the calls are of several graphs, whose inputs are in order already."""
+        return len({call.attrs["graph"] for call in self.calls}) > 1
+
 
 def _carried_first(program: Program) -> Program:
     """The program where the inputs that a chain carries come first in its graph, at every call."""
     orders: dict[str, tuple[int, ...]] = {}
     for graph in program.graphs.values():
         for chain in _chains(graph):
+            if chain.is_mixed:
+                continue
             rest = (i for i in range(len(chain.calls[0].operands)) if i not in chain.carried)
             orders.setdefault(str(chain.calls[0].attrs["graph"]), (*chain.carried, *rest))
     return program.map(lambda graph: _reordered(graph, orders))
@@ -83,14 +92,18 @@ def _rolled(graph: Graph) -> Graph:
 
 def _chains(graph: Graph) -> list[_Chain]:
     """The chains of a graph, none overlapping another."""
-    chains: list[_Chain] = []
-    used: set[str] = set()
+    chains = [_Chain(calls, (0,)) for calls in mixed_sequences(graph) if _is_loop(graph, calls)]
+    used = {call.name for chain in chains for call in chain.calls}
     for call in graph.of("call"):
         chain = None if call.name in used else _chain(graph, call)
         if chain is not None:
             used.update(c.name for c in chain.calls)
             chains.append(chain)
     return chains
+
+
+def _is_loop(graph: Graph, calls: tuple[Node, ...]) -> bool:
+    return is_aligned(calls) and _types_carry(graph, calls[0], (0,))
 
 
 def _chain(graph: Graph, first: Node) -> _Chain | None:
@@ -131,10 +144,7 @@ def _results(graph: Graph, call: Node) -> list[str | None]:
 
 def _consecutive(a: Node, b: Node) -> bool:
     """Whether two calls are of neighbours in a list of layers, or of one layer whose weights are shared."""
-    if a.attrs["path"] == b.attrs["path"]:
-        return True
-    first, second = (re.fullmatch(r"(.*\.)?(\d+)", str(node.attrs["path"])) for node in (a, b))
-    return bool(first and second and first[1] == second[1] and int(first[2]) + 1 == int(second[2]))
+    return a.attrs["path"] == b.attrs["path"] or are_neighbours(a, b)
 
 
 def _alike(a: Node, b: Node, carried: tuple[int, ...]) -> bool:
@@ -152,17 +162,14 @@ def _types_carry(graph: Graph, call: Node, carried: tuple[int, ...]) -> bool:
 def _with_loop(graph: Graph, chain: _Chain) -> Graph:
     first, last = chain.calls[0], chain.calls[-1]
     path, start = _path(chain)
-    varying = {
-        key: _per_iteration([call.attrs[key] for call in chain.calls])
-        for key in first.attrs
-        if key not in ("graph", "path")
-    }
+    keys = dict.fromkeys(key for call in chain.calls for key in call.attrs if key != "path")
+    varying = {key: _per_iteration([call.attrs.get(key) for call in chain.calls]) for key in keys}
     loop = replace(
         last,
         op="loop",
         operands=first.operands,
         attrs={
-            "graph": first.attrs["graph"],
+            "graph": varying.pop("graph"),
             "path": path,
             "start": start,
             "count": len(chain.calls),

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from hf2khc.ir.expr import Expr
-from hf2khc.ir.graph import Graph, Node, Program
+from hf2khc.ir.graph import Graph, Node, Program, callees
 from hf2khc.ir.types import Tensor
 
 # No window: wider than any sequence whose positions fit in 32 bits.
@@ -77,7 +77,7 @@ def _given(program: Program, windows: dict[str, set[str]]) -> Program:
     """Every call gives a number for a window; the parameter may be handed through several graphs."""
     for graph in program.callees_first():
         for call in graph.of("call", "loop"):
-            for name in windows[str(call.attrs["graph"])]:
+            for name in _windows(call, windows):
                 value = call.attrs[name]
                 if isinstance(value, Expr) and value.text in graph.parameters:
                     windows[graph.name].add(value.text)
@@ -85,10 +85,14 @@ def _given(program: Program, windows: dict[str, set[str]]) -> Program:
     def numbered(node: Node) -> Node:
         if node.op not in ("call", "loop"):
             return node
-        changes = {name: _number(node.attrs[name]) for name in windows[str(node.attrs["graph"])]}
+        changes = {name: _number(node.attrs[name]) for name in _windows(node, windows)}
         return replace(node, attrs={**node.attrs, **changes})
 
     return program.map(lambda graph: graph.replaced([numbered(node) for node in graph]))
+
+
+def _windows(node: Node, windows: dict[str, set[str]]) -> set[str]:
+    return set().union(*(windows[name] for name in callees(node)))
 
 
 def _number(value):

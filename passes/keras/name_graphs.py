@@ -78,6 +78,9 @@ def _letters(number: int) -> str:
 
 def _renamed(graph: Graph, names: dict[str, str]) -> Graph:
     def node_renamed(node: Node) -> Node:
-        return node.with_attrs(graph=names[node.attrs["graph"]]) if "graph" in node.attrs else node
+        if "graph" not in node.attrs:
+            return node
+        given = node.attrs["graph"]
+        return node.with_attrs(graph=tuple(names[n] for n in given) if isinstance(given, tuple) else names[given])
 
     return graph.replaced([node_renamed(node) for node in graph], name=names[graph.name])

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
-from hf2khc.ir.graph import LEAVES, Graph, Node, Program, numbered
+from hf2khc.ir.graph import LEAVES, Graph, Node, Program, callees, numbered
 from hf2khc.passes.keras.vocabulary import INPUT_NAMES
 
 _GENERIC = ("hidden_states",)
@@ -49,14 +49,15 @@ def name_inputs(program: Program) -> Program:
     done = {program.entry}
     for name in reversed([graph.name for graph in program.callees_first()]):
         for call in graphs[name].of("call", "loop"):
-            callee = str(call.attrs["graph"])
-            if callee not in done:
-                done.add(callee)
-                titles = [_title(graphs[name], o, name == program.entry) for o in call.operands if o]
-                graphs[callee] = _renamed(graphs[callee], titles)
+            for callee in callees(call):
+                if callee not in done:
+                    done.add(callee)
+                    titles = [_title(graphs[name], o, name == program.entry) for o in call.operands if o]
+                    graphs[callee] = _renamed(graphs[callee], titles)
     orders = {name: _order(graph, asked) for name, graph in graphs.items() if name != program.entry}
     for node in (node for graph in graphs.values() for node in graph.of("loop")):
-        orders.pop(str(node.attrs["graph"]), None)  # what a loop carries stands in front
+        for name in callees(node):
+            orders.pop(name, None)  # what a loop carries stands in front
     return program.with_graphs(_reordered(graph, orders) for graph in graphs.values())
 
 
