@@ -14,7 +14,7 @@ import pytest
 
 from hf2khc.diagnostics import ConversionError
 from hf2khc.ir.evaluate import keras_evaluators
-from hf2khc.ir.graph import join
+from hf2khc.ir.graph import callees, join
 from hf2khc.ir.interpret import interpret
 from hf2khc.ir.types import concrete
 from hf2khc.weights.transform import evaluate as transform
@@ -23,7 +23,7 @@ from hf2khc.write.package import write_package
 from hf2khc.write.weight_paths import weight_paths
 
 sys.path.insert(0, str(Path(__file__).parent))
-from write_models.plans import PLANS, bert, constants, llama
+from write_models.plans import PLANS, bert, constants, llama, mixed
 
 LENGTHS = {"batch": 2, "seq": 7}
 
@@ -75,7 +75,7 @@ def every_path(plan, name: str) -> set[str]:
     paths = set()
     for graph in plan.program.graphs.values():
         for node in graph.of("call", "loop"):
-            if node.attrs["graph"] == name:
+            if name in callees(node):
                 start = node.attrs.get("start", 0)
                 count = 1 if node.op == "call" else 8
                 paths |= {
@@ -263,6 +263,19 @@ def mutated(plan, graph: str, node: str, **attrs):
     return dataclasses.replace(plan, program=dataclasses.replace(plan.program, graphs=graphs))
 
 
+def test_layers_of_several_kinds_are_one_loop():
+    text = write_package(mixed())["mixed_backbone.py"]
+    assert 'if layer_types[i] == "full":' in text and text.count("self.transformer_layers.append(layer)") == 1
+    entries = [field for field in mixed().fields if field.source != "config.layer_types"]
+    text = write_package(dataclasses.replace(mixed(), fields=tuple(entries)))["mixed_backbone.py"]
+    assert "if i % 2 == 0:" in text
+
+
+def test_values_that_follow_no_pattern_are_listed():
+    listed = mutated(bert(), "BertModel", "hidden_states", first=(1.0, 2.0, 5.0, 7.0, 9.0))
+    assert "(1.0, 2.0, 5.0, 7.0, 9.0)[i - 1]" in write_package(listed)["bert_backbone.py"].replace("\n", "")
+
+
 def test_errors():
     unnamed = dataclasses.replace(llama(), fields=tuple(f for f in llama().fields if f.name != "layer_norm_epsilon"))
     assert "config.rms_norm_eps" in fails(unnamed, "unnamed-field")
@@ -271,5 +284,4 @@ def test_errors():
     fails(mutated(llama(), "LlamaMLP", "silu", colour="red"), "op-arguments")
     fails(mutated(llama(), "LlamaMLP", "gate", name="up"), "layer-name")
     fails(mutated(llama(), "LlamaMLP", "gate", name=None), "unnamed-layer")
-    fails(mutated(bert(), "BertModel", "hidden_states", first=(1.0, 2.0, 5.0, 7.0, 9.0)), "layer-values")
     fails(dataclasses.replace(bert(), outputs=("only",)), "package-outputs")

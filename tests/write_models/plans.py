@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hf2khc.ir.graph import callees_first
 from hf2khc.ir.text import parse_program
 from hf2khc.write.plan import Field, Plan
 
@@ -42,6 +43,24 @@ def llama() -> Plan:
     return Plan("llama", "Llama", program("llama"), fields, TOKENS, outputs, tiny, origin)
 
 
+def mixed() -> Plan:
+    """Llama with a second kind of layer, without the feedforward part, which a list of the config tells apart."""
+    plan = llama()
+    graphs = dict(plan.program.graphs)
+    layer = graphs["LlamaDecoderLayer"]
+    attended = layer[layer.outputs[0]].operands[0]
+    graphs["LlamaDecoderLayerB"] = layer.replaced(name="LlamaDecoderLayerB", outputs=(attended,)).pruned()
+    kinds = ("LlamaDecoderLayer", "LlamaDecoderLayerB", "LlamaDecoderLayer")
+    main = plan.program.main
+    nodes = [node.with_attrs(graph=kinds) if node.op == "loop" else node for node in main]
+    graphs[main.name] = main.replaced(nodes)
+    order = callees_first(graphs, main.name)
+    program = dataclasses.replace(plan.program, graphs={name: graphs[name] for name in order})
+    entries = Field("config.layer_types", "layer_types", ["full", "light", "full"], "list. The kind of each layer.")
+    tiny = {**plan.tiny, "config.layer_types": ["full", "light"]}
+    return dataclasses.replace(plan, package="mixed", program=program, fields=(*plan.fields, entries), tiny=tiny)
+
+
 def bert() -> Plan:
     fields = (
         Field("config.vocab_size", "vocabulary_size", 30, "int. The size of the token vocabulary."),
@@ -77,7 +96,7 @@ def vit() -> Plan:
     return Plan("vit", "ViT", program("vit"), fields, inputs, ("sequence_output",), tiny)
 
 
-PLANS = {"llama": llama, "bert": bert, "vit": vit}
+PLANS = {"llama": llama, "mixed": mixed, "bert": bert, "vit": vit}
 
 
 def constants(plan: Plan) -> Plan:
