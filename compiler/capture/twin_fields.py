@@ -75,11 +75,14 @@ def _numbers(path: str, name: str, part: str, value: Any) -> Iterator[Field]:
 
 
 def get_field(config: Any, path: str) -> Any:
-    """The value at a dotted path through configs and dictionaries.
+    """The value at a dotted path through configs, dictionaries and lists (`hidden_sizes._0`).
 
     What layers may have of their own is read as it stands for all of them: as an attribute such a config refuses it.
     """
     for name in path.split("."):
+        if isinstance(config, list | tuple):
+            config = config[int(name[1:])]
+            continue
         values = config if isinstance(config, dict) else vars(config)
         config = values[name] if name in values else getattr(config, name)
     return config
@@ -91,6 +94,9 @@ def set_field(config: Any, path: str, value: Any) -> None:
     target = get_field(config, owner) if owner else config
     if isinstance(target, dict):
         target[name] = value
+    elif isinstance(target, list | tuple):
+        place = int(name[1:])
+        set_field(config, owner, [*target[:place], value, *target[place + 1 :]])
     else:
         setattr(target, name, value)
 

@@ -6,9 +6,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
+# Lists up to this length have entries that are fields.
+MOST_ENTRIES = 8
+
 
 def flat_fields(config: "PreTrainedConfig") -> dict[str, object]:
-    """Every plain value of a config by dotted field (`text_config.hidden_size`), entries of dictionaries included."""
+    """Every plain value of a config by dotted field (`text_config.hidden_size`), entries of dictionaries included.
+
+    Numbers in a short list, one per stage of a model say, go by their place as well (`hidden_sizes._0`).
+    """
     return dict(_flat(config.to_dict(), ""))
 
 
@@ -26,6 +32,13 @@ def common_fields(configs: Sequence["PreTrainedConfig"]) -> dict[str, tuple[Any,
     return {f"config.{name}": tuple(values[name] for values in flat) for name in shared}
 
 
+def _numbers(value: object) -> Sequence[int | float]:
+    """The entries of a list of numbers, of few enough that each may mean something of its own."""
+    if not isinstance(value, list | tuple) or len(value) > MOST_ENTRIES:
+        return ()
+    return value if all(isinstance(v, int | float) and not isinstance(v, bool) for v in value) else ()
+
+
 def _flat(values: Mapping[str, object], prefix: str) -> Iterator[tuple[str, object]]:
     for name, value in values.items():
         if not str(name).isidentifier():
@@ -34,5 +47,6 @@ def _flat(values: Mapping[str, object], prefix: str) -> Iterator[tuple[str, obje
             yield from _flat(value, f"{prefix}{name}.")
         elif value is not None:
             yield prefix + name, value
+            yield from ((f"{prefix}{name}._{i}", entry) for i, entry in enumerate(_numbers(value)))
     if not prefix and isinstance(values.get("id2label"), Mapping):
         yield "num_labels", len(values["id2label"])  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hf2khc.ir.expr import Expr
+from hf2khc.ir.expr import Expr, entry_of
 from hf2khc.ir.graph import Graph, Node, Program
 from hf2khc.ir.types import Tensor, Type
 
@@ -154,7 +154,7 @@ class Search:
         return [name for name in names if len(set(self.fields[name])) > 1]
 
     def _ternary(self) -> Iterable[str]:
-        names = self._positive()
+        names = [name for name in self._positive() if entry_of(name) is None]
         if len(names) <= MOST_FIELDS:
             for x, y, z in itertools.permutations(names, 3):
                 yield from (f"{x} * {y} // {z}", f"({x} + {y}) * {z}", f"({x} + 2 * {y}) * {z}")
@@ -177,7 +177,8 @@ def _unary(names: list[str], real: bool) -> Iterable[str]:
 
 
 def _binary(names: list[str], real: bool) -> Iterable[str]:
-    for x, y in itertools.permutations(names, 2):
+    pairs = [pair for pair in itertools.permutations(names, 2) if _belong(*pair)]
+    for x, y in pairs:
         yield from (f"{x} // {y}", f"-({x} // {y})")
         if real:
             # Widths of heads, and the logarithmic buckets of relative positions.
@@ -188,9 +189,16 @@ def _binary(names: list[str], real: bool) -> Iterable[str]:
             # Patches of an image, with one token or two before them.
             yield from (f"({x} // {y}) ** 2 + 1", f"({x} // {y}) ** 2 + 2")
     for x, y in itertools.combinations(names, 2):
-        yield from (f"{x} * {y}", f"{x} + {y}")
-    for x, y in itertools.permutations(names, 2):
+        if _belong(x, y):
+            yield from (f"{x} * {y}", f"{x} + {y}")
+    for x, y in pairs:
         yield from (f"2 * {x} * {y}", f"{x} - {y}", f"{x} + 2 * {y}", f"{x} * {y} // 2")
+
+
+def _belong(x: str, y: str) -> bool:
+    """Whether two fields may be parts of one expression: entries of lists are when they are of one stage."""
+    a, b = entry_of(x), entry_of(y)
+    return a is None or b is None or a[1] == b[1]
 
 
 _NUMBER = re.compile(r"(?<![\w.])\d+(?![\w.])")

@@ -12,7 +12,7 @@ from hf2khc.capture.source import Source
 from hf2khc.driver.config_fields import flat_fields
 from hf2khc.driver.twin import Twinned
 from hf2khc.ir.analysis import constant_paths, mentioned_fields
-from hf2khc.ir.expr import Expr
+from hf2khc.ir.expr import Expr, entry_of
 from hf2khc.ir.graph import Node, Program
 from hf2khc.ir.outline import class_prefix
 from hf2khc.passes.keras.vocabulary import (
@@ -213,7 +213,13 @@ def _tiny(names: Mapping[str, str], twinned: Twinned) -> dict[str, object]:
     small = {source: twinned.fields[source][1] for source in names if source in twinned.fields}
     # Deep enough to show a loop, no deeper.
     for source in twinned.depth.values():
-        if source in small:
+        entry = entry_of(source)
+        if entry is not None and entry[0] in small:
+            owner, place = entry
+            values = list(small[owner])  # type: ignore[call-overload]
+            values[place] = min(values[place], _SMALL_DEPTH)
+            small[owner] = values
+        elif source in small:
             depth = int(str(small[source]))
             small |= _of_depth(small, depth, _SMALL_DEPTH) | {source: min(depth, _SMALL_DEPTH)}
     return small

@@ -21,6 +21,7 @@ from hf2khc.driver.gradients import gradients_of_package
 from hf2khc.driver.layout import write_preset
 from hf2khc.driver.naming import make_signature
 from hf2khc.driver.proof import prove_package
+from hf2khc.ir.expr import entry_of
 from hf2khc.ir.graph import Node, Program
 from hf2khc.write.iteration import graphs_at
 from hf2khc.write.plan import CONSTANT, Plan
@@ -97,6 +98,8 @@ def _set_depth(config: "PreTrainedConfig", field: str, depth: int) -> None:
     """Sets a depth, and gives lists with an entry per layer as many entries: those they have, over and over."""
     before = get_field(config, field)
     set_field(config, field, depth)
+    if entry_of(field) is not None:
+        return
     owner, _, _ = field.rpartition(".")
     part = get_field(config, owner) if owner else config
     for name, entries in vars(part).items():

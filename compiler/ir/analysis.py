@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from hf2khc.ir.expr import names_of
+from hf2khc.ir.expr import entry_of, names_of
 from hf2khc.ir.graph import Graph, Node, Program, callees, first_iterations, join
 from hf2khc.ir.types import tensors
 
@@ -72,13 +72,17 @@ def added_bias(graph: Graph, product: Node, weights: frozenset[str]) -> tuple[No
 
 
 def mentioned_fields(program: Program) -> list[str]:
-    """The config fields that attributes and shapes mention, callers before callees, in order of use."""
+    """The config fields that attributes and shapes mention, callers before callees, in order of use.
+
+    Of an entry of a list the list.
+    """
     found: dict[str, None] = {}
     for graph in reversed(program.callees_first()):
         for node in graph:
             values = [*node.attrs.values(), *(t.shape for t in tensors(node.type))]
             found.update(dict.fromkeys(n for v in values for n in sorted(names_of(v)) if n.startswith("config.")))
-    return list(found)
+    entries = {name: entry_of(name) for name in found}
+    return list(dict.fromkeys(entry[0] if entry else name for name, entry in entries.items()))
 
 
 def constant_paths(program: Program) -> list[str]:

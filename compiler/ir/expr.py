@@ -91,6 +91,12 @@ def same(a, b) -> bool:
     return True
 
 
+def entry_of(name: str) -> tuple[str, int] | None:
+    """The list and the place that `config.hidden_sizes._0` means, `None` for another name."""
+    owner, _, place = name.rpartition("._")
+    return (owner, int(place)) if owner and place.isdigit() else None
+
+
 def names_of(value) -> frozenset[str]:
     """The names in a value: a number, an `Expr`, or a tuple of them."""
     if isinstance(value, Expr):

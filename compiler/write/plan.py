@@ -105,12 +105,12 @@ class Plan:
     @functools.cached_property
     def values(self) -> Mapping[str, object]:
         """The value of every field by source, lists as tuples: what `Expr`s are evaluated with."""
-        return MappingProxyType({f.source: as_ir(f.value) for f in self.fields})
+        return MappingProxyType(_with_entries({f.source: as_ir(f.value) for f in self.fields}))
 
     @functools.cached_property
     def tiny_values(self) -> Mapping[str, object]:
         """`values` at the small config."""
-        return MappingProxyType({**self.values, **{k: as_ir(v) for k, v in self.tiny.items()}})
+        return MappingProxyType(_with_entries({**self.values, **{k: as_ir(v) for k, v in self.tiny.items()}}))
 
     def field(self, source: str) -> Field:
         """The field of a source.
@@ -121,6 +121,12 @@ class Plan:
         if source not in self.by_source:
             raise fail("unnamed-field", f"the package has no constructor argument for {source}")
         return self.by_source[source]
+
+
+def _with_entries(values: Mapping[str, object]) -> dict[str, object]:
+    """Values and, by `SOURCE._0`, the entries of those that are lists."""
+    lists = ((source, value) for source, value in values.items() if isinstance(value, tuple))
+    return {**values, **{f"{source}._{i}": entry for source, value in lists for i, entry in enumerate(value)}}
 
 
 def as_ir(value):

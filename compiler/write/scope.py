@@ -1,10 +1,11 @@
 """The names that may be written in one class, and a record of those that were."""
 
 from collections.abc import Collection
+from dataclasses import replace
 
 from hf2khc.diagnostics import fail
-from hf2khc.ir.expr import Expr, names_of
-from hf2khc.ir.graph import Graph, join
+from hf2khc.ir.expr import Expr, entry_of, names_of
+from hf2khc.ir.graph import Graph, join, numbered
 from hf2khc.write.analysis import Analysis
 from hf2khc.write.cache import KEY_LENGTH, UPDATE_INDEX, is_cached
 from hf2khc.write.expressions import literal
@@ -39,16 +40,21 @@ class Scope:
 
     def field(self, source: str) -> str:
         """A constructor argument by `config.<name>`, graph parameter, or `constant.<path relative to the graph>`."""
+        entry = entry_of(source)
+        if entry is not None:
+            return f"{self.field(entry[0])}[{entry[1]}]"
         if source in self.lent:
             return f"{self.lender}.{self.analysis.plan.field(source).name}"
         if source not in self.sources:
-            self.sources[source] = self._argument(source)
+            found = self._argument(source)
+            taken = {field.name for field in self.sources.values()}
+            self.sources[source] = replace(found, name=numbered(found.name, taken))
         return self.owner + self.sources[source].name
 
     def _argument(self, source: str) -> Field:
         plan = self.analysis.plan
         if source in self.graph.parameters:
-            given = plan.by_source.get(source)
+            given = plan.by_source.get(source) or next((f for f in plan.fields if f.name == source), None)
             doc = given.doc if given else f"The `{source}` of this layer."
             return Field(source, given.name if given else source, None, doc)
         if source.startswith(CONSTANT):

@@ -6,6 +6,11 @@ from dataclasses import replace
 from hf2khc.ir.expr import Expr
 from hf2khc.ir.graph import Graph, Node, Program
 
+# What KerasHub calls what differs from layer to layer.
+_WORDS = {
+    "window": "sliding_window_size", "max_wavelength": "rope_max_wavelength", "scaling_factor": "rope_scaling_factor"
+}  # fmt: skip
+
 
 def merge_graphs(program: Program) -> Program:
     """One Graph per distinct module computation: layers `h.0` .. `h.23` become one Graph called 24 times.
@@ -185,7 +190,8 @@ def _by_symbols_only(key: str, members: Sequence[Node], tables: Sequence[dict[st
 
 def _parameter_name(key: str, column: list, values: list[dict[str, object]]) -> str:
     """A parameter that varies as another one of the same name is that one."""
-    name, n = key, 1
+    word = _WORDS.get(key, key)
+    name, n = word, 1
     while name in values[0] and [v[name] for v in values] != column:
-        name, n = f"{key}_{n}", n + 1
+        name, n = f"{word}_{n}", n + 1
     return name
