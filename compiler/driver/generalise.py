@@ -43,7 +43,7 @@ def generalise(real: Program, twins: Sequence[Program], fields: Mapping[str, tup
     search = Search(fields)
     graphs = {}
     for (name, graph), *others in zip(real.graphs.items(), *(twin.graphs.values() for twin in twins), strict=True):
-        nodes = [_node(nodes, search, name) for nodes in zip(graph, *others, strict=True)]
+        nodes = [_node(nodes, search, name, name == real.entry) for nodes in zip(graph, *others, strict=True)]
         graphs[name] = graph.replaced(nodes)
     return Generalised(replace(real, graphs=graphs), tuple(dict.fromkeys(search.unexplained)))
 
@@ -69,11 +69,13 @@ def _shape(graph: Graph) -> list[tuple]:
     ]
 
 
-def _node(nodes: tuple[Node, ...], search: "Search", graph: str) -> Node:
+def _node(nodes: tuple[Node, ...], search: "Search", graph: str, is_entry: bool) -> Node:
     real = nodes[0]
     place = f"{graph}.{real.name}"
     attrs = {key: search.value(tuple(n.attrs[key] for n in nodes), f"{place}.{key}") for key in real.attrs}
-    return replace(real, attrs=attrs, type=_type(tuple(n.type for n in nodes), search, place))
+    # What is computed has the size it has: nothing is printed from it alone, and the proof at another config sees it.
+    typed = place if real.op in ("param", "const") or (real.op == "input" and is_entry) else ""
+    return replace(real, attrs=attrs, type=_type(tuple(n.type for n in nodes), search, typed))
 
 
 def _type(types: tuple[Type, ...], search: "Search", place: str) -> Type:
@@ -92,7 +94,12 @@ class Search:
     unexplained: list[str] = field(default_factory=list)
 
     def value(self, values: tuple, place: str) -> Any:
-        """The common generalisation of a value of the real program and its counterparts in the twins."""
+        """The common generalisation of a value of the real program and its counterparts in the twins.
+
+        Args:
+            values: the real one and each twin's.
+            place: said of a value that nothing explains; empty for one that may stay so.
+        """
         if all(isinstance(v, tuple) and len(v) == len(values[0]) for v in values):
             return tuple(self.value(parts, place) for parts in zip(*values, strict=True))
         if all(type(v) is type(values[0]) and v == values[0] for v in values):
@@ -100,6 +107,8 @@ class Search:
         key = tuple(map(str, values))
         if key not in self.found:
             self.found[key] = self._search(values)
+        if self.found[key] is None and not place:
+            return values[0]
         if self.found[key] is None:
             others = ", ".join(key[1:])
             self.unexplained.append(f"{place}: {key[0]} (elsewhere {others}) follows from no config field")

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hf2khc.capture.build import build_meta
 from hf2khc.capture.frontend import Captured
@@ -58,7 +58,8 @@ def other_config(directory: Path, source: Source, compiled: "Compiled", seed: in
     """
     if compiled.generalises or compiled.twin is None:
         return OtherConfig(compiled.generalises or ("the model has no twin",))
-    config = _deeper(compiled.twin.config, compiled.twin.depth)
+    # A list of layers that is printed one by one has the length it has.
+    config = _deeper(compiled.twin.config, [f for f in compiled.twin.depth.values() if f in compiled.plan.values])
     plan = _at(compiled.plan, config, compiled)
     try:
         captured = _captured(compiled.captured, source, config)
@@ -86,10 +87,10 @@ def _failed(diagnostics: Sequence[Diagnostic]) -> OtherConfig:
     return OtherConfig(tuple(diagnostic.render() for diagnostic in diagnostics))
 
 
-def _deeper(config: "PreTrainedConfig", depth: Any) -> "PreTrainedConfig":
+def _deeper(config: "PreTrainedConfig", depths: Sequence[str]) -> "PreTrainedConfig":
     """The twin with three layers of everything: one more than a loop needs."""
     config = copy.deepcopy(config)
-    for field in depth.values():
+    for field in depths:
         _set_depth(config, field.removeprefix("config."), 3)
     return config
 
