@@ -10,7 +10,7 @@ import pytest
 from hf2khc.capture.aten import aten_evaluator
 from hf2khc.diagnostics import ConversionError
 from hf2khc.ir.evaluate import keras_evaluators
-from hf2khc.ir.graph import Graph, Program, join
+from hf2khc.ir.graph import Graph, Program, callee_of, join
 from hf2khc.ir.text import format_program, parse_program
 from hf2khc.ir.types import concrete
 from hf2khc.ir.validate import validate
@@ -73,8 +73,8 @@ def parameters(graph: Graph, program: Program, path: str) -> Iterator[tuple]:
     for node in graph:
         if node.op == "param":
             yield join(path, node.name[1:]), node.tensor
-        for inner in instances(node):
-            yield from parameters(program.graphs[node.attrs["graph"]], program, join(path, inner))
+        for i, inner in enumerate(instances(node)):
+            yield from parameters(program.graphs[callee_of(node, i)], program, join(path, inner))
 
 
 def instances(node) -> list[str]:
@@ -89,6 +89,11 @@ def instances(node) -> list[str]:
 
 MUTATIONS = [
     ("split_fused_linear", 0, '("slice", 8, 12, none)', '("slice", 9, 13, none)'),
+    ("use_hub_layers", 1, "scaling_factor=8.0)\n  return", "scaling_factor=4.0)\n  return"),
+    ("recognize_frequencies", 0, "max_wavelength=1000.0", "max_wavelength=1001.0"),
+    ("lower_frequencies", 0, "x2=-4", "x2=-5"),
+    ("align_layers", 1, "call(%a, %bias, %mask, graph=\"Masked\"", "call(%a, %bias, %mask, graph=\"Full\""),
+    ("roll_loops", -1, '("Full", "Masked", "Full")', '("Full", "Full", "Masked")'),
     ("split_fused_linear", 0, "%k_kernel, %k_bias", "%v_kernel, %k_bias"),
     ("split_fused_linear", 0, "%q: f32[batch, seq, 8] = layers.Dense(%x, %q_kernel, %q_bias, units=8)",
      "%q: f32[batch, seq, 8] = layers.Dense(%x, %q_kernel, units=8, use_bias=false)"),
