@@ -16,6 +16,7 @@ from hf2khc.driver.compile import lower
 from hf2khc.driver.depth import with_depth
 from hf2khc.ir.evaluate import keras_evaluators
 from hf2khc.ir.float64 import float64
+from hf2khc.ir.frequencies import frequencies
 from hf2khc.ir.graph import Program
 from hf2khc.ir.interpret import interpret
 from hf2khc.ir.validate import relative_error
@@ -33,6 +34,14 @@ def noisy_model(config: PreTrainedConfig, model_class: type[PreTrainedModel], se
             scale = 0.3 if parameter.ndim < 2 else parameter.shape[-1] ** -0.5
             parameter.add_(torch.randn_like(parameter) * scale)
     return model
+
+
+def unround(model: torch.nn.Module) -> None:
+    """Give a widened model the frequencies of rotary embeddings that torch rounded to float32: the IR has them exact."""
+    for buffer in model.buffers():
+        found = frequencies(buffer.numpy())
+        if found is not None:
+            buffer.copy_(torch.from_numpy(found.table()))
 
 
 def lowered(config: PreTrainedConfig, model_class: type[PreTrainedModel]) -> tuple[Captured, Program]:
@@ -62,6 +71,7 @@ def error_against(
     """
     wide = copy.deepcopy(model)
     widen(wide)
+    unround(wide)
     values = {**dict(wide.named_buffers()), **dict(wide.named_parameters(remove_duplicate=False))}
     worst = 0.0
     for inputs in inputs_of(captured):
