@@ -37,7 +37,7 @@ def noisy_model(config: PreTrainedConfig, model_class: type[PreTrainedModel], se
 
 
 def unround(model: torch.nn.Module) -> None:
-    """Give a widened model the frequencies of rotary embeddings that torch rounded to float32: the IR has them exact."""
+    """Give a widened model the frequencies of rotary embeddings that torch rounded: the IR has them exact."""
     for buffer in model.buffers():
         found = frequencies(buffer.numpy())
         if found is not None:

@@ -22,7 +22,7 @@ from hf2khc.passes.keras.vocabulary import (
     INPUT_NAMES,
     OUTPUT_NAMES,
 )
-from hf2khc.write.iteration import kind_list
+from hf2khc.write.iteration import kind_lists
 from hf2khc.write.layer_facts import reserved_attributes
 from hf2khc.write.plan import CONSTANT, Field, Head, Plan
 
@@ -53,7 +53,8 @@ _DOCS = {
 def make_plan(source: Source, program: Program, captured: Captured, twinned: Twinned, head: Head | None = None) -> Plan:
     """What the writer prints, with every name chosen."""
     values = {f"config.{name}": value for name, value in flat_fields(source.config).items()}
-    names = _field_names([*mentioned_fields(program), *_layer_lists(program, values)])
+    lists = kind_lists(program, [Field(field, field, value) for field, value in values.items()])
+    names = _field_names([*mentioned_fields(program), *lists])
     fields = [_config_field(source_name, name, values[source_name]) for source_name, name in names.items()]
     small = _tiny(names, twinned)
     for path, (name, array) in _constants(program, set(names.values())).items():
@@ -134,17 +135,6 @@ def _input_name(name: str, spec: tuple[Input, ...]) -> str:
 def _output_names(paths: tuple[str, ...]) -> list[str]:
     words = {**OUTPUT_NAMES, **(ENCODER_OUTPUT_NAMES if "encoder_last_hidden_state" in paths else {})}
     return [words.get(path, re.sub(r"\W", "_", path)) for path in paths]
-
-
-def _layer_lists(program: Program, values: Mapping[str, object]) -> list[str]:
-    """The config's lists that say of which kind each layer is, for the loops that need one."""
-    fields = [Field(source, source, value) for source, value in values.items()]
-    found = []
-    for node in (node for graph in program.graphs.values() for node in graph.of("loop")):
-        series = [value for value in node.attrs.values() if isinstance(value, tuple)]
-        kinds = [kind_list(fields, value, node.attrs["start"]) for value in series]
-        found += [field.source for field in kinds if field is not None]
-    return list(dict.fromkeys(found))
 
 
 def _field_names(sources: Sequence[str]) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from hf2khc.ir.graph import LEAVES, Graph, Node
+from hf2khc.ir.graph import LEAVES, Graph, Node, callee_of
 from hf2khc.write.analysis import Analysis
 from hf2khc.write.blocks import commented
 from hf2khc.write.cache import collected, is_cached, update_lines

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from hf2khc.ir.expr import Expr, evaluate
-from hf2khc.ir.graph import Node, callees
+from hf2khc.ir.graph import Node, Program, callees
 from hf2khc.write.plan import Field, Plan, as_ir
 from hf2khc.write.scope import Scope
 
@@ -52,6 +52,16 @@ def kind_list(fields: Iterable[Field], values: Sequence, start) -> Field | None:
         start: number of the first layer.
     """
     return next((field for field in fields if _tells(field.value, values, start)), None)
+
+
+def kind_lists(program: Program, fields: Sequence[Field]) -> list[str]:
+    """The sources of those of `fields` that say of which kind each layer is, for the loops that need one."""
+    found: dict[str, None] = {}
+    for node in (node for graph in program.graphs.values() for node in graph.of("loop")):
+        series = [value for value in node.attrs.values() if isinstance(value, tuple)]
+        kinds = [kind_list(fields, value, node.attrs["start"]) for value in series]
+        found |= dict.fromkeys(field.source for field in kinds if field is not None)
+    return list(found)
 
 
 def _tells(entries, values: Sequence, start) -> bool:

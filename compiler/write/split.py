@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from hf2khc.ir.analysis import constant_paths, mentioned_fields, weight_values
 from hf2khc.ir.graph import LEAVES, Graph, Node, Program
+from hf2khc.write.iteration import kind_lists
 from hf2khc.write.plan import CONSTANT, Field, Plan
 
 
@@ -46,4 +47,5 @@ def _with_entry(program: Program, entry: Graph, outputs: Iterable[str]) -> Progr
 
 def _fields(plan: Plan, program: Program) -> tuple[Field, ...]:
     sources = {*mentioned_fields(program), *(CONSTANT + path for path in constant_paths(program))}
+    sources |= set(kind_lists(program, plan.fields))
     return tuple(field for field in plan.fields if field.source in sources)
