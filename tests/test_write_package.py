@@ -16,9 +16,10 @@ from hf2khc.diagnostics import ConversionError
 from hf2khc.ir.evaluate import keras_evaluators
 from hf2khc.ir.graph import callees, join
 from hf2khc.ir.interpret import interpret
+from hf2khc.ir.text import parse_program
 from hf2khc.ir.types import concrete
 from hf2khc.weights.transform import evaluate as transform
-from hf2khc.write.analysis import child_path
+from hf2khc.write.analysis import Analysis, child_path
 from hf2khc.write.package import write_package
 from hf2khc.write.weight_paths import weight_paths
 
@@ -285,3 +286,20 @@ def test_errors():
     fails(mutated(llama(), "LlamaMLP", "gate", name="up"), "layer-name")
     fails(mutated(llama(), "LlamaMLP", "gate", name=None), "unnamed-layer")
     fails(dataclasses.replace(bert(), outputs=("only",)), "package-outputs")
+
+
+def test_layers_with_large_strides_are_known_by_their_weights():
+    """Whatever stands for the free size has to be long enough for every window."""
+    text = """graph Wave(%samples: f32[batch, samples, 1]) {
+  param @first: f32[400, 1, 8]
+  param @second: f32[16, 8, 8]
+  %x: f32[batch, (samples - 400) // 320 + 1, 8] = layers.Conv1D(%samples, @first, filters=8, kernel_size=(400,), strides=(320,), use_bias=false)
+  %y: f32[batch, ((samples - 400) // 320 + 1 - 16) // 8 + 1, 8] = layers.Conv1D(%x, @second, filters=8, kernel_size=(16,), strides=(8,), use_bias=false)
+  return %y
+}
+
+entry Wave returns "y"
+"""  # noqa: E501
+    program = parse_program(text)
+    analysis = Analysis(dataclasses.replace(llama(), program=program, fields=(), tiny={}))
+    assert [analysis.weights(program.main, program.main[name]) for name in "xy"] == [("kernel",), ("kernel",)]

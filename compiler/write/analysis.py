@@ -12,8 +12,8 @@ from hf2khc.write.plan import CONSTANT, Field, Plan
 
 # Attributes of `call` and `loop` that are not parameters of the callee.
 STRUCTURE = ("graph", "path", "name", "start", "count", "carry")
-# What a symbol stands for where a shape has to be a number.
-_ANY_SIZE = 4
+# What a symbol stands for where a shape has to be a number: enough for any stride and any window.
+_ANY_SIZE = 2**20
 
 
 class Analysis:
