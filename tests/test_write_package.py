@@ -303,3 +303,29 @@ entry Wave returns "y"
     program = parse_program(text)
     analysis = Analysis(dataclasses.replace(llama(), program=program, fields=(), tiny={}))
     assert [analysis.weights(program.main, program.main[name]) for name in "xy"] == [("kernel",), ("kernel",)]
+
+
+def test_operands_of_any_number_are_one_argument_each():
+    text = """graph Grid(%rows: f32[4], %columns: f32[8]) {
+  %grid: (f32[4, 8], f32[4, 8]) = ops.meshgrid(%rows, %columns, indexing="ij")
+  %x: f32[4, 8] = item(%grid, index=0)
+  %y: f32[4, 8] = item(%grid, index=1)
+  %z: f32[4, 8] = ops.add(%x, %y)
+  return %z
+}
+
+graph Model(%x: f32[batch, 4]) {
+  %rows: f32[4] = ops.sum(%x, axis=0)
+  %columns: f32[8] = ops.tile(%rows, repeats=2)
+  %w: f32[4, 8] = call(%rows, %columns, graph="Grid", path="grid", name="grid")
+  %z: f32[batch, 8] = ops.matmul(%x, %w)
+  return %z
+}
+
+entry Model returns "z"
+"""
+    inputs = {"x": ("features", "float32")}
+    plan = dataclasses.replace(
+        llama(), program=parse_program(text), fields=(), tiny={}, inputs=inputs, outputs=("z",), package="grids"
+    )
+    assert 'ops.meshgrid(rows, columns, indexing="ij")' in "".join(write_package(plan).values())

@@ -82,6 +82,13 @@ def op_parameters(op: str) -> tuple[tuple[str, object], ...]:
     return tuple((p.name, p.default) for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)
 
 
+def takes_any_number(op: str) -> bool:
+    """Whether the operands of `ops.X` are one argument each, however many there are."""
+    function = signatures.function(op)
+    parameters = inspect.signature(function).parameters.values() if function else ()
+    return any(p.kind is p.VAR_POSITIONAL for p in parameters)
+
+
 def is_required(default: object) -> bool:
     return default is _NO_DEFAULT
 

@@ -7,7 +7,7 @@ from hf2khc.diagnostics import fail
 from hf2khc.ir.expr import Expr, names_of
 from hf2khc.ir.graph import Node
 from hf2khc.ir.types import Tensor
-from hf2khc.write.layer_facts import is_required, op_parameters
+from hf2khc.write.layer_facts import is_required, op_parameters, takes_any_number
 from hf2khc.write.plan import START
 from hf2khc.write.scope import Scope
 
@@ -83,6 +83,8 @@ def _arguments(node: Node, operands: Sequence[Text | None], scope: Scope) -> lis
     if node.op == "ops.arange" and set(node.attrs) - {"dtype"} <= {"start", "stop", "step"}:
         texts = _arange(node, texts, scope)
         return [*texts, f"dtype={attribute(node, 'dtype', scope)}"] if node.attrs.get("dtype") else texts
+    if takes_any_number(node.op):
+        return [*texts, *(f"{key}={attribute(node, key, scope)}" for key in node.attrs)]
     slots = [f"[{', '.join(texts)}]"] if node.op in LISTS else texts
     parameters = op_parameters(node.op)
     unknown = [key for key in node.attrs if key not in dict(parameters)]

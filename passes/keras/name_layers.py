@@ -111,7 +111,9 @@ def _number(path: str, pattern: str) -> str | None:
 
 def _owners(lists: set[str]) -> dict[str, list[str]]:
     """As much of the path of each list as tells it from the others: nothing where it is the only one."""
-    parts = {path: path.split(".")[:-2] for path in lists}
+    # The name of a list says no more than that it is one; its number, in a list of lists, tells it from the others.
+    split = {path: path.split(".") for path in lists}
+    parts = {path: found[:-1] if found[-2:-1] and found[-2].isdigit() else found[:-2] for path, found in split.items()}
     if len(lists) == 1:
         return {path: [] for path in lists}
     modules = {path: [part for part in found if not part.isdigit()][-1:] for path, found in parts.items()}
