@@ -5,6 +5,8 @@ from collections.abc import Collection, Mapping
 from hf2khc.driver.decode_graph import DerivedGraph, NoCache
 from hf2khc.ir.expr import names_of
 from hf2khc.ir.graph import Graph, Node, Program, callees
+from hf2khc.ir.order import asked_order, ordered
+from hf2khc.ir.types import plain_symbols
 from hf2khc.write.plan import KEYS, Decoding
 
 
@@ -34,10 +36,16 @@ def derive_decoding(program: Program, masks: Collection[str], values: Mapping[st
     if not derivation.shape:
         raise NoCache("no layer sums over positions")
     # The entry computes with no sizes: those of its values do not matter.
-    graphs = {name: graph.result for name, graph in derivation.graphs.items()} | {main.name: main}
+    graphs = {name: _in_order(graph.result) for name, graph in derivation.graphs.items()} | {main.name: main}
     indexed = frozenset(name for name, graph in derivation.graphs.items() if graph.is_indexed)
     layers = tuple(node.name for node in main.of("call", "loop") if cached.intersection(callees(node)))
     return program.with_graphs(graphs.values()), Decoding(cached, indexed, layers, derivation.shape)
+
+
+def _in_order(graph: Graph) -> Graph:
+    """The graph in the order of a program; how long the sequence is has to be known before it is asked for."""
+    known = any(KEYS in plain_symbols(node.type) for node in graph.inputs)
+    return ordered(graph, asked_order(graph)) if known else graph
 
 
 def _data(graph: Graph, masks: Collection[str]) -> frozenset[str]:

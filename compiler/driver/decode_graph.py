@@ -19,6 +19,8 @@ _ARRANGING = ("ops.repeat", "ops.reshape", "ops.transpose", "ops.swapaxes", "ops
 # Layers that count positions themselves, with the argument of the call that says where they start.
 _COUNTING = {"layers.RotaryEmbedding": "start_index"}
 _ANY = 7919
+# The axis of positions in what is cached, behind the batch.
+_ROWS = 1
 # What a value for all positions is called behind its name, where there is one for those of the inputs, too.
 _ALL = "_all"
 
@@ -67,10 +69,9 @@ class DerivedGraph:
         """Of the cache of one call, batch first; empty where others have it."""
         if not self.cuts:
             return ()
-        types = [self.positions.type(self.graph[cut], self.positions.axes(cut)) for cut in self.cuts]
-        if any(not isinstance(t, Tensor) or t.shape != types[0].shape for t in types):  # type: ignore[union-attr]
+        types = [self._tensor(cut) for cut in self.cuts]
+        if any(type_.shape != types[0].shape for type_ in types):
             raise NoCache(f"what {self.graph.name} would cache has several shapes")
-        assert isinstance(types[0], Tensor)
         return (types[0].shape[0], len(self.cuts), *types[0].shape[1:])
 
     def _walk(self, keys: tuple[Places, ...]) -> None:
@@ -126,6 +127,8 @@ class DerivedGraph:
             return self._count(node, keys)
         if node.op in ("call", "loop", "item"):
             return self._called(node, keys)
+        if not keys and node.op == "ops.get_item" and not self.positions.axes(node.used[0]):
+            return self._picked(node)
         return self._computed(node, keys)
 
     def _copied(self, node: Node) -> str:
@@ -167,6 +170,18 @@ class DerivedGraph:
         count = replace(node, name=self.graph.fresh(node.name, self.made))
         self._add(count)
         return self._add(replace(node, op="ops.add", operands=(count.name,), attrs={"x2": Expr(START)}))
+
+    def _picked(self, node: Node) -> str:
+        """The first rows of a table: from the start on."""
+        if node.name in self.positions.weights or not self.positions.axes(node.name):
+            return self._computed(node, HERE)
+        starts = self.positions.first_rows(node)
+        if starts is None:
+            return self._whole(node, HERE)
+        self.starts = True
+        whole = self._want(node.used[0], HERE)
+        attrs = {"start_indices": starts, "shape": node.tensor.shape}
+        return self._add(replace(node, op="ops.slice", operands=(whole,), attrs=attrs))
 
     def _computed(self, node: Node, keys: Places) -> str:
         operands = self.positions.operands(node, keys)
@@ -230,8 +245,8 @@ class DerivedGraph:
         if node.name in self.cuts:
             return self._updated(node)
         chain = [node.name, *self._arranged(node.name)]
-        cut = min(reversed(chain), key=self._size)
-        cut = next(name for name in chain if self._size(name) == self._size(cut))
+        # Where it is smallest, as KerasHub lays it out, and as near to the product as that may be.
+        cut = min(chain, key=lambda name: (self._size(name), self.positions.axes(name) != {1}))
         self.after |= set(chain[: chain.index(cut)])
         if cut == node.name:
             if len(self.positions.axes(cut)) != 1 or not node.tensor.is_floating:
@@ -256,24 +271,48 @@ class DerivedGraph:
     def _updated(self, node: Node) -> str:
         """The value with all that came before it: one operation updates the cache, and gives all values of it."""
         whole = self.graph.fresh("cache_update")
-        for cut in self.cuts:
-            self._want(cut, HERE)
-        axes = {next(iter(self.positions.axes(cut))) for cut in self.cuts}
-        if len(axes) != 1:
-            raise NoCache(f"what {self.graph.name} would cache has positions on several axes")
+        given = [self._laid_out(cut) for cut in self.cuts]
         types = tuple(self._tensor(cut) for cut in self.cuts)
-        attrs = {"axis": axes.pop()}
         origin = frozenset().union(*(self.graph[cut].origin for cut in self.cuts))
-        self.made[whole] = Node(whole, UPDATE, tuple(self.cuts), attrs, types, node.loc, origin)
+        self.made[whole] = Node(whole, UPDATE, tuple(given), {"axis": _ROWS}, types, node.loc, origin)
         for index, (cut, type_) in enumerate(zip(self.cuts, types, strict=True)):
-            name = self.graph.fresh(f"{cut}_cached")
-            self.made[name] = Node(name, "item", (whole,), {"index": index}, type_, origin=origin)
-        return self.graph.fresh(f"{node.name}_cached")
+            self._taken_out(cut, Node(f"{cut}_cached", "item", (whole,), {"index": index}, type_, origin=origin))
+        return f"{node.name}_cached"
+
+    def _laid_out(self, cut: str) -> str:
+        """A value with its positions on the axis on which a cache has them."""
+        name, order = self._want(cut, HERE), self._order(cut)
+        if order == sorted(order):
+            return name
+        node, shape = self.graph[cut], self.graph[cut].tensor.shape
+        type_ = Tensor(node.tensor.dtype, tuple(shape[axis] for axis in order))
+        attrs = {"axes": tuple(order)}
+        return self._add(
+            replace(node, name=f"{cut}_rows", op="ops.transpose", operands=(name,), attrs=attrs, type=type_)
+        )
+
+    def _taken_out(self, cut: str, item: Node) -> None:
+        order = self._order(cut)
+        if order == sorted(order):
+            self._add(item)
+            return
+        self._add(replace(item, name=f"{cut}_rows_cached"))
+        back = {"axes": tuple(order.index(axis) for axis in range(len(order)))}
+        type_ = self.positions.type(self.graph[cut], self.positions.axes(cut))
+        operands = (f"{cut}_rows_cached",)
+        self._add(replace(item, op="ops.transpose", operands=operands, attrs=back, type=type_))
+
+    def _order(self, cut: str) -> list[int]:
+        """The axes of a value in the order of the cache."""
+        (axis,) = self.positions.axes(cut)
+        rest = [i for i in range(1, self.graph[cut].tensor.rank) if i != axis]
+        return [0, axis, *rest]
 
     def _tensor(self, cut: str) -> Tensor:
+        """The type of a value in the cache."""
         type_ = self.positions.type(self.graph[cut], self.positions.axes(cut))
         assert isinstance(type_, Tensor)
-        return type_
+        return Tensor(type_.dtype, tuple(type_.shape[axis] for axis in self._order(cut)))
 
     # Names and types
 

@@ -5,7 +5,7 @@ from hf2khc.ir.axes import axes_of
 from hf2khc.ir.expr import Expr, names_of, same, substitute
 from hf2khc.ir.graph import Graph, Node
 from hf2khc.ir.types import Tensor
-from hf2khc.write.plan import KEYS
+from hf2khc.write.plan import KEYS, START
 
 SEQUENCE = "seq"
 # Operations with several results, and the axis along which they take a value apart unless they are told another one.
@@ -34,13 +34,15 @@ class Positions:
         found_axes = axes_of(node, types)
         if found_axes is None:
             return None if any(o and self.axes(o) for o in node.operands) else [HERE] * len(node.operands)
-        if found_axes.whole & (self.axes(node.name) - keys):
+        carried_to = {axis for carried in found_axes.maps for axis in carried.values()}
+        if (found_axes.whole | (self.axes(node.name) - carried_to)) & (self.axes(node.name) - keys):
             return None
         found = []
         for operand, carried in zip(node.operands, (*found_axes.maps, *({},) * len(types)), strict=False):
             own = self.axes(operand) if operand else HERE
             lost = {axis for axis in own if axis not in carried}
-            if lost and not found_axes.summed:
+            # Scores have an axis of queries, too, and along that of keys all are there.
+            if lost and not found_axes.summed and len(own) == 1:
                 return None
             found.append(frozenset({axis for axis in own if axis in carried and carried[axis] in keys} | lost))
         return found
@@ -71,11 +73,27 @@ class Positions:
                 attrs[key] = tuple(self._dim(dim, axis in keys) for axis, dim in enumerate(value))
             elif key == "key":
                 attrs[key] = _open(value, self.graph[node.operands[0] or ""].tensor)
-                if SEQUENCE in names_of(attrs[key]):
+                if SEQUENCE in names_of(attrs[key]) and not keys:
                     return None
+                attrs[key] = substitute(attrs[key], {SEQUENCE: Expr(KEYS)})
             else:
                 return None
         return attrs
+
+    def first_rows(self, node: Node) -> tuple | None:
+        """Where a `get_item` begins that takes as many rows of a table as there are positions; None for another one."""
+        source, key = self.graph[node.used[0]].tensor, node.attrs["key"]
+        entries = list(key) if isinstance(key, tuple) and key[:1] != ("slice",) else [key]
+        full = ("slice", None, None, None)
+        if "ellipsis" in entries:
+            place = entries.index("ellipsis")
+            entries[place : place + 1] = [full] * (source.rank - len(entries) + 1)
+        entries += [full] * (source.rank - len(entries))
+        if not all(isinstance(entry, tuple) and entry[1] in (0, None) and entry[3] in (1, None) for entry in entries):
+            return None
+        if len(entries) != source.rank:
+            return None
+        return tuple(Expr(START) if SEQUENCE in names_of(entry[2]) else 0 for entry in entries)
 
     def type(self, node: Node, keys: Places) -> Tensor | tuple[Tensor, ...]:
         """The type of a value that is longer along some axes."""
