@@ -3,7 +3,7 @@
 import pytest
 
 from hf2khc.driver.decode import derive_decoding
-from hf2khc.driver.decode_graph import NoCache
+from hf2khc.driver.decode_positions import NoCache
 from hf2khc.ir.graph import Graph, Program
 from hf2khc.ir.text import format_graph, parse_program
 from hf2khc.write.plan import Decoding

@@ -11,11 +11,13 @@ import pytest
 import torch
 
 import hf2khc
+from hf2khc.driver.decode_positions import NoCache
 
 NEW, PROMPTS = 64, (9, 4, 7, 2)
 sys.path.insert(0, str(Path(__file__).parent))
 _SIZES = {"vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
 _ROTARY = {**_SIZES, "intermediate_size": 48, "num_key_value_heads": 2, "head_dim": 12, "max_position_embeddings": 80}
+WITHOUT_CACHE = "gpt2_without_cache"
 CONFIGS: dict[str, dict[str, Any]] = {
     "gpt2": {"vocab_size": 97, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": NEW + max(PROMPTS)},
     "llama": _ROTARY,
@@ -48,6 +50,10 @@ def greedy(model: Any, tokens: np.ndarray) -> np.ndarray:
     return found
 
 
+def no_cache(*arguments: Any) -> None:
+    raise NoCache("the test says so")
+
+
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, np.ndarray]]:
     """Packages on disk, and what transformers generates."""
@@ -61,6 +67,13 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
         expected[name] = greedy(model, tokens * mask)
         conversion = hf2khc.convert(model, folder / name, check=False)
         assert not conversion.compiled.cacheless
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hf2khc.driver.compile.derive_decoding", no_cache)
+        model = model_of("gpt2")
+        model.config.name_or_path = WITHOUT_CACHE
+        conversion = hf2khc.convert(model, folder / WITHOUT_CACHE, check=False)
+    expected[WITHOUT_CACHE] = expected["gpt2"]
+    assert conversion.report.notes == ("generation runs the whole model for every token: the test says so",)
     return folder, expected
 
 

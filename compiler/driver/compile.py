@@ -8,7 +8,7 @@ from hf2khc.capture.generation_defaults import generation_defaults
 from hf2khc.capture.source import Source
 from hf2khc.diagnostics import ConversionError
 from hf2khc.driver.decode import derive_decoding
-from hf2khc.driver.decode_graph import NoCache
+from hf2khc.driver.decode_positions import NoCache
 from hf2khc.driver.depth import UNROLLED, with_depth
 from hf2khc.driver.generalise import Generalised, generalise
 from hf2khc.driver.head import CAUSAL_LM, find_head

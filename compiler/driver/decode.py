@@ -2,7 +2,8 @@
 
 from collections.abc import Collection, Mapping
 
-from hf2khc.driver.decode_graph import DerivedGraph, NoCache
+from hf2khc.driver.decode_graph import DerivedGraph
+from hf2khc.driver.decode_positions import NoCache
 from hf2khc.ir.expr import names_of
 from hf2khc.ir.graph import Graph, Node, Program, callees
 from hf2khc.ir.order import asked_order, ordered

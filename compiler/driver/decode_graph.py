@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from hf2khc.driver.decode_positions import HERE, SEQUENCE, Places, Positions
+from hf2khc.driver.decode_positions import HERE, SEQUENCE, NoCache, Places, Positions
 from hf2khc.ir.expr import Expr, evaluate, names_of, substitute
 from hf2khc.ir.graph import Graph, Node, numbered
 from hf2khc.ir.types import Tensor, tensors
@@ -23,10 +23,6 @@ _ANY = 7919
 _ROWS = 1
 # What a value for all positions is called behind its name, where there is one for those of the inputs, too.
 _ALL = "_all"
-
-
-class NoCache(Exception):
-    """Why no cached step can be derived."""
 
 
 class DerivedGraph:

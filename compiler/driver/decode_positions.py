@@ -15,6 +15,10 @@ Places = frozenset[int]
 HERE: Places = frozenset()
 
 
+class NoCache(Exception):
+    """Why no cached step can be derived."""
+
+
 class Positions:
     """The positions of a graph's values.
 

@@ -117,6 +117,13 @@ def _take(node: Node, operands: Sequence[Tensor | None]) -> Axes | None:
     return Axes((kept, {i: i + axis % x.rank for i in range(indices.rank)} if indices else {}))
 
 
+def _tile(node: Node, operands: Sequence[Tensor | None]) -> Axes | None:
+    first, repeats = operands[0], node.attrs.get("repeats")
+    if first is None or not isinstance(repeats, tuple) or len(repeats) != first.rank:
+        return None
+    return Axes(({i: i for i, times in enumerate(repeats) if times == 1},))
+
+
 def _pad(node: Node, operands: Sequence[Tensor | None]) -> Axes | None:
     first, widths = operands[0], node.attrs.get("pad_width")
     if first is None or not isinstance(widths, tuple) or len(widths) != first.rank:
@@ -257,6 +264,7 @@ _RULES |= {
     "ops.stack": _stack,
     "ops.take": _take,
     "ops.pad": _pad,
+    "ops.tile": _tile,
     "ops.transpose": _transpose,
     "ops.swapaxes": _swapaxes,
     "ops.reshape": _reshape,
