@@ -22,7 +22,9 @@ def main(folder: Path, packages: list[str]) -> None:
         import_package(folder / name)
         task = load_preset(folder / name)
         task.compile(sampler="greedy")
-        tokens = task.generate(dict(inputs), stop_token_ids=None)["token_ids"]
+        names = [name for name in inputs if name.startswith(("encoder", "decoder")) == (len(task.input) == 4)]
+        found = task.generate({name: inputs[name] for name in names}, stop_token_ids=None)
+        tokens = found.get("token_ids", found.get("decoder_token_ids"))
         np.savez(folder / f"{name}-{keras.backend.backend()}.npz", token_ids=np.asarray(tokens))
 
 

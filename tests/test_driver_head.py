@@ -87,5 +87,15 @@ def test_models_without_a_head() -> None:
     assert head_of(PROGRAM, inside=(*INSIDE, "logits")) is None
 
 
-def test_a_base_model_that_needs_its_head_is_not_apart() -> None:
-    assert head_of(PROGRAM, inside=("embedded", "logits")) is None
+def test_what_the_base_model_needs_is_in_the_backbone() -> None:
+    head = head_of(PROGRAM, inside=("hidden",))
+    assert head is not None and head.backbone == {"embedded", "hidden"}
+
+
+def test_the_owners_of_layers_are_a_base_model_without_a_name() -> None:
+    model_class = SimpleNamespace(__name__="TinyForX", base_model_prefix="other")
+    traced = parse_program(TRACED.replace("entry Model", 'entry Model returns "logits"'))
+    program = located(PROGRAM)
+    head = find_head(model_class, traced, program, True, ["base.layers"])  # type: ignore[arg-type]
+    assert head is not None and head.outputs == {"sequence_output": "hidden"}
+    assert find_head(model_class, traced, program, True, ["elsewhere.layers"]) is None  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from hf2khc.driver.decode import derive_decoding
 from hf2khc.driver.decode_positions import NoCache
 from hf2khc.driver.depth import UNROLLED, with_depth
 from hf2khc.driver.generalise import Generalised, generalise
-from hf2khc.driver.head import CAUSAL_LM, find_head
+from hf2khc.driver.head import CAUSAL_LM, LOGITS, SEQ_2_SEQ_LM, find_head
 from hf2khc.driver.inspection import NearMiss, idioms, nearest_misses, residue
 from hf2khc.driver.modules import Module, modules
 from hf2khc.driver.naming import make_plan, make_signature
@@ -113,14 +113,27 @@ def _compiled(source: Source, twin: TwinWorker, validate: bool, on_stage: OnStag
     last = list(stages.values())[-1]
     result = _generalised(source, last, twinned)
     program = with_depth(result.program, captured.stacks, twinned.depth)
-    head = find_head(source.model_class, captured.program, program, twinned.causal)
+    head = find_head(source.model_class, captured.program, program, twinned.causal, twinned.depth)
     plan = make_plan(source, program, captured, twinned, head)
     cacheless = ""
-    if head is not None and head.task == CAUSAL_LM:
+    if head is not None and head.task == SEQ_2_SEQ_LM:
+        plan, left = _logits_alone(plan)
+        twinned = replace(twinned, omitted={**twinned.omitted, **left})
+    if head is not None and head.task in (CAUSAL_LM, SEQ_2_SEQ_LM):
         plan, cacheless = _with_cache(replace(plan, generation=generation_defaults(source)), captured)
     stages["generalise"] = program
     signature = make_signature(plan, captured, twinned.omitted)
     return Compiled(plan, signature, stages, captured, result.reasons, twinned.errors, twinned, cacheless)
+
+
+def _logits_alone(plan: Plan) -> tuple[Plan, dict[str, str]]:
+    """The plan of a task that returns what its loss is for; what else the model returns, its backbone does."""
+    graph, place = plan.program.main, plan.program.outputs.index(LOGITS)
+    entry = graph.replaced(outputs=[graph.outputs[place]])
+    graphs = [entry if other.name == entry.name else other for other in plan.program.graphs.values()]
+    program = replace(plan.program, outputs=(LOGITS,)).with_graphs(graphs)
+    left = dict.fromkeys((path for path in plan.program.outputs if path != LOGITS), "the backbone returns it")
+    return replace(plan, program=program, outputs=(plan.outputs[place],)), left
 
 
 def _with_cache(plan: Plan, captured: Captured) -> tuple[Plan, str]:
@@ -135,6 +148,7 @@ def _with_cache(plan: Plan, captured: Captured) -> tuple[Plan, str]:
 
 def without_cache(compiled: Compiled, reason: str) -> Compiled:
     """The model without its cached step: generation then runs all of it for every token."""
+    # Only a causal language model has one, which returns all that the program does.
     plan = replace(compiled.plan, program=compiled.stages["generalise"], decoding=None)
     return replace(compiled, plan=plan, cacheless=reason)
 

@@ -1,12 +1,13 @@
 """Where the base model ends and its head begins, and which task that makes."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from hf2khc.ir.analysis import weight_values
 from hf2khc.ir.expr import Expr, same
 from hf2khc.ir.graph import LEAVES, Graph, Node, Program, numbered
 from hf2khc.ir.types import Tensor, tensors
+from hf2khc.passes.keras.vocabulary import ENCODER_OUTPUT_NAMES, OUTPUT_NAMES
 from hf2khc.write.names import clean
 from hf2khc.write.plan import Head
 
@@ -14,44 +15,62 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 LOGITS = "logits"
-CAUSAL_LM = "CausalLM"
+CAUSAL_LM, SEQ_2_SEQ_LM = "CausalLM", "Seq2SeqLM"
 _EMBEDDINGS = ("layers.Embedding", "layers.ReversibleEmbedding")
 
 
-def find_head(model_class: "type[PreTrainedModel]", traced: Program, program: Program, causal: bool) -> Head | None:
+def find_head(
+    model_class: "type[PreTrainedModel]",
+    traced: Program,
+    program: Program,
+    causal: bool,
+    stacks: Collection[str] = (),
+) -> Head | None:
     """The head of a model that is one over a base model, found in the calls of the trace.
 
-    What the base model's modules compute, and what only they need, is the backbone; all else is the head.
+    What the base model's modules compute, with all it needs, is the backbone; the rest is the head.
 
     Args:
         model_class: names the module that is the base model, as every class of transformers does.
         traced: the import, in which the base model is one call of the entry.
         program: at the keras level, where it is no longer.
         causal: whether no output depends on later positions of the input.
+        stacks: paths of the lists of layers, which tell a base model where the class names none.
 
     Returns:
-        None where the model has no head, or where the two are not apart: the base model needs something of the head.
+        None where the model has no head.
     """
-    base = model_class.base_model_prefix
-    if not base or not any(node.attrs["path"] == base for node in traced.main.of("call")):
+    graph, bases = program.main, _bases(model_class, traced, stacks)
+    if not bases:
         return None
-    graph = program.main
     fixed = weight_values(graph) | {node.name for node in graph if node.op in LEAVES}
-    sides = {node.name: _is_inside(node, base) for node in graph if node.name not in fixed}
-    backbone = graph.behind(name for name, inside in sides.items() if inside) - fixed
-    if any(sides[name] is False for name in backbone) or len(backbone) == len(sides):
+    computed = [node for node in graph if node.name not in fixed]
+    backbone = graph.behind(node.name for node in computed if _is_inside(node, bases)) - fixed
+    if len(backbone) == len(computed):
         return None
     handed = _handed_over(graph, backbone)
     if not handed or any(isinstance(graph[name].type, tuple) for name in handed):
         return None
-    task, name = _task(program, backbone, model_class.__name__, causal)
-    return Head(task, name, frozenset(backbone), _named(graph, handed))
+    task, name = _task(program, model_class.__name__, causal)
+    return Head(task, name, frozenset(backbone), _named(program, handed))
 
 
-def _is_inside(node: Node, base: str) -> bool | None:
-    """Whether a node belongs to a module of the base model; None where nothing tells."""
-    path = str(node.attrs.get("path", "")) or (node.loc.path if node.loc else None)
-    return None if path is None else path == base or path.startswith(f"{base}.")
+def _bases(model_class: "type[PreTrainedModel]", traced: Program, stacks: Collection[str]) -> list[str]:
+    """The modules that are the base model: the one the class names, or those with layers below what gives logits."""
+    calls = [str(node.attrs["path"]) for node in traced.main.of("call")]
+    base = model_class.base_model_prefix
+    # A module that only hands on to one of its own may have left no call.
+    if base and any(f"{path}.".startswith(f"{base}.") for path in calls):
+        return [base]
+    if LOGITS not in traced.outputs:
+        return []
+    return [path for path in dict.fromkeys(calls) if any(stack.startswith(f"{path}.") for stack in stacks)]
+
+
+def _is_inside(node: Node, bases: Iterable[str]) -> bool:
+    """Whether a node belongs to a module of the base model."""
+    path = str(node.attrs.get("path", "")) or (node.loc.path if node.loc else "")
+    return any(path == base or path.startswith(f"{base}.") for base in bases)
 
 
 def _handed_over(graph: Graph, backbone: set[str]) -> list[str]:
@@ -69,25 +88,34 @@ def _is_mask(graph: Graph, node: Node) -> bool:
     return not is_floating and all(n.level == "ops" or n.op in ("input", "const") for n in behind)
 
 
-def _named(graph: Graph, values: list[str]) -> Mapping[str, str]:
+def _named(program: Program, values: list[str]) -> Mapping[str, str]:
+    """The backbone's outputs under KerasHub's names: those that the model returns itself, and others by their rank."""
+    words = {**OUTPUT_NAMES, **ENCODER_OUTPUT_NAMES}
+    returned = dict(zip(program.main.outputs, program.outputs, strict=True))
+    encoder = words["encoder_last_hidden_state"]
+    known = {value: words[returned[value]] for value in values if returned.get(value) in words}
+    sequence = words["last_hidden_state"] if encoder in known.values() else OUTPUT_NAMES["last_hidden_state"]
     found: dict[str, str] = {}
     for value in values:
-        rank = graph[value].tensor.rank
-        wish = {3: "sequence_output", 2: "pooled_output"}.get(rank, clean(value))
+        rank = program.main[value].tensor.rank
+        wish = known.get(value) or {3: sequence, 2: OUTPUT_NAMES["pooler_output"]}.get(rank, clean(value))
         found[numbered(wish, found)] = value
     return found
 
 
-def _task(program: Program, backbone: set[str], model_class: str, causal: bool) -> tuple[str, str]:
+def _task(program: Program, model_class: str, causal: bool) -> tuple[str, str]:
     """The class of KerasHub that does what the head does, and what the package calls its own."""
     graph = program.main
-    if program.outputs == (LOGITS,):
-        logits = graph[graph.outputs[0]].tensor
+    if LOGITS in program.outputs:
+        logits = graph[graph.outputs[program.outputs.index(LOGITS)]].tensor
         tokens = [node for node in graph if node.op in _EMBEDDINGS and _embeds_tokens(graph, node)]
         streams = {str(graph[node.operands[0] or ""].tensor.shape[1]) for node in tokens}
-        if len(streams) == 1 and any(_scores_tokens(graph, node, logits) for node in tokens):
+        scores = any(_scores_tokens(graph, node, logits) for node in tokens)
+        if scores and causal and len(streams) == 2:
+            return SEQ_2_SEQ_LM, SEQ_2_SEQ_LM
+        if scores and len(streams) == 1 and len(program.outputs) == 1:
             return (CAUSAL_LM, CAUSAL_LM) if causal else ("MaskedLM", "MaskedLM")
-        if len(streams) == 1 and logits.rank == 2 and isinstance(logits.shape[0], Expr):
+        if len(streams) == 1 and len(program.outputs) == 1 and logits.rank == 2 and isinstance(logits.shape[0], Expr):
             return "TextClassifier", "TextClassifier"
     return "Task", model_class.partition("For")[2] or f"{model_class}Task"
 

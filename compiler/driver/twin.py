@@ -137,23 +137,25 @@ def _twinned(
 
 
 def _is_causal(captured: Captured, program: Program) -> bool:
-    """Whether another last token changes what is returned for its position and nothing before it."""
-    tokens = [entry for entry in captured.spec if entry.role == "data"]
+    """Whether another last token changes what is returned for its position and nothing before it.
+
+    Of a model with several sequences that of the first output counts, and the outputs that go with it.
+    """
+    main = program.main
+    axis = main[main.outputs[0]].tensor.shape[1:2]
+    outputs = [i for i, name in enumerate(main.outputs) if main[name].tensor.shape[1:2] == axis]
+    tokens = [entry for entry in captured.spec if entry.role == "data" and main[entry.name].tensor.shape[1:] == axis]
     if len(tokens) != 1 or tokens[0].fill[0] != "randint" or len(tokens[0].shape) != 2:
         return False
+    name = tokens[0].name
     inputs = sample_inputs(captured.spec, dict(captured.sizes), seed=1)
-    outputs = program.main.outputs
-    if any(program.main[name].tensor.shape[1:2] != program.main[tokens[0].name].tensor.shape[1:] for name in outputs):
-        return False
-    other = dict(inputs)
-    other[tokens[0].name] = inputs[tokens[0].name].copy()
+    other = dict(inputs) | {name: inputs[name].copy()}
     # Half of the vocabulary on, not one: the low tokens of a model may be special.
     low, high = tokens[0].fill[1:3]
-    last = inputs[tokens[0].name][:, -1]
-    other[tokens[0].name][:, -1] = low + (last - low + (high - low) // 2) % (high - low)
+    other[name][:, -1] = low + (inputs[name][:, -1] - low + (high - low) // 2) % (high - low)
     parameter = _Parameters(captured)
     found = [interpret(program, given, parameter, keras_evaluators()) for given in (inputs, other)]
-    pairs = [tuple(np.asarray(value) for value in pair) for pair in zip(*found, strict=True)]
+    pairs = [tuple(np.asarray(values[i]) for values in found) for i in outputs]
     return all(relative_error(b[:, :-1], a[:, :-1]) <= TOLERANCE < relative_error(b[:, -1], a[:, -1]) for a, b in pairs)
 
 

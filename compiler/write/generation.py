@@ -27,11 +27,11 @@ def generation(plan: Plan, base: Plan, owned: Mapping[str, Member]) -> Iterator[
     yield _COMPILE
     yield _GENERATE
     if plan.decoding is None:
-        yield _generate_step([], _WITHOUT_CACHE)
+        yield _generate_step([], _without_cache(plan), _sequence(plan))
         return
     yield _call_with_cache(plan, base, owned)
     yield _build_cache(plan, base)
-    yield _generate_step(_SEED, _WITH_CACHE)
+    yield _generate_step(_SEED, _WITH_CACHE, _sequence(plan))
 
 
 def _call_with_cache(plan: Plan, base: Plan, owned: Mapping[str, Member]) -> list[str]:
@@ -85,11 +85,33 @@ def _count(scope: Scope, node: Node) -> str:
     return scope.static(node.attrs["count"]) if node.op == "loop" else "1"
 
 
-def _generate_step(seed: list[str], step: list[str]) -> list[str]:
+def _sequence(plan: Plan) -> tuple[str, str]:
+    """The names of the tokens that are generated, and of their mask."""
+    names = {name for name, _ in plan.inputs.values()}
+    return (f"decoder_{TOKENS}", f"decoder_{MASK}") if f"decoder_{TOKENS}" in names else (TOKENS, MASK)
+
+
+def _generate_step(seed: list[str], step: list[str], names: tuple[str, str]) -> list[str]:
+    tokens, mask = names
     body = [*docstring(_STEP_DOCS), *_START, *seed, *_LENGTHS, "", *step, ""]
     arguments = ["cache=cache,", "hidden_states=hidden_states,"] if seed else []
     body += ["token_ids = self.sampler(", *indent(["next=next,", "prompt=token_ids,", *arguments, *_SAMPLER]), ")"]
-    return [signature("generate_step", ["inputs", "stop_token_ids=None"]), *indent([*body, "", *_END])]
+    renamed = [
+        line.replace(f'"{TOKENS}"', f'"{tokens}"').replace(f'"{MASK}"', f'"{mask}"') for line in [*body, "", *_END]
+    ]
+    return [signature("generate_step", ["inputs", "stop_token_ids=None"]), *indent(renamed)]
+
+
+def _without_cache(plan: Plan) -> list[str]:
+    """The step that runs the whole sequence through the model."""
+    made = {TOKENS: "prompt", MASK: "mask"}
+    renamed = dict(zip(_sequence(plan), made, strict=True))
+    entries = [
+        f'"{renamed.get(name, name)}": ' + made.get(renamed.get(name, ""), f'inputs["{name}"]')
+        for name, _ in plan.inputs.values()
+    ]
+    call = f"    logits = self({{{', '.join(entries)}}})"
+    return [*_WITHOUT_CACHE, call, "    return ops.take(logits, index - 1, axis=1), None, cache"]
 
 
 ARGUMENTS = {
@@ -161,8 +183,7 @@ _STEP_DOCS = """
 A compilable generation function for a single batch of inputs.
 
 Args:
-    inputs: A dictionary with two keys `"token_ids"` and `"padding_mask"`
-        and batched tensor values.
+    inputs: A dictionary with the inputs of the model, batched tensors.
     stop_token_ids: Tuple of id's of the end token to stop on. If all
         sequences have produced a new stop token, generation will stop.
 """.strip().splitlines()
@@ -200,8 +221,6 @@ def next(prompt, cache, index):
         ops.cast(padding_mask, "bool"), positions[None, :] < index
     )
     mask = ops.cast(mask, "int32")
-    logits = self({**inputs, "token_ids": prompt, "padding_mask": mask})
-    return ops.take(logits, index - 1, axis=1), None, cache
 """.strip().splitlines()
 _SAMPLER = ["index=index,", "mask=padding_mask,", "stop_token_ids=stop_token_ids,", "model=self,"]
 _END = """

@@ -32,6 +32,7 @@ _RESERVED = frozenset({"backbone", "preprocessor", "backbone_cls", "preprocessor
 _LOCALS = {"backbone", "preprocessor", "inputs", "outputs", "kwargs"}
 _WHAT = {
     "CausalLM": "An end-to-end {} model for causal language modeling.",
+    "Seq2SeqLM": "An end-to-end {} model for seq2seq language modeling.",
     "MaskedLM": "An end-to-end {} model for the masked language modeling task.",
     "TextClassifier": "An end-to-end {} model for classification tasks.",
 }
@@ -60,7 +61,7 @@ def write_task(plan: Plan, heads: Mapping[str, ClassHead]) -> str:
     used = {**owned, **lent}
     layers = Construction(analysis, graph, scope, heads, builds=False, dtype="backbone.dtype_policy").lines(owned)
     body = _functional(analysis, Render(analysis, graph, scope, used, training=False))
-    generates = plan.head.task == "CausalLM"
+    generates = plan.head.task in ("CausalLM", "Seq2SeqLM")
     settings = tuple(Field("", name, None, doc) for name, doc in ARGUMENTS.items()) if generates else ()
     init = ["# === Layers ===", "self.backbone = backbone", "self.preprocessor = preprocessor", *layers, ""]
     # The constructor of KerasHub's class compiles, which asks for them.
