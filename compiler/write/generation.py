@@ -107,7 +107,7 @@ def _without_cache(plan: Plan) -> list[str]:
     made = {TOKENS: "prompt", MASK: "mask"}
     renamed = dict(zip(_sequence(plan), made, strict=True))
     entries = [
-        f'"{renamed.get(name, name)}": ' + made.get(renamed.get(name, ""), f'inputs["{name}"]')
+        f'"{renamed.get(name, name)}": ' + made.get(renamed.get(name, ""), f'ops.convert_to_tensor(inputs["{name}"])')
         for name, _ in plan.inputs.values()
     ]
     call = f"    logits = self({{{', '.join(entries)}}})"
