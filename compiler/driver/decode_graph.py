@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from hf2khc.driver.decode_positions import HERE, SEQUENCE, NoCache, Places, Positions
 from hf2khc.ir.expr import Expr, evaluate, names_of, substitute
 from hf2khc.ir.graph import Graph, Node, numbered
-from hf2khc.ir.types import Tensor, tensors
+from hf2khc.ir.types import Tensor, plain_symbols, tensors
 from hf2khc.write.plan import KEYS, START, UPDATE
 
 if TYPE_CHECKING:
@@ -85,6 +85,10 @@ class DerivedGraph:
             raise NoCache(f"{self.graph.name} cannot know how long the sequence is")
         nodes = [node for node in self.made.values() if node.op != "input"]
         derived = self.graph.replaced([*inputs, *nodes], outputs=self.outputs)
+        shown = {symbol for node in inputs for symbol in plain_symbols(node.type)}
+        asked = {symbol for node in derived for value in node.attrs.values() for symbol in names_of(value)}
+        if SEQUENCE in asked - shown and self.graph.name != self.derivation.program.entry:
+            raise NoCache(f"{self.graph.name} cannot know how many tokens there are")
         # In the code one variable is the new values before the update and all values behind it.
         before = derived.behind(node.name for node in derived.of(UPDATE))
         late = [node for node in derived if node.name not in before and set(node.used) & set(self.cuts)]
