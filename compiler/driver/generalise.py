@@ -189,6 +189,10 @@ def _binary(names: list[str], real: bool) -> Iterable[str]:
     pairs = [pair for pair in itertools.permutations(names, 2) if _belong(*pair)]
     for x, y in pairs:
         yield from (f"{x} // {y}", f"-({x} // {y})")
+    for x, y in itertools.combinations(names, 2):
+        if _belong(x, y):
+            yield from (f"{x} * {y}", f"{x} + {y}")
+    for x, y in pairs:
         if real:
             # Widths of heads, and the logarithmic buckets of relative positions.
             yield from (f"({x} // {y}) ** -0.5", f"sqrt({x} // {y})")
@@ -197,9 +201,6 @@ def _binary(names: list[str], real: bool) -> Iterable[str]:
             yield from (f"{x} // {y} // 2", f"({x} // {y} + 1) // 2", f"({x} // {y}) ** 2")
             # Patches of an image, with one token or two before them.
             yield from (f"({x} // {y}) ** 2 + 1", f"({x} // {y}) ** 2 + 2")
-    for x, y in itertools.combinations(names, 2):
-        if _belong(x, y):
-            yield from (f"{x} * {y}", f"{x} + {y}")
     for x, y in pairs:
         yield from (f"2 * {x} * {y}", f"{x} - {y}", f"{x} + 2 * {y}", f"{x} * {y} // 2")
 

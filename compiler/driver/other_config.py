@@ -23,7 +23,7 @@ from hf2khc.driver.naming import make_signature
 from hf2khc.driver.proof import prove_package
 from hf2khc.ir.expr import entry_of
 from hf2khc.ir.graph import Node, Program
-from hf2khc.write.iteration import graphs_at
+from hf2khc.write.iteration import series_at
 from hf2khc.write.plan import CONSTANT, Plan
 
 if TYPE_CHECKING:
@@ -58,8 +58,7 @@ def other_config(directory: Path, source: Source, compiled: "Compiled", seed: in
     """
     if compiled.generalises or compiled.twin is None:
         return OtherConfig(compiled.generalises or ("the model has no twin",))
-    # A list of layers that is printed one by one has the length it has.
-    config = _deeper(compiled.twin.config, [f for f in compiled.twin.depth.values() if f in compiled.plan.values])
+    config = _deeper(compiled.twin.config, _depths(compiled))
     plan = _at(compiled.plan, config, compiled)
     try:
         captured = _captured(compiled.captured, source, config)
@@ -87,11 +86,22 @@ def _failed(diagnostics: Sequence[Diagnostic]) -> OtherConfig:
     return OtherConfig(tuple(diagnostic.render() for diagnostic in diagnostics))
 
 
-def _deeper(config: "PreTrainedConfig", depths: Sequence[str]) -> "PreTrainedConfig":
-    """The twin with three layers of everything: one more than a loop needs."""
+def _depths(compiled: "Compiled") -> dict[str, int]:
+    """Layers by field: three, one more than a loop needs, or as many as show every kind.
+
+    A list of layers that is printed one by one has the length it has.
+    """
+    assert compiled.twin is not None
+    stacks, counted = compiled.captured.stacks, compiled.plan.values
+    shown = ((path, field) for path, field in compiled.twin.depth.items() if field in counted)
+    return {field: max(3, stacks[path].kept if path in stacks else 0) for path, field in shown}
+
+
+def _deeper(config: "PreTrainedConfig", depths: Mapping[str, int]) -> "PreTrainedConfig":
+    """The twin with so many layers."""
     config = copy.deepcopy(config)
-    for field in depths:
-        _set_depth(config, field.removeprefix("config."), 3)
+    for field, depth in depths.items():
+        _set_depth(config, field.removeprefix("config."), depth)
     return config
 
 
@@ -121,8 +131,10 @@ def _with_kinds(plan: Plan, values: Mapping[str, object]) -> Program:
     """The program whose loops run the kinds of layers that there are at other values."""
 
     def changed(node: Node) -> Node:
-        mixed = node.op == "loop" and isinstance(node.attrs["graph"], tuple)
-        return node.with_attrs(graph=graphs_at(plan, node, values)) if mixed else node
+        if node.op != "loop":
+            return node
+        series = {key: value for key, value in node.attrs.items() if isinstance(value, tuple)}
+        return node.with_attrs(**{key: series_at(plan, node, value, values) for key, value in series.items()})
 
     return plan.program.map(lambda graph: graph.replaced([changed(node) for node in graph]))
 

@@ -98,27 +98,27 @@ def kind_conditions(scope: Scope, node: Node) -> Iterator[tuple[str, str]]:
     yield "", last
 
 
-def graphs_at(plan: Plan, node: Node, values: Mapping[str, object]) -> tuple[str, ...]:
-    """The graph of each iteration at other values of the fields: what the printed conditions choose there.
+def series_at(plan: Plan, node: Node, series: tuple, values: Mapping[str, object]) -> tuple:
+    """One value per iteration at other values of the fields: what the printed code chooses there.
 
     Args:
-        plan: with the values that the loop's own graphs belong to.
-        node: a loop over layers of several kinds.
+        plan: with the values that the series belongs to.
+        node: a loop.
+        series: what changes from one iteration to the next: its graph, or a parameter.
         values: by source.
     """
-    given, start = node.attrs["graph"], node.attrs.get("start", 0)
-    assert isinstance(given, tuple)
+    start = node.attrs.get("start", 0)
     count = int(str(evaluate(node.attrs["count"], values)))
-    kinds = kind_list(plan.fields, given, start)
+    kinds = kind_list(plan.fields, series, start)
     if kinds is not None:
-        meaning = dict(zip(_entries(kinds, int(str(start))), given, strict=True))
+        meaning = dict(zip(_entries(kinds, int(str(start))), series, strict=True))
         entries = values[kinds.source]
         assert isinstance(entries, list | tuple)
-        return tuple(str(meaning.get(entry, given[-1])) for entry in entries)
-    period = _period(given)
-    if period and len(given) > period:
-        return tuple(str(given[i % period]) for i in range(count))
-    return tuple(str(given[i]) if i < len(given) else callees(node)[-1] for i in range(count))
+        return tuple(meaning.get(entry, series[-1]) for entry in entries[int(str(start)) :])
+    period = _period(series)
+    if period and len(series) > period:
+        return tuple(series[i % period] for i in range(count))
+    return tuple(series[min(i, len(series) - 1)] for i in range(count))
 
 
 def _condition(scope: Scope, kinds: Field | None, flags: Sequence[bool], start) -> str:
