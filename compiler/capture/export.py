@@ -3,13 +3,14 @@
 import re
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
 import torch
 from torch.export import Dim, ExportedProgram
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from transformers import PreTrainedModel
 from transformers.exporters.exporter_dynamo import DynamoConfig, DynamoExporter
 
@@ -17,6 +18,7 @@ from hf2khc.capture.build import configs, quiet
 from hf2khc.capture.free_sizes import smallest_sizes, symbol_names, unrolled_loop
 from hf2khc.capture.input_types import Input
 from hf2khc.capture.inputs import sample_inputs
+from hf2khc.capture.known_values import computed, known_inputs, unknown_sizes
 from hf2khc.capture.prepared import nothing_added
 from hf2khc.capture.time_loops import looped_lengths
 from hf2khc.capture.twin_fields import POSITIONS, numeric_fields
@@ -24,6 +26,8 @@ from hf2khc.diagnostics import ConversionError, fail
 
 # How the sizes are traced: each as a dimension of its own, as far as torch frees them, the batch alone, none.
 FREE, FIXED = ("named", "auto"), ("batch", "static")
+# All sizes fixed, and inputs that only say places and sizes held at the numbers of the example.
+HELD = "held"
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class Export:
         sizes: the sizes it was traced at.
         attention: the attention implementation it was traced with.
         smallest: from which size on it holds, of each symbol that is free.
+        held: inputs that are held at the numbers of the example, and no inputs of the program.
         notes: what had to be done otherwise than planned, with the reason.
     """
 
@@ -44,6 +49,7 @@ class Export:
     sizes: dict[str, int]
     attention: str
     smallest: dict[str, int]
+    held: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -69,11 +75,17 @@ def export(
     implementations = [attention] if attention == "eager" else [attention, "eager"]
     attempts = [(name, kind) for kinds in (FREE, FIXED) for name in implementations for kind in kinds]
     trace = _Trace(model, spec, sizes, {**sizes, **(lengths or {})})
-    for implementation, kind in attempts:
+    while attempts:
+        implementation, kind = attempts.pop(0)
         with _attention_kept(model):
             found = trace.attempt(implementation, kind)
-        if found is not None:
+        if found is not None and not unknown_sizes(found.program):
             return found
+        trace.partial = trace.partial or found
+        if HELD not in trace.kinds and (found or isinstance(trace.first, GuardOnDataDependentSymNode)):
+            attempts = [*((name, HELD) for name in implementations), *(attempts if found is None else ())]
+    if trace.partial is not None:  # what depends on data shows in the import, with its place
+        return trace.partial
     assert trace.first is not None
     raise _refusal(model, trace.first) from trace.first
 
@@ -85,6 +97,8 @@ class _Trace:
         self.model, self.spec, self.sizes, self.lengths = model, spec, sizes, lengths
         self.attention = model.config._attn_implementation
         self.first: Exception | None = None
+        self.partial: Export | None = None
+        self.kinds: set[str] = set()
         self.notes: list[str] = []
         text = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         self.longest = {symbol: text for symbol in sizes if text and symbol.endswith("seq")}
@@ -94,7 +108,9 @@ class _Trace:
 
     def attempt(self, implementation: str, kind: str) -> Export | None:
         """A trace, with ever more sizes fixed as it shows that they are not free; None if torch refuses it."""
-        free = {"batch": ("batch",), "static": ()}.get(kind, tuple(self.sizes))
+        self.kinds.add(kind)
+        values = known_inputs(self.spec) if kind == HELD else None
+        free = {"batch": ("batch",), "static": (), HELD: ()}.get(kind, tuple(self.sizes))
         fixed = {symbol: "no other sizes are traced" for symbol in self.sizes if symbol not in free}
         while True:
             held = fixed | self.fixed
@@ -102,7 +118,7 @@ class _Trace:
             try:
                 if implementation != self.attention:
                     self.model.set_attn_implementation(implementation)
-                program = _trace(self.model, self.spec, sizes, self._dimensions(kind, held))
+                program = _trace(self.model, self.spec, sizes, self._dimensions(kind, held), values)
                 symbols = symbol_names(program, self.spec)
             except Exception as error:
                 self.first = self.first or error
@@ -111,8 +127,8 @@ class _Trace:
             else:
                 smallest, found = smallest_sizes(program, self.spec, sizes, self.positions)
                 if found.keys() <= held.keys():
-                    notes = (*self.notes, *_lengths(sizes, held, program))
-                    return Export(program, symbols, sizes, implementation, smallest, notes)
+                    notes = (*self.notes, *_lengths(sizes, held, program), *_held(values or ()))
+                    return Export(program, symbols, sizes, implementation, smallest, values or (), notes)
             if found.keys() <= held.keys():
                 return None
             self.fixed |= {symbol: reason for symbol, reason in found.items() if symbol not in held}
@@ -139,14 +155,18 @@ def _attention_kept(model: PreTrainedModel) -> Iterator[None]:
 
 
 def _trace(
-    model: PreTrainedModel, spec: tuple[Input, ...], sizes: dict[str, int], dimensions: Mapping[str, Any]
-) -> ExportedProgram:
-    inputs = {name: torch.from_numpy(array) for name, array in sample_inputs(spec, sizes).items()}
+    model: PreTrainedModel, spec: tuple[Input, ...], sizes: dict[str, int], dimensions: Mapping[str, Any],
+    held: tuple[str, ...] | None = None,
+) -> ExportedProgram:  # fmt: skip
+    samples = {name: torch.from_numpy(array) for name, array in sample_inputs(spec, sizes).items()}
+    inputs = {name: sample for name, sample in samples.items() if name not in (held or ())}
     shapes = {
         entry.name: {axis: dimensions[size] for axis, size in enumerate(entry.shape) if isinstance(size, str)}
         for entry in spec
+        if entry.name in inputs
     }
-    with quiet(), nothing_added():
+    known = nullcontext() if held is None else computed(model, {name: samples[name] for name in held})
+    with quiet(), nothing_added(), known:
         config = DynamoConfig(dynamic=True, dynamic_shapes=shapes, prefer_deferred_runtime_asserts_over_guards=True)
         program, _ = DynamoExporter().export_program(model, inputs, config)
     return program
@@ -165,6 +185,11 @@ def _lengths(sizes: Mapping[str, int], fixed: Mapping[str, str], program: Export
             kind = "fixed size" if symbol == "batch" else "fixed length"
             loop = "" if symbol == "batch" else unrolled_loop(program, sizes[symbol] - 1)
             yield f"{kind} {symbol} = {sizes[symbol]}, proved at that alone: {loop or fixed[symbol]}"
+
+
+def _held(names: tuple[str, ...]) -> Iterator[str]:
+    if names:
+        yield f"held at the numbers of the example, and no input of the package: {', '.join(names)}"
 
 
 def _summary(error: Exception) -> str:

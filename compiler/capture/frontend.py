@@ -28,6 +28,7 @@ class Captured:
         spec: what the model takes.
         sizes: values of the size symbols it was traced at.
         smallest: the smallest size of each symbol that is free; the others have the size of the trace.
+        held: inputs of `spec` that the program has at the numbers of the example, and does not take.
         stacks: the lists of layers that were cut, by module path.
         notes: what had to be done to trace it.
         state: parameters and persistent buffers of the truncated model, by path: the values of those that are no
@@ -39,6 +40,7 @@ class Captured:
     spec: tuple[Input, ...]
     sizes: Mapping[str, int]
     smallest: Mapping[str, int]
+    held: tuple[str, ...]
     stacks: Mapping[str, Stack]
     notes: tuple[str, ...]
     state: Mapping[str, np.ndarray | tuple[int, ...]]
@@ -99,5 +101,5 @@ def _captured(model: PreTrainedModel, exported: Export, spec: tuple[Input, ...],
         for name, tensor in model.state_dict().items()
     }
     return Captured(
-        program, spec, exported.sizes, exported.smallest, stacks, exported.notes, state, parameters
+        program, spec, exported.sizes, exported.smallest, exported.held, stacks, exported.notes, state, parameters
     )  # fmt: skip

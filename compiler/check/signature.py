@@ -25,7 +25,13 @@ def package_inputs(signature: Mapping[str, Any], inputs: Inputs) -> Inputs:
     Raises:
         ConversionError: `signature`, for an input it does not know, or lacks without a default.
     """
-    problems = [f"{name}: not in the signature" for name in inputs if name not in signature["inputs"]]
+    held = signature.get("held", {})
+    problems = [f"{name}: not in the signature" for name in inputs if name not in {*signature["inputs"], *held}]
+    problems += [
+        f"{name}: the package is made for other numbers"
+        for name, value in held.items()
+        if name in inputs and not np.array_equal(inputs[name], value)
+    ]
     mapped: Inputs = {}
     for name, entry in signature["inputs"].items():
         if name in inputs:

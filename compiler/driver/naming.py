@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from hf2khc.capture.frontend import Captured
-from hf2khc.capture.inputs import Input
+from hf2khc.capture.inputs import Input, sample_inputs
 from hf2khc.capture.source import Source
 from hf2khc.driver.config_fields import flat_fields
 from hf2khc.driver.twin import Twinned
@@ -89,7 +89,9 @@ def make_signature(plan: Plan, captured: Captured, omitted: Mapping[str, str]) -
         path: {"name": name, "dtype": graph[value].tensor.dtype, "shape": _symbolic(graph[value], plan)}
         for path, name, value in zip(plan.program.outputs, plan.outputs, graph.outputs, strict=True)
     }
-    return {"inputs": inputs, "outputs": outputs, "omitted": dict(omitted)}
+    samples = sample_inputs(captured.spec, dict(captured.sizes))
+    held = {"held": {name: samples[name].tolist() for name in captured.held}} if captured.held else {}
+    return {"inputs": inputs, "outputs": outputs, "omitted": dict(omitted), **held}
 
 
 def _default(entry: Input, plan: Plan, roles: Mapping[str, Input]) -> dict[str, object]:

@@ -77,9 +77,9 @@ def _functional(analysis: Analysis, render: Render, scope: Scope) -> list[str]:
 def _input(node: Node, variable: str, plan: Plan, scope: Scope) -> str:
     name, dtype = plan.inputs[node.name]
     batch, *rest = node.tensor.shape
-    if not isinstance(batch, Expr):
-        raise fail("package-input", f"the first dimension of {name} is {batch}, not the batch")
-    return f'{variable} = keras.Input(shape={scope.shape(rest)}, dtype="{dtype}", name="{name}")'
+    # A batch that the trace did not free, or an input without one: patches of all images in one row.
+    kind, shape = ("shape", rest) if isinstance(batch, Expr) else ("batch_shape", node.tensor.shape)
+    return f'{variable} = keras.Input({kind}={scope.shape(shape)}, dtype="{dtype}", name="{name}")'
 
 
 def _docs(plan: Plan, fields: tuple[Field, ...]) -> list[str]:

@@ -1,0 +1,92 @@
+"""Values that are known during a trace: what is computed from numbers alone is computed, and no part of the program.
+
+A model may find sizes from the numbers of an input, such as the grid of an image. Where that input is held at the
+numbers of an example, everything that follows from them is known; torch would trace it and then not know a size.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+from transformers import PreTrainedModel
+
+from hf2khc.capture.input_types import Input
+from hf2khc.diagnostics import fail
+
+# Made of plain numbers, the same at every call.
+_MAKERS = {torch.arange, torch.zeros, torch.ones, torch.full, torch.tensor, torch.linspace, torch.eye}
+_SYMBOLIC = (torch.SymInt, torch.SymFloat, torch.SymBool)
+
+
+def known_inputs(spec: tuple[Input, ...]) -> tuple[str, ...]:
+    """The inputs that can be held: integers that nothing but the example describes."""
+    return tuple(entry.name for entry in spec if entry.fill[0] == "given" and entry.dtype in ("int64", "int32", "bool"))
+
+
+def unknown_sizes(program: ExportedProgram) -> bool:
+    """Whether the size of some tensor depends on the numbers in another one."""
+    values = (node.meta.get("val") for node in program.graph.nodes if node.op == "call_function")
+    return any(
+        isinstance(leaf, torch.Tensor) and free_unbacked_symbols(leaf) for v in values for leaf in tree_leaves(v)
+    )
+
+
+@contextmanager
+def computed(model: PreTrainedModel, held: Mapping[str, torch.Tensor]) -> Iterator[None]:
+    """Within the block the model's forward has `held` among its arguments, and computes what follows from them.
+
+    Args:
+        model: of which the forward is replaced.
+        held: values by argument name.
+    """
+    forward = model.forward
+
+    def with_held(**inputs: Any) -> Any:
+        with KnownValues(list(held.values())):
+            return forward(**inputs, **held)
+
+    model.forward = with_held
+    try:
+        yield
+    finally:
+        del model.forward
+
+
+class KnownValues(TorchFunctionMode):
+    """Computes what takes known values alone.
+
+    Args:
+        values: tensors that are known from the start.
+    """
+
+    def __init__(self, values: list[torch.Tensor]):
+        super().__init__()
+        # Kept, and so no other object gets the identity of one of them.
+        self.known = {id(value): value for value in values}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        leaves = tree_leaves((args, kwargs))
+        given = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+        foldable = bool(given) or func in _MAKERS
+        if any(isinstance(leaf, _SYMBOLIC) for leaf in leaves) or not foldable or not all(map(self._knows, given)):
+            self._refuse_writes(func, args)
+            return func(*args, **kwargs)
+        with torch.utils._python_dispatch._disable_current_modes(), torch._C.DisableTorchFunction():
+            result = func(*args, **kwargs)
+        self.known |= {id(leaf): leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)}
+        return result
+
+    def _knows(self, tensor: torch.Tensor) -> bool:
+        return id(tensor) in self.known
+
+    def _refuse_writes(self, func: Any, args: Any) -> None:
+        name = getattr(func, "__name__", "")
+        writes = name == "__setitem__" or (name.endswith("_") and not name.startswith("__"))
+        if writes and args and isinstance(args[0], torch.Tensor) and self._knows(args[0]):
+            raise fail("not-capturable", f"{name} writes what is traced into a value that is known")
