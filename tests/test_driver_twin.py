@@ -30,9 +30,15 @@ def failing_first(error: Exception):
 @pytest.mark.parametrize("error", [fail("shape-inference", "too short"), IndexError("too short")])
 def test_a_model_that_does_not_run_at_other_sizes_is_validated_itself(error):
     found = compile_twin(CONFIG, transformers.GPT2Model, failing_first(error), validated=True)
-    assert found.programs == () and "too short" in found.reason and "too large" not in found.reason
+    assert found.programs == () and "too short" in found.reason
     assert max(found.errors.values()) < 1e-10 and "lower_aten" in found.errors
     assert "past_key_values" in found.omitted
+
+
+def test_what_is_too_large_to_be_validated_is_refused(monkeypatch):
+    monkeypatch.setattr("hf2khc.driver.twin.MOST_VALIDATED", 100)
+    with pytest.raises(ConversionError, match="too short.*too large"):
+        compile_twin(CONFIG, transformers.GPT2Model, failing_first(IndexError("too short")), validated=True)
 
 
 def test_a_miscompile_of_the_twin_is_no_reason_to_do_without_it():

@@ -1,5 +1,6 @@
 """The twin: the same model at small sizes, compiled with every pass validated, in the process of `twin_process.py`."""
 
+import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from hf2khc.capture.input_types import Example
 from hf2khc.capture.inputs import input_spec, sample_inputs
 from hf2khc.capture.omitted import omitted_outputs
 from hf2khc.capture.twin import twin_config
-from hf2khc.diagnostics import ConversionError
+from hf2khc.diagnostics import ConversionError, fail
 from hf2khc.driver.config_fields import common_fields
 from hf2khc.driver.depth import depth_fields, with_more_rounds
 from hf2khc.ir.evaluate import keras_evaluators
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 Lower = Callable[..., dict[str, Program]]
 # Parameters of a model that is interpreted itself because it has no twin.
-MOST_VALIDATED = 20_000_000
+MOST_VALIDATED = 300_000_000
 # Passes are compared in float64; what they may differ by is the order of summation.
 TOLERANCE = 1e-10
 
@@ -74,7 +75,7 @@ def compile_twin(
 ) -> Twinned:
     """Capture and lower the twin, each pass validated.
 
-    A model that does not run at other sizes has no twin: its own program is validated then, where it is small enough.
+    A model that does not run at other sizes has no twin: its own program is validated then.
 
     Raises:
         ConversionError: a pass changed what the twin computes.
@@ -94,15 +95,22 @@ def _without_twin(
     config: "PreTrainedConfig", model_class: "type[PreTrainedModel]", lower: Lower, validated: bool, cut: bool,
     examples: Sequence[Example], reason: str,
 ) -> Twinned:  # fmt: skip
-    """The model itself in the place of its twin: it is validated, and says nothing about other sizes."""
+    """The model itself in the place of its twin: it is validated, and says nothing about other sizes.
+
+    Raises:
+        ConversionError: `twin`, where it is too large for that: no program is printed whose passes nobody checked.
+    """
     captured = capture(config, model_class, cut, examples)
     errors: dict[str, float] = {}
-    if validated and captured.parameters <= MOST_VALIDATED:
+    reason = f"the model does not run at other sizes ({reason})"
+    if validated:
+        kept = sum(math.prod(shape if isinstance(shape, tuple) else shape.shape) for shape in captured.state.values())
+        if kept > MOST_VALIDATED:
+            raise fail("twin", f"{reason}, and is too large for its passes to be validated at its own")
         with float64():
             lower(captured.program, _Validation(captured, errors))
     omitted = omitted_outputs(config, model_class, captured.spec, dict(captured.sizes))
-    unproved = "" if errors else ", and it is too large for its passes to be validated"
-    return Twinned((), f"the model does not run at other sizes ({reason}){unproved}", errors=errors, omitted=omitted)
+    return Twinned((), reason, errors=errors, omitted=omitted)
 
 
 def _twinned(
