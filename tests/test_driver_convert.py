@@ -64,6 +64,8 @@ def compiled(mutate: tuple[str, str] = ("", "")) -> SimpleNamespace:
         program=program,
         spec=SPEC,
         sizes={"batch": 2, "seq": 11},
+        smallest={"batch": 1, "seq": 1},
+        held=(),
         notes=(),
         parameters=LlamaModel(CONFIG).num_parameters(),
     )
