@@ -4,6 +4,7 @@ from hf2khc.ir.analysis import weight_values
 from hf2khc.ir.axes import axes_of
 from hf2khc.ir.expr import Expr, names_of, same, substitute
 from hf2khc.ir.graph import Graph, Node
+from hf2khc.ir.signatures import axis_entries
 from hf2khc.ir.types import Tensor
 from hf2khc.write.plan import KEYS, START
 
@@ -87,15 +88,8 @@ class Positions:
     def first_rows(self, node: Node) -> tuple | None:
         """Where a `get_item` begins that takes as many rows of a table as there are positions; None for another one."""
         source, key = self.graph[node.used[0]].tensor, node.attrs["key"]
-        entries = list(key) if isinstance(key, tuple) and key[:1] != ("slice",) else [key]
-        full = ("slice", None, None, None)
-        if "ellipsis" in entries:
-            place = entries.index("ellipsis")
-            entries[place : place + 1] = [full] * (source.rank - len(entries) + 1)
-        entries += [full] * (source.rank - len(entries))
+        entries = axis_entries(key, source.rank)
         if not all(isinstance(entry, tuple) and entry[1] in (0, None) and entry[3] in (1, None) for entry in entries):
-            return None
-        if len(entries) != source.rank:
             return None
         return tuple(Expr(START) if SEQUENCE in names_of(entry[2]) else 0 for entry in entries)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from hf2khc.ir.expr import names_of, same, simplify
 from hf2khc.ir.graph import Node
+from hf2khc.ir.signatures import axis_entries
 from hf2khc.ir.types import Tensor
 
 # For one operand: its axis to the axis of the result on which the same places stand.
@@ -178,17 +179,9 @@ def _product(dims: Sequence[object]) -> object:
 def _get_item(node: Node, operands: Sequence[Tensor | None]) -> Axes:
     first, key = operands[0], node.attrs["key"]
     assert first is not None
-    entries = list(key) if isinstance(key, tuple) and key[:1] != ("slice",) else [key]
-    fixed = sum(entry not in ("ellipsis", "newaxis") for entry in entries)
-    full = ("slice", None, None, None)
-    if "ellipsis" in entries:
-        place = entries.index("ellipsis")
-        entries[place : place + 1] = [full] * (first.rank - fixed)
-    else:
-        entries += [full] * (first.rank - fixed)
     found: dict[int, int] = {}
     axis = place = 0
-    for entry in entries:
+    for entry in axis_entries(key, first.rank):
         if entry == "newaxis":
             place += 1
             continue

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from hf2khc.diagnostics import fail
 from hf2khc.ir.expr import evaluate, names_of, simplify
+from hf2khc.ir.signatures import axis_entries
 from hf2khc.ir.types import Tensor, Type
 
 # A size larger than any number subtracted from it.
@@ -14,20 +15,15 @@ _LARGE = 10**6
 def infer_item(source: Type | None, key) -> Tensor:
     """Indexing: a symbolic end lies within its axis, so that the trace's own sizes come out."""
     assert isinstance(source, Tensor)
-    entries = list(key) if isinstance(key, tuple) and key[:1] != ("slice",) else [key]
-    fixed = sum(entry not in ("ellipsis", "newaxis") for entry in entries)
-    if "ellipsis" in entries:
-        place = entries.index("ellipsis")
-        entries[place : place + 1] = [("slice", None, None, None)] * (source.rank - fixed)
     left, shape = list(source.shape), []
-    for entry in entries:
+    for entry in axis_entries(key, source.rank):
         if entry == "newaxis":
             shape.append(1)
         elif isinstance(entry, tuple):
             shape.append(_length(left.pop(0), *entry[1:]))
         else:
             left.pop(0)
-    return Tensor(source.dtype, (*shape, *left))
+    return Tensor(source.dtype, tuple(shape))
 
 
 def _length(dim, start, stop, step):

@@ -86,6 +86,19 @@ def bind_call(op: str, operands: Sequence, attrs: Mapping[str, object]) -> tuple
     return [], keywords
 
 
+def axis_entries(key, rank: int) -> list:
+    """The entries of a `key` attribute with the ellipsis, and axes it does not mention, spelt out as whole slices.
+
+    Args:
+        key: of `ops.get_item`.
+        rank: of what is indexed; but for `newaxis` there is one entry per axis.
+    """
+    entries = list(key) if isinstance(key, tuple) and key[:1] != ("slice",) else [key]
+    rest = [("slice", None, None, None)] * (rank - sum(entry not in ("ellipsis", "newaxis") for entry in entries))
+    place = entries.index("ellipsis") if "ellipsis" in entries else len(entries)
+    return [*entries[:place], *rest, *entries[place + 1 :]]
+
+
 def index_key(key):
     """A `key` attribute as Python indexes with it: ints, slices, `...` and `None`."""
     if not isinstance(key, tuple) or key[:1] == ("slice",):
