@@ -8,11 +8,21 @@ from hf2khc.write.plan import Plan
 def write_test(plan: Plan) -> str:
     """The unformatted text of `<package>_backbone_test.py`."""
     name = f"{plan.prefix}Backbone"
-    parts = [_head(plan, name), _setup(plan, name), _basics(plan), _lengths(plan), _config(name), _saving(name)]
+    parts = [_head(plan, name), _setup(plan, name), _basics(plan), _lengths(plan), _config(name), saving(name)]
     return "\n".join(part for part in parts if part)
 
 
 def _head(plan: Plan, name: str) -> str:
+    return head(name, f"from {plan.package}.{plan.package}_backbone import {name}")
+
+
+def head(name: str, imports: str) -> str:
+    """The beginning of a test's file, up to its class.
+
+    Args:
+        name: of the class that is tested.
+        imports: lines that import from the package.
+    """
     return f"""import os
 import tempfile
 import unittest
@@ -20,7 +30,7 @@ import unittest
 import keras
 import numpy as np
 
-from {plan.package}.{plan.package}_backbone import {name}
+{imports}
 
 
 def to_numpy(outputs):
@@ -32,9 +42,19 @@ class {name}Test(unittest.TestCase):"""
 
 def _setup(plan: Plan, name: str) -> str:
     config = " ".join(f'"{key}": {argument(value)},' for key, value in tiny_config(plan).items())
+    return setup(plan, config)
+
+
+def setup(plan: Plan, arguments: str) -> str:
+    """What a test begins with, and how it compares outputs.
+
+    Args:
+        plan: whose inputs the model takes.
+        arguments: the entries of the dictionary that the model is made with.
+    """
     return f"""
     def setUp(self):
-        self.init_kwargs = {{ {config} }}
+        self.init_kwargs = {{ {arguments} }}
         self.input_data = {input_data(plan, {"batch": 2, "seq": 5})}
 
     def assert_all_close(self, expected, actual):
@@ -56,7 +76,8 @@ def _expected(plan: Plan, sizes: dict[str, int]) -> dict[str, str]:
     return found
 
 
-def _shape_checks(plan: Plan, sizes: dict[str, int], indent: str) -> str:
+def shape_checks(plan: Plan, sizes: dict[str, int], indent: str) -> str:
+    """Statements that compare the shape of every output."""
     expected = _expected(plan, sizes)
     if len(expected) == 1:
         return f"{indent}self.assertEqual(tuple(outputs.shape), {next(iter(expected.values()))})\n"
@@ -69,7 +90,7 @@ def _basics(plan: Plan) -> str:
     def test_backbone_basics(self):
         model = {plan.prefix}Backbone(**self.init_kwargs)
         outputs = model(self.input_data)
-{_shape_checks(plan, {"batch": 2, "seq": 5}, " " * 8)}\
+{shape_checks(plan, {"batch": 2, "seq": 5}, " " * 8)}\
         self.assert_all_close(outputs, model.predict(self.input_data, verbose=0))
 
     def test_mixed_precision(self):
@@ -84,7 +105,7 @@ def _lengths(plan: Plan) -> str:
         return ""
     blocks = []
     for sizes in ({"batch": 1, "seq": 3}, {"batch": 3, "seq": 8}):
-        blocks.append(f"        outputs = model({input_data(plan, sizes)})\n" + _shape_checks(plan, sizes, " " * 8))
+        blocks.append(f"        outputs = model({input_data(plan, sizes)})\n" + shape_checks(plan, sizes, " " * 8))
     return f"""
     def test_variable_sequence_lengths(self):
         model = {plan.prefix}Backbone(**self.init_kwargs)
@@ -107,7 +128,14 @@ def _config(name: str) -> str:
 """
 
 
-def _saving(name: str) -> str:
+def saving(name: str, **options: str) -> str:
+    """The tests that a saved model gives the same outputs.
+
+    Args:
+        name: of the class.
+        options: further arguments of `from_preset`, in source text.
+    """
+    given = "".join(f", {key}={text}" for key, text in options.items())
     return f"""
     def test_saved_model(self):
         model = {name}(**self.init_kwargs)
@@ -124,6 +152,6 @@ def _saving(name: str) -> str:
         outputs = model(self.input_data)
         with tempfile.TemporaryDirectory() as directory:
             model.save_to_preset(directory)
-            restored = {name}.from_preset(directory)
+            restored = {name}.from_preset(directory{given})
         self.assert_all_close(outputs, restored(self.input_data))
 """
