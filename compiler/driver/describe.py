@@ -86,7 +86,7 @@ def describe(
 
 
 def _generation(compiled: "Compiled") -> tuple[str, ...]:
-    reason = getattr(compiled, "cacheless", "")
+    reason = compiled.cacheless
     return (f"generation runs the whole model for every token: {reason}",) if reason else ()
 
 
