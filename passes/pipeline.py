@@ -29,6 +29,7 @@ from hf2khc.passes.hub.recognize_linear import recognize_linear
 from hf2khc.passes.hub.recognize_masks import recognize_masks
 from hf2khc.passes.hub.recognize_norms import recognize_norms
 from hf2khc.passes.hub.recognize_rotary import recognize_rotary
+from hf2khc.passes.hub.recognize_tables import recognize_tables
 from hf2khc.passes.hub.roll_loops import roll_loops
 from hf2khc.passes.hub.simplify import simplify
 from hf2khc.passes.hub.sink_producers import sink_producers
@@ -82,6 +83,7 @@ PIPELINE = (
             recognize_linear,
             recognize_convolution,
             recognize_embedding,
+            recognize_tables,
             recognize_norms,
             # Only now is a Linear or a norm of the model's own a single layer.
             inline_layers,

@@ -21,7 +21,7 @@ GROUPED = {**SMALL, "num_key_value_heads": 2}
 T5 = {"d_model": 32, "d_ff": 44, "d_kv": 8, "num_heads": 4, "num_layers": 3, "vocab_size": 150}
 SWIN = {"embed_dim": 12, "depths": [1, 1], "num_heads": [2, 4], "image_size": 56}
 CLIP = {"text_config": SMALL, "vision_config": {**SMALL, "image_size": 32, "patch_size": 8}, "projection_dim": 28}
-VISION = {**SMALL, "image_size": 32, "patch_size": 8}
+VISION = {**SMALL, "image_size": 32, "patch_size": 4}
 MODELS = {
     "gpt2": (transformers.GPT2LMHeadModel, transformers.GPT2Config(n_embd=32, n_layer=3, n_head=4, vocab_size=150)),
     "bert": (transformers.BertForMaskedLM, transformers.BertConfig(**SMALL)),
@@ -156,3 +156,11 @@ def test_what_layers_have_of_their_own_keeps_its_value():
     assert get_field(config, "intermediate_size") == 44
     set_field(config, "intermediate_size", 48)
     assert get_field(config, "intermediate_size") == 48 and config.per_layer_config[1].intermediate_size == 40
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_what_is_equal_by_chance_is_told_apart(name):
+    config, _, twin = twin_of(name)
+    whole = [field for field in numeric_fields(config) if type(field.value) is int]
+    pairs = [(field.value, get_field(twin.config, field.path)) for field in whole]
+    assert len(set(pairs)) == len(pairs), sorted(zip(pairs, (field.path for field in whole), strict=True))

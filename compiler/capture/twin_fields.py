@@ -177,11 +177,15 @@ class Proposer:
             for size in (6, 10, patch.value // 2, patch.value + 2, patch.value * 2)
             for count in (5, 4, 8, grid)
         ]
-        return [
+        # What equals another number here and there is not told apart from it.
+        options.sort(key=lambda option: not self.used.isdisjoint((option[0], option[0] * option[1])))
+        found = [
             {image.path: size * count, patch.path: size}
             for size, count in options
             if size > 1 and size != patch.value and size * count != image.value
         ]
+        self.used |= set(found[0].values()) if found else set()
+        return found
 
     def _single(self, field: Field) -> list[dict[str, Any]]:
         return [{field.path: value} for value in self._values(field) if value != field.value]

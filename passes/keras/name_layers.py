@@ -1,11 +1,15 @@
 """Give every layer its attribute name."""
 
+import re
+
 from hf2khc.ir.analysis import first_parameter, weight_values
 from hf2khc.ir.attention import PROJECTIONS, ROLES, attention
 from hf2khc.ir.evaluate import layer_arguments
 from hf2khc.ir.graph import Graph, Node, Program
 from hf2khc.ir.outline import class_prefix
 from hf2khc.passes.keras.vocabulary import GENERIC_NAMES, LAYER_NAMES, snake
+
+_LAYER_WEIGHT = re.compile("weight|bias|kernel|original")
 
 
 def name_layers(program: Program) -> Program:
@@ -176,9 +180,11 @@ def _module_path(graph: Graph, node: Node, weights: frozenset[str]) -> list[str]
     if node.op in ("call", "loop"):
         return [part for part in str(node.attrs["path"]).split(".") if part]
     parameter = first_parameter(graph, node, weights)
-    if parameter is not None:
-        return parameter.lstrip("@/").split(".")[:-1]
-    return []
+    if parameter is None:
+        return []
+    *module, own = parameter.lstrip("@/").split(".")
+    # A weight that a module holds beside its layers says itself what it is.
+    return module if _LAYER_WEIGHT.match(own) else [*module, own]
 
 
 def _unused(wish: str, qualified: str, taken: set[str]) -> str:
