@@ -112,6 +112,13 @@ def test_package_name(model, name):
     assert package_name(model) == name and name.isidentifier()
 
 
+def test_a_model_type_is_not_a_folder_without_a_config(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bert" / "preset").mkdir(parents=True)
+    assert open_source("bert", random_init=True).directory is None
+    refused("config-not-found", "bert")
+
+
 def test_unknown_names():
     refused("no-network", "some-org/no-such-model")
     refused("model-not-found", "./no-such-directory")

@@ -138,11 +138,13 @@ def _check_importable(model_class: type) -> None:
 def _directory(model: str, *, random_init: bool, trust_remote_code: bool) -> Path | None:
     """The directory to read; None for a bare model type."""
     path = Path(model).expanduser()
-    if path.is_dir():
+    # A package that was made of the type may well lie in a folder of that name.
+    is_type = random_init and model in CONFIG_MAPPING and not (path / "config.json").exists()
+    if path.is_dir() and not is_type:
         return path
-    if path.exists():
+    if path.exists() and not is_type:
         raise fail("model-not-found", "MODEL is a file", location=model, hint="give the directory that holds it")
-    if random_init and model in CONFIG_MAPPING:
+    if is_type:
         return None
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model) or model.startswith("."):
         raise not_found(model)
