@@ -42,3 +42,16 @@ def test_rates_are_those_of_training(config, model_class, attention, others):
     program = capture(config, model_class).program
     assert rates(program, "aten.scaled_dot_product_attention", "dropout_p") == attention
     assert rates(program, "aten.dropout", "p") == others
+
+
+class FailsInTraining(LlamaModel):
+    def forward(self, *args, **kwargs):
+        if self.training:
+            raise RuntimeError("no training here\nat all")
+        return super().forward(*args, **kwargs)
+
+
+def test_rates_that_cannot_be_seen_are_noted():
+    assert capture(llama(attention_dropout=0.3), LlamaModel).notes == ()
+    (note,) = capture(llama(attention_dropout=0.3), FailsInTraining).notes
+    assert note.endswith("RuntimeError: no training here") and "rate of dropout" in note

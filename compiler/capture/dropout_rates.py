@@ -7,7 +7,8 @@ The model runs once more, in shapes alone and in training, and every rate is not
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,11 +22,23 @@ from hf2khc.capture.inputs import Input, sample_inputs
 ATTENTION, DROPOUT = "scaled_dot_product_attention", "dropout"
 # Of each function the name of its rate and the position.
 _RATE = {ATTENTION: ("dropout_p", 4), DROPOUT: ("p", 1)}
-Rates = Mapping[tuple[str, str], Sequence[float]]
+
+
+@dataclass(frozen=True)
+class Rates:
+    """The rates in training.
+
+    Args:
+        found: by module path and function, in the order of the calls.
+        reason: why the model did not run in training; empty where it did.
+    """
+
+    found: Mapping[tuple[str, str], Sequence[float]]
+    reason: str = ""
 
 
 def dropout_rates(model: nn.Module, spec: tuple[Input, ...], sizes: dict[str, int]) -> Rates:
-    """The rates in training, by module path and function, in the order of the calls.
+    """The rates in training, as far as the model runs in training in shapes alone.
 
     Args:
         model: it is in evaluation mode, before and after.
@@ -35,30 +48,44 @@ def dropout_rates(model: nn.Module, spec: tuple[Input, ...], sizes: dict[str, in
     calls: list[nn.Module] = []
     rates: dict[tuple[str, str], list[float]] = defaultdict(list)
     inputs = sample_inputs(spec, sizes)
-    # What has not been seen when a model does not run this way keeps the rate of the trace.
-    with suppress(Exception), _stack(calls), _training(model), quiet(), torch.no_grad(), _fake() as mode:
-        tensors = {name: mode.from_tensor(torch.from_numpy(array)) for name, array in inputs.items()}
-        with _Notes(lambda name, rate: rates[paths.get(id(calls[-1]), ""), name].append(rate)):
-            model(**tensors)
-    return rates
+    try:
+        with _stack(calls), _training(model), quiet(), torch.no_grad(), _fake() as mode:
+            tensors = {name: mode.from_tensor(torch.from_numpy(array)) for name, array in inputs.items()}
+            with _Notes(lambda name, rate: rates[paths.get(id(calls[-1]), ""), name].append(rate)):
+                model(**tensors)
+    except Exception as error:  # whatever the model's own code raises
+        return Rates(rates, f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}")
+    return Rates(rates)
 
 
 def _fake() -> FakeTensorMode:
     return FakeTensorMode(allow_non_fake_inputs=True)
 
 
-def restore_rates(graph: torch.fx.Graph, rates: Rates) -> None:
-    """Give the calls of a trace whose rate is 0 the rates of training, in place, where they are the same calls."""
+def restore_rates(graph: torch.fx.Graph, rates: Rates) -> tuple[str, ...]:
+    """Give the calls of a trace whose rate is 0 the rates of training, in place, where they are the same calls.
+
+    Returns:
+        a note where calls may lack their rate, and so a package dropout that the model has.
+    """
     found: dict[tuple[str, str], list[torch.fx.Node]] = defaultdict(list)
     for node in graph.nodes:
         name = str(node.target).removeprefix("aten.").removesuffix(".default")
         if node.op == "call_function" and name in _RATE:
             found[_module_path(node), name].append(node)
-    for (path, name), nodes in found.items():
-        noted = rates.get((path, name), ())
+    unsure = 0
+    for key, nodes in found.items():
+        noted = rates.found.get(key, ())
         if len(noted) == len(nodes):
             for node, rate in zip(nodes, noted, strict=True):
-                _set_rate(node, *_RATE[name], rate)
+                _set_rate(node, *_RATE[key[1]], rate)
+        elif any(noted) or rates.reason:
+            unsure += len(nodes)
+    if not unsure:
+        return ()
+    why = rates.reason or "in training it computes in another order"
+    return (f"{unsure} calls have the rate of dropout they have in inference, 0, as the model does not show "
+            f"that of training: {why}",)  # fmt: skip
 
 
 def _set_rate(node: torch.fx.Node, name: str, position: int, rate: float) -> None:

@@ -94,12 +94,13 @@ def fixed_lengths(model: PreTrainedModel, examples: Sequence[Example] = ()) -> d
 
 def _captured(model: PreTrainedModel, exported: Export, spec: tuple[Input, ...], stacks: Mapping[str, Stack],
               parameters: int) -> Captured:  # fmt: skip
-    restore_rates(exported.program.graph, dropout_rates(model, spec, exported.sizes))
+    notes = restore_rates(exported.program.graph, dropout_rates(model, spec, exported.sizes))
     program = import_program(exported.program, model, exported.symbols, assignment_names(model))
     state = {
         name: tuple(tensor.shape) if tensor.is_floating_point() else tensor.numpy()
         for name, tensor in model.state_dict().items()
     }
+    notes = (*exported.notes, *notes)
     return Captured(
-        program, spec, exported.sizes, exported.smallest, exported.held, stacks, exported.notes, state, parameters
+        program, spec, exported.sizes, exported.smallest, exported.held, stacks, notes, state, parameters
     )  # fmt: skip
