@@ -1,6 +1,7 @@
 """Recognise tables of positions and of queries that are bare weights as Embedding layers."""
 
-import math
+import functools
+import operator
 from dataclasses import replace
 
 from hf2khc.ir.analysis import weight_values
@@ -72,7 +73,7 @@ def _ends_well(graph: Graph, node: Node, weights: frozenset[str]) -> bool:
 def _looked_up(graph: Graph, param: Node) -> Graph:
     base = param.name[1:].replace(".", "_")
     *leading, width = param.tensor.shape
-    count = math.prod(leading)
+    count = functools.reduce(operator.mul, leading)
     table = Tensor(param.tensor.dtype, (count, width))
     ids, flat, rows, shaped = (graph.fresh(f"{base}_{end}") for end in ("ids", "table", "rows", "shaped"))
 
