@@ -10,8 +10,8 @@ from hf2khc.ir.graph import Graph, Node, Program
 from hf2khc.ir.types import plain_symbols
 
 
-def outline(graph: Graph, region: frozenset[str], name: str) -> tuple[Graph, Graph]:
-    """The graph with a call in place of the region, and the region as a graph called `name`.
+def outline(graph: Graph, region: frozenset[str], name: str, cls: str = "") -> tuple[Graph, Graph]:
+    """The graph with a call in place of the region, and the region as a graph called `name`, of the class `cls`.
 
     Parameters, constants and weight expressions that the region reads go with it; the call's path is empty, so they
     keep their paths. Nodes of the region that others use too are results.
@@ -25,7 +25,7 @@ def outline(graph: Graph, region: frozenset[str], name: str) -> tuple[Graph, Gra
         n.name for n in inside if n.name in graph.outputs or any(u.name not in region for u in graph.users(n.name))
     ]
     inputs = [Node(n, "input", type=graph[n].type, origin=graph[n].origin) for n in given]
-    layer = Graph(name, [*inputs, *(graph[n] for n in graph.nodes if n in fixed), *inside], results)
+    layer = Graph(name, [*inputs, *(graph[n] for n in graph.nodes if n in fixed), *inside], results, cls=cls)
     types = tuple(graph[result].tensor for result in results)
     origin = frozenset().union(*(node.origin for node in inside)) | {"outline"}
     attrs = {"graph": name, "path": ""}

@@ -45,8 +45,9 @@ def outline_entry(program: Program) -> Program:
     entry, prefix = program.main, class_prefix(program)
     graphs = dict(program.graphs)
     for region in _regions(entry):
-        name = unused(f"{prefix}{_role(entry, region)}", graphs)
-        entry, layer = outline(entry, region, name)
+        cls = f"{prefix}{_role(entry, region)}"
+        name = unused(cls, graphs)
+        entry, layer = outline(entry, region, name, cls)
         graphs[name] = layer
     graphs[entry.name] = entry
     return program.with_graphs(graphs.values())
