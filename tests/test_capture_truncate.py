@@ -90,3 +90,10 @@ def test_restore_undoes():
     assert list(model.state_dict()) == whole
     materialise(model)
     assert model(torch.ones(1, 3, dtype=torch.long)).last_hidden_state.shape == (1, 3, 16)
+
+
+def test_a_list_may_have_gaps():
+    model = Layered(transformers.BertConfig(), [7, 7, 7])
+    model.blocks.append(None)
+    assert layer_kinds(model, model.blocks) == (0, 0, 0, 1)
+    assert truncate(model)["blocks"].kept == 4

@@ -95,7 +95,9 @@ def layer_kinds(model: PreTrainedModel, layers: nn.ModuleList) -> tuple[int, ...
     return tuple(kinds)
 
 
-def _module_kind(layer: nn.Module, index: int) -> Hashable:
+def _module_kind(layer: nn.Module | None, index: int) -> Hashable:
+    if layer is None:  # a list may have gaps: Informer has no convolution behind its last layer
+        return None
     return tuple(
         (path, type(module), _attributes(module, index), _tensors(module)) for path, module in layer.named_modules()
     )
