@@ -6,6 +6,7 @@ import transformers
 
 from hf2khc.capture.build import build_meta
 from hf2khc.capture.inputs import Input, input_spec, sample_inputs, symbols, trace_sizes
+from hf2khc.capture.prepared import completed
 from hf2khc.diagnostics import ConversionError
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24, "vocab_size": 40}
@@ -147,3 +148,8 @@ def test_what_follows_from_grids_of_patches_is_an_input():
     spec = {entry.name: entry for entry in input_spec(model, [example])}
     assert spec["cu_seqlens"].fill[1].tolist() == [0, 16]
     assert spec["position_ids"].shape == (16, 2)
+    # Another example has its own.
+    another = {**example, "grid_thw": np.array([[1, 2, 4], [1, 4, 2]])}
+    given = completed(model, tuple(spec.values()), another)
+    assert list(given) == list(spec) and given["cu_seqlens"].tolist() == [0, 8, 16]
+    assert completed(model, tuple(spec.values()), given) is given

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hf2khc.capture.build import build_meta
 from hf2khc.capture.frontend import Captured
 from hf2khc.capture.inputs import sample_inputs
+from hf2khc.capture.prepared import completed
 from hf2khc.capture.source import Source
 from hf2khc.check import proof as data
 from hf2khc.check.cases import build_cases, choose_sizes
@@ -54,8 +56,16 @@ def proof_cases(source: Source, captured: Captured, seed: int) -> dict[str, dict
         return sample_inputs(captured.spec, dict(binding), number, padding)
 
     cases = build_cases(sample, sizes, masked=any(entry.role == "mask" for entry in captured.spec), seed=seed)
-    given = {f"inputs {number}": dict(example) for number, example in enumerate(source.examples, 1)}
-    return {**given, **cases}
+    return {**_given(source, captured), **cases}
+
+
+def _given(source: Source, captured: Captured) -> dict[str, dict[str, np.ndarray]]:
+    """The inputs that the user gave, with what the package takes besides: transformers computes it itself."""
+    if not source.examples:
+        return {}
+    model = build_meta(source.config, source.model_class)
+    examples = (completed(model, captured.spec, example) for example in source.examples)
+    return {f"inputs {number}": dict(example) for number, example in enumerate(examples, 1)}
 
 
 def reference(source: Source) -> data.Source:
