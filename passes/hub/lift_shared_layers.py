@@ -3,11 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from hf2khc.diagnostics import fail
 from hf2khc.ir.analysis import has_parameters, module_paths, parameters_behind, weight_values
 from hf2khc.ir.graph import LEAVES, Graph, Node, Program, join
 from hf2khc.ir.inline import inline_calls, leaf_name
-from hf2khc.ir.text import format_node
+from hf2khc.passes.hub.simplify import once
 
 
 def lift_shared_layers(program: Program) -> Program:
@@ -15,7 +14,8 @@ def lift_shared_layers(program: Program) -> Program:
 
     An encoder and a decoder on one embedding, or a head on the embedding's transpose: in Keras both are calls of one
     layer, so they must be made where both can be reached. A layer moves out when it reads only inputs of its module, or
-    when the module does nothing after it; the owner's own layer moves as well.
+    when the module does nothing after it; the owner's own layer moves as well. A module that computes something before
+    the layer and something after it is dissolved into its caller, since it cannot be one layer then.
 
     Before:
 
@@ -49,12 +49,14 @@ def lift_shared_layers(program: Program) -> Program:
 
         entry Model
     """
-    graphs = dict(program.graphs)
-    while (use := _next(program.with_graphs(graphs.values()))) is not None:
-        _lift(graphs, use, root=use.caller == program.entry)
-    lifted = program.with_graphs(graphs.values())
+    lifted = program
+    while (use := _next(lifted)) is not None:
+        lifted = _lifted(lifted, use, root=use.caller == program.entry)
+    if lifted is program:
+        return program
     owns = has_parameters(lifted)
-    return inline_calls(lifted, lambda callee, call: not owns[callee.name]) if graphs != program.graphs else program
+    # Equal weights by one name are one layer.
+    return inline_calls(lifted, lambda callee, call: not owns[callee.name]).map(once)
 
 
 @dataclass(frozen=True)
@@ -103,9 +105,9 @@ def _depth(graph: str, sites: dict[str, tuple[str, str]]) -> int:
     return 1 + _depth(sites[graph][0], sites) if graph in sites else 0
 
 
-def _lift(graphs: dict[str, Graph], use: _Use, root: bool) -> None:
-    """Move one layer from a graph into its caller."""
-    callee, caller = graphs[use.callee], graphs[use.caller]
+def _lifted(program: Program, use: _Use, root: bool) -> Program:
+    """One layer moved from a graph into its caller."""
+    callee, caller = program.graphs[use.callee], program.graphs[use.caller]
     call, layer = caller[use.call], callee[use.layer]
     weights = weight_values(callee)
     data = [o for o in layer.used if o not in weights]
@@ -114,9 +116,9 @@ def _lift(graphs: dict[str, Graph], use: _Use, root: bool) -> None:
     elif len(data) == 1 and layer.name in callee.outputs and not callee.users(layer.name):
         moved = _after(callee, caller, call, layer, data[0], root)
     else:
-        message = "weights are shared by layers that cannot stand in one module"
-        raise fail("shared-weights", message, location=str(layer.loc or ""), excerpt=format_node(layer))
-    graphs[use.callee], graphs[use.caller] = moved
+        return inline_calls(program, lambda graph, node: graph.name == use.callee)
+    new = dict(zip((use.callee, use.caller), moved, strict=True))
+    return program.with_graphs(new.get(graph.name, graph) for graph in program.graphs.values())
 
 
 def _before(callee: Graph, caller: Graph, call: Node, layer: Node, data: list[str], root: bool) -> tuple[Graph, Graph]:

@@ -39,10 +39,10 @@ def simplify(program: Program) -> Program:
 
         entry Mask
     """
-    return program.map(lambda graph: _new_axes(_once(apply_rules(graph, RULES))))
+    return program.map(lambda graph: _new_axes(once(apply_rules(graph, RULES))))
 
 
-def _once(graph: Graph) -> Graph:
+def once(graph: Graph) -> Graph:
     """Equal operations on equal operands are one; layers are not: two dropouts are two."""
     seen: dict[tuple, str] = {}
     redirect: dict[str, str] = {}
