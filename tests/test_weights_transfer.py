@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from hf2khc.diagnostics import ConversionError
+from hf2khc.ir.float64 import keras_on_torch
 from hf2khc.process import run_job
 from hf2khc.weights.checkpoint import Checkpoint
 from hf2khc.weights.rows import WeightMap
@@ -158,3 +159,19 @@ def test_a_child_that_dies_is_reported():
     with pytest.raises(ConversionError, match="exit code 1") as caught:
         run_job("hf2khc.weights.transfer", {}, {"KERAS_BACKEND": "torch"})
     assert "KeyError" in caught.value.diagnostics[0].excerpt
+
+
+def test_a_layer_of_the_name_backbone_makes_no_task(tmp_path):
+    keras = keras_on_torch()
+    import keras_hub
+
+    from hf2khc.weights import layout
+
+    class Nested(keras_hub.models.Backbone):
+        def __init__(self, **kwargs):
+            self.backbone = keras.layers.Dense(3, name="backbone")
+            inputs = keras.Input((2,), name="inputs")
+            super().__init__(inputs=inputs, outputs=self.backbone(inputs), **kwargs)
+
+    slots = layout.create_files(Nested(), tmp_path)
+    assert {slot.file.name for slot in slots} == {"model.weights.h5"} and len(slots) == 2

@@ -32,6 +32,12 @@ CASES = [
     ("repeat(x, 2, axis=1)", [A], A.repeat(2, 1)),
     ("broadcast_to(slice(x, (0, 0), (1, 6)), (3, 6))", [A], np.broadcast_to(A[:1], (3, 6))),
     ("max(x)", [A], A.max()),
+    ("min(x, axis=1)", [A], A.min(1)),
+    ("maximum(sqrt(sum(square(x), axis=1)), 9.0)", [A], np.maximum(np.sqrt((A.astype(np.float64) ** 2).sum(1)), 9.0)),
+    ("minimum(abs(-x), 5)", [A], np.minimum(A, 5)),
+    ("power(2.0, log(x))", [A], 2.0 ** np.log(A.astype(np.float64))),
+    ("tanh(x / 9) - sigmoid(x)", [A], np.tanh(A.astype(np.float64) / 9) - 1 / (1 + np.exp(-A.astype(np.float64)))),
+    ("softplus(x)", [A], np.log1p(np.exp(A.astype(np.float64)))),
 ]
 
 

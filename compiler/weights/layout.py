@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import keras_hub
 import numpy as np
 from keras.src.saving import saving_lib
 from keras_hub.src.utils import preset_utils
@@ -73,7 +74,8 @@ def save_config(model: Any, preset: Path) -> None:
 
 def _backbone(model: Any) -> Any:
     """The backbone of a task; a backbone has none, but itself."""
-    return getattr(model, "backbone", model)
+    # A backbone may have a layer of that name.
+    return model.backbone if isinstance(model, keras_hub.models.Task) else model
 
 
 def create_files(model: Any, preset: Path, shard_gigabytes: float | None = SHARD_GIGABYTES) -> list[Slot]:

@@ -148,12 +148,14 @@ _MOVES: Table = {
 }  # fmt: skip
 ELEMENTWISE: Table = {
     "negative": np.negative, "square": np.square, "sqrt": np.sqrt, "exp": np.exp, "reciprocal": lambda x: 1.0 / x,
-    "rsqrt": lambda x: 1.0 / np.sqrt(x), "cast": cast,
+    "rsqrt": lambda x: 1.0 / np.sqrt(x), "cast": cast, "abs": np.abs, "log": np.log, "tanh": np.tanh,
+    "sigmoid": lambda x: 1.0 / (1.0 + np.exp(-x)), "softplus": lambda x: np.logaddexp(0.0, x),
 }  # fmt: skip
 BINARY: Table = {
     "add": np.add, "subtract": np.subtract, "multiply": np.multiply, "divide": np.true_divide,
+    "maximum": np.maximum, "minimum": np.minimum, "power": np.power,
 }  # fmt: skip
-REDUCE: Table = {"sum": _total(np.sum), "mean": _total(np.mean), "max": _total(np.max)}
+REDUCE: Table = {"sum": _total(np.sum), "mean": _total(np.mean), "max": _total(np.max), "min": _total(np.min)}
 _JOIN: Table = {"concatenate": concatenate, "stack": stack, "take": take, "repeat": repeat}
 
 VALUES: Table = {**_MOVES, **ELEMENTWISE, **BINARY, **REDUCE, **_JOIN}
