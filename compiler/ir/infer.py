@@ -4,6 +4,8 @@ import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
+
 from hf2khc.diagnostics import fail
 from hf2khc.ir.expr import Expr, evaluate, names_of, simplify
 from hf2khc.ir.float64 import keras_on_torch
@@ -114,6 +116,9 @@ def _keras(op: str, types: tuple, attrs: tuple, _kinds: tuple):
         return types[0][0], (*types[0][1][:-1], types[2][1][-1])
     if op == "ops.conv":  # Keras's shape function knows no groups
         types = (types[0], (types[1][0], (*types[1][1][:-2], types[0][1][-1], types[1][1][-1])), *types[2:])
+    if op.startswith("ops.bitwise_"):  # Keras reports the first one's shape
+        broadcast = np.broadcast_shapes(*(shape for _, shape in types))
+        types = tuple((dtype, broadcast) for dtype, _ in types)
     tensors = [None if t is None else keras.KerasTensor(t[1], dtype=t[0]) for t in types]
     args, keywords = bind_call(op, tensors, dict(attrs))
     called = function(op)
