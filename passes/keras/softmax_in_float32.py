@@ -40,13 +40,14 @@ def _cast(graph: Graph) -> Graph:
     new: dict[str, Node] = {}
     for softmax in graph.of("ops.softmax", "ops.log_softmax"):
         node = _masking(graph, softmax)
-        position = 1 if node.op == "ops.where" else 0
+        position = _position(graph, node)
         source = graph[node.operands[position] or ""]
         if source.attrs.get("dtype") == "float32" or node.name in new:
             continue
+        name = graph.fresh(source.name.rpartition(".")[2].lstrip("@/"), taken=new)
         cast = Node(
-            graph.fresh(source.name, taken=new), "ops.cast", (source.name,), {"dtype": "float32"}, source.type,
-            softmax.loc, softmax.origin | {"softmax_in_float32"},
+            name, "ops.cast", (source.name,), {"dtype": "float32"}, source.type, softmax.loc,
+            softmax.origin | {"softmax_in_float32"},
         )  # fmt: skip
         operands = tuple(cast.name if i == position else o for i, o in enumerate(node.operands))
         new |= {cast.name: cast, node.name: replace(node, operands=operands)}
@@ -57,8 +58,18 @@ def _masking(graph: Graph, softmax: Node) -> Node:
     """The first of the nodes that only mask the scores of a softmax; the softmax itself where none does."""
     node = softmax
     while True:
-        source = graph[node.operands[1 if node.op == "ops.where" else 0] or ""]
-        scores = source.operands[1] if source.op == "ops.where" and len(source.operands) > 1 else None
-        if scores is None or graph.uses(source.name) != 1 or not graph[scores].tensor.is_floating:
+        source = graph[node.operands[_position(graph, node)] or ""]
+        if source.op != "ops.where" or graph.uses(source.name) != 1:
+            return node
+        scores = source.operands[_position(graph, source)] if len(source.operands) > 1 else None
+        if scores is None or not graph[scores].tensor.is_floating:
             return node
         node = source
+
+
+def _position(graph: Graph, node: Node) -> int:
+    """Which operand has the scores: of a choice the one of its shape, which a number for what is masked has not."""
+    if node.op != "ops.where":
+        return 0
+    places = [i for i, o in enumerate(node.operands) if i and o and graph[o].tensor.rank == node.tensor.rank]
+    return places[0] if places else 1
