@@ -16,7 +16,9 @@ from transformers import BertModel, LlamaModel
 import hf2khc
 from hf2khc.check.cases import load_arrays
 from hf2khc.check.reference import outputs, outputs_float64, widen
+from hf2khc.diagnostics import ConversionError
 from hf2khc.driver.proof import installed_backends
+from hf2khc.static.convert import convert_static
 
 BACKENDS = installed_backends()
 # Two processes, each with a seed of its own for the order of sets; one prints again what the other converts.
@@ -114,6 +116,17 @@ def test_convert_proves_by_itself(tmp_path):
     done = hf2khc.convert(model, tmp_path / "out", backends=["torch"])
     assert done.report.proved is True
     assert {path.name for path in (tmp_path / "out").iterdir()} >= {"preset", "REPORT.md", "weight_map.json"}
+
+
+def test_the_static_way_is_proved_or_refused(tmp_path):
+    """With an epsilon of its own, GPT-2 is no longer what KerasHub's converter takes it for."""
+    sizes = {"vocab_size": 61, "n_positions": 48, "n_embd": 40, "n_layer": 2, "n_head": 4}
+    options = {"random_init": True, "check": True, "backends": ["torch"]}
+    done = convert_static("gpt2", tmp_path / "right", overrides=sizes, **options)
+    assert done.report.proved is True and (tmp_path / "right" / "REPORT.md").is_file()
+    with pytest.raises(ConversionError) as error:
+        convert_static("gpt2", tmp_path / "wrong", overrides={**sizes, "layer_norm_epsilon": 0.1}, **options)
+    assert error.value.diagnostics[0].code == "proof-failed" and not (tmp_path / "wrong").exists()
 
 
 @pytest.mark.slow

@@ -34,6 +34,8 @@ def run(options: Options) -> int:
     directory = None if options.prints_only else options.output or default_output(options.model or "")
     if directory is not None:
         check_destination(directory.absolute(), options.overwrite)
+    if options.static:
+        return _static(options, directory)
     with _progress(options) as progress:
         conversion = convert(
             options.model or "", directory, random_init=options.random_init, overrides=options.overrides,
@@ -42,6 +44,22 @@ def run(options: Options) -> int:
             backends=options.backends, overwrite=options.overwrite, on_event=progress,
         )  # fmt: skip
     _print_conversion(options, conversion)
+    return 0
+
+
+def _static(options: Options, directory: Path | None) -> int:
+    from hf2khc.static.convert import convert_static
+
+    with _progress(options) as progress:
+        made = convert_static(
+            options.model or "", directory, random_init=options.random_init, overrides=options.overrides,
+            seed=options.seed, task=options.task, trust_remote_code=options.trust_remote_code, check=options.check,
+            backends=options.backends, overwrite=options.overwrite, on_event=progress,
+        )  # fmt: skip
+    if options.as_json:
+        print(json.dumps(to_json(made.report), indent=2, ensure_ascii=False))
+    elif not options.quiet:
+        output.report(made.report, made.directory)
     return 0
 
 

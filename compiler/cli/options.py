@@ -27,6 +27,7 @@ examples:
   hf2khc gpt2 --random-init --emit-source           print the Keras source, write nothing
   hf2khc gpt2 --random-init --emit-ir=all           print the program after every pass, for debugging
   hf2khc verify gpt2_keras                          a package against KerasHub's contract: LoRA, int8, saving, ...
+  hf2khc llama --random-init --static --check       the template way instead, and whether it is right
   hf2khc ./my-checkpoint --explain                  what was recognised, what nearly was, what was left over
 
 Without -o the package is written to ./MODEL-keras. The exit code is 0 only if the proof holds; 1 means that nothing was
@@ -53,6 +54,7 @@ class Options:
     emit_source: bool = False
     explain: bool = False
     list_passes: bool = False
+    static: bool = False
     as_json: bool = False
     quiet: bool = False
     traceback: bool = False
@@ -89,13 +91,14 @@ def parse_options(arguments: Sequence[str]) -> Options:
         task=found.task,
         trust_remote_code=found.trust_remote_code,
         weights=not found.no_weights,
-        check=not found.no_weights if found.check is None else found.check,
+        check=not (found.no_weights or found.static) if found.check is None else found.check,
         backends=parse_backends(found.backend),
         overwrite=found.overwrite,
         emit_ir=found.emit_ir,
         emit_source=found.emit_source,
         explain=found.explain,
         list_passes=found.list_passes,
+        static=found.static,
         as_json=found.json,
         quiet=found.quiet,
         traceback=found.traceback,
@@ -166,6 +169,12 @@ def _add_package(group: argparse._ArgumentGroup) -> None:
         help="Keras backends to prove it on, separated by commas: jax, tensorflow, torch (default: those installed)",
     )
     group.add_argument("--no-weights", action="store_true", help="write no weights; there is then nothing to prove")
+    group.add_argument(
+        "--static",
+        action="store_true",
+        help="fast and limited, for comparison: KerasHub's own converter, or else a template filled from config.json; "
+        "nothing is traced, and the package is unproven unless --check is given",
+    )
 
 
 def _add_inspection(group: argparse._ArgumentGroup) -> None:
@@ -206,6 +215,9 @@ def _check_combinations(found: argparse.Namespace) -> None:
         (found.backend is not None and found.check is False, "--backend says where to check, --no-check not to", ""),
         (found.backend is not None and found.no_weights, "--backend says where to check; --no-weights cannot be", ""),
         (found.json and inspects, "--json prints the report and nothing beside it", "leave out --emit-* and --explain"),
+        (found.static and found.no_weights, "--static fills a package with weights", "leave out --no-weights"),
+        (found.static and inspects, "--static traces nothing that could be printed", "leave out --static"),
+        (found.static and found.backend is not None and not found.check, "--backend goes with --check", "add --check"),
         (sum([found.emit_ir is not None, found.emit_source, found.explain]) > 1, "print one thing at a time",
          "choose one of --emit-ir, --emit-source, --explain"),
         (found.overwrite and inspects and found.output is None, "--overwrite goes with a package", "add -o DIR"),

@@ -1,6 +1,7 @@
 """What the command line prints on stdout."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -9,7 +10,7 @@ from rich.table import Table
 
 from hf2khc.check.proof import OutputError
 from hf2khc.driver.convert import Conversion
-from hf2khc.driver.report import ERROR_COLUMNS, NUMBER_COLUMNS, READABLE_FILE, counted, error_cells, worst
+from hf2khc.driver.report import ERROR_COLUMNS, NUMBER_COLUMNS, READABLE_FILE, Report, counted, error_cells, worst
 
 if TYPE_CHECKING:
     from hf2khc.driver.inspection import NearMiss
@@ -54,21 +55,30 @@ def _miss(miss: "NearMiss") -> str:
 
 def summary(conversion: Conversion, console: Console | None = None) -> None:
     """The error table and where the package is."""
+    report(conversion.report, conversion.directory, console)
+
+
+def report(found: Report, directory: Path | None, console: Console | None = None) -> None:
+    """How a package came about where it was not compiled, the error table, the verdict, and where the package is."""
     console = console or Console(highlight=False)
     if not console.is_terminal:
         console.width = max(console.width, WIDE)
-    report = conversion.report
-    if report.errors:
-        console.print(_error_table(report.errors))
+    if found.way:
+        console.print(f"{found.way}\n", markup=False)
+        counts = ", ".join(f"{name}: {count}" for name, count in found.weights.items())
+        console.print(f"{counts}\n", markup=False)
+    if found.errors:
+        console.print(_error_table(found.errors))
         console.print(f"{ERRORS_NOTE}\n")
     verdict = {
         True: "The proof holds: both models compute the same function.",
         None: "Not proved: the check was skipped.",
         False: "The proof does not hold.",
-    }[report.proved]
-    console.print(verdict)
-    if conversion.directory is not None:
-        console.print(f"Package: {conversion.directory}  (see {READABLE_FILE} in it)", soft_wrap=True, markup=False)
+    }[found.proved]
+    unproven = "The package is unproven; --check would prove it or refuse it."
+    console.print(unproven if found.way and found.proved is None else verdict)
+    if directory is not None:
+        console.print(f"Package: {directory}  (see {READABLE_FILE} in it)", soft_wrap=True, markup=False)
 
 
 def _error_table(errors: Sequence[OutputError]) -> Table:

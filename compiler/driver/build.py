@@ -85,7 +85,7 @@ def build_package(
                 compiled = without_cache(compiled, "cached decoding does not give what the whole sequence gives")
                 sources = lay_out(compiled.plan, compiled.signature, directory)
                 proof = prove_package(directory, weighted, compiled, backends, seed)
-            _require(proof)
+            require_proof(proof)
             stages("other config")
             other = other_config(directory, source, compiled, seed)
             reasons, gradients = other.reasons, other.gradients
@@ -108,7 +108,7 @@ def _fails_in_cache(proof: Proof) -> bool:
     )
 
 
-def _require(proof: Proof) -> None:
+def require_proof(proof: Proof) -> None:
     """A package that is not proved is not published."""
     if proof.holds:
         return

@@ -86,7 +86,7 @@ def convert(
     Raises:
         ConversionError: anything that keeps the package from being right; `output` is then as it was before.
     """
-    with StageTimer(on_event) as stages, _destination(output, overwrite) as staging, TwinWorker() as twin:
+    with StageTimer(on_event) as stages, destination(output, overwrite) as staging, TwinWorker() as twin:
         stages("open")
         # torch, transformers and keras come in here: a wrong output folder is refused before that.
         from hf2khc.capture.source import open_source
@@ -159,7 +159,7 @@ def load(directory: str | Path) -> "Model":
 
 
 @contextmanager
-def _destination(output: str | Path | None, overwrite: bool) -> Iterator[Path]:
+def destination(output: str | Path | None, overwrite: bool) -> Iterator[Path]:
     """The folder to build the package in: the staging folder of `output`, or one that is thrown away."""
     if output is not None:
         with staged(Path(output), overwrite) as staging:

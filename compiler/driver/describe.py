@@ -53,10 +53,10 @@ def describe(
             "model": source.model,
             "class": source.model_class.__name__,
             "model_type": source.config.model_type,
-            "weights": _origin_of_weights(source, seed),
+            "weights": origin_of_weights(source, seed),
             **({"task": task_class(compiled.plan)} if compiled.plan.head else {}),
         },
-        sizes=dict(_scalars(source.config)),
+        sizes=dict(scalars(source.config)),
         parameters=filled.parameters,
         code={
             **source_metrics(sources, compiled.program, source.config.model_type),
@@ -81,7 +81,7 @@ def describe(
             "not_consumed": len(filled.weight_map.not_consumed),
             "aliases": len(filled.weight_map.aliases),
         },
-        versions=dict(_versions()),
+        versions=dict(versions()),
     )
 
 
@@ -90,24 +90,26 @@ def _generation(compiled: "Compiled") -> tuple[str, ...]:
     return (f"generation runs the whole model for every token: {reason}",) if reason else ()
 
 
-def _origin_of_weights(source: Source, seed: int) -> str:
+def origin_of_weights(source: Source, seed: int) -> str:
+    """Where the weights come from, in words."""
     if source.live is not None:
         return "the model that was passed in"
     return f"random, seed {seed}" if source.directory is None else str(source.directory)
 
 
-def _scalars(config: "PreTrainedConfig", prefix: str = "") -> Iterator[tuple[str, Any]]:
+def scalars(config: "PreTrainedConfig", prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Numbers and words of a config, without what transformers adds to each; fields of sub-configs are dotted."""
     for name, value in config.to_dict().items():
         if name in config.sub_configs:
             part = getattr(config, name)
             if part is not None:
-                yield from _scalars(part, f"{prefix}{name}.")
+                yield from scalars(part, f"{prefix}{name}.")
         elif isinstance(value, int | float | str) and not isinstance(value, bool) and name not in _NO_SIZES:
             yield f"{prefix}{name}", value
 
 
-def _versions() -> Iterator[tuple[str, str]]:
+def versions() -> Iterator[tuple[str, str]]:
+    """Names and versions of the packages that took part."""
     yield "python", platform.python_version()
     for name in _PACKAGES:
         try:

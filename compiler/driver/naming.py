@@ -58,7 +58,7 @@ def make_plan(source: Source, program: Program, captured: Captured, twinned: Twi
     fields = [_config_field(source_name, name, values[source_name]) for source_name, name in names.items()]
     small = _tiny(names, twinned)
     for path, (name, array) in _constants(program, set(names.values())).items():
-        fields.append(Field(f"{CONSTANT}{path}", name, array.tolist(), _doc(name, array.tolist())))
+        fields.append(Field(f"{CONSTANT}{path}", name, array.tolist(), field_doc(name, array.tolist())))
         if twinned.programs and path in twinned.programs[0].constants:
             small[f"{CONSTANT}{path}"] = twinned.programs[0].constants[path].tolist()
     return Plan(
@@ -174,10 +174,11 @@ def _owner(source: str) -> str:
 
 
 def _config_field(source: str, name: str, value: object) -> Field:
-    return Field(source, name, value, _doc(name, value))
+    return Field(source, name, value, field_doc(name, value))
 
 
-def _doc(name: str, value: object) -> str:
+def field_doc(name: str, value: object) -> str:
+    """What `Args:` says about a constructor argument."""
     kind = {bool: "bool", int: "int", float: "float", str: "string", list: "list"}.get(type(value), "object")
     return f"{kind}. {_DOCS.get(name, name.replace('_', ' ').capitalize() + '.')}"
 

@@ -5,12 +5,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from hf2khc.capture.build import build_meta
-from hf2khc.capture.frontend import Captured
+from hf2khc.capture.input_types import Input
 from hf2khc.capture.inputs import sample_inputs
 from hf2khc.capture.prepared import completed
 from hf2khc.capture.source import Source
@@ -41,7 +41,23 @@ def prove_package(
     return prove(directory, reference(source), cases, compiled.signature, backends or installed_backends())
 
 
-def proof_cases(source: Source, captured: Captured, seed: int) -> dict[str, dict[str, np.ndarray]]:
+class Described(Protocol):
+    """What a model takes: a captured model, or a description of its inputs alone."""
+
+    @property
+    def spec(self) -> tuple[Input, ...]:
+        """The inputs."""
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """A size for every symbol."""
+
+    @property
+    def smallest(self) -> Mapping[str, int]:
+        """The smallest size of each symbol that is free."""
+
+
+def proof_cases(source: Source, captured: Described, seed: int) -> dict[str, dict[str, np.ndarray]]:
     """The input sets: those the user gave; free sizes other than the traced ones; padding where there is a mask."""
     free = captured.smallest
     held = {symbol: size for symbol, size in captured.sizes.items() if symbol not in free}
@@ -59,7 +75,7 @@ def proof_cases(source: Source, captured: Captured, seed: int) -> dict[str, dict
     return {**_given(source, captured), **cases}
 
 
-def _given(source: Source, captured: Captured) -> dict[str, dict[str, np.ndarray]]:
+def _given(source: Source, captured: Described) -> dict[str, dict[str, np.ndarray]]:
     """The inputs that the user gave, with what the package takes besides: transformers computes it itself."""
     if not source.examples:
         return {}

@@ -39,6 +39,7 @@ class Report:
         stages: seconds and peak memory per stage.
         weights: what was transferred: variables, bytes, seconds.
         versions: of the packages that took part.
+        way: how the package came about, where it was not compiled; empty where it was.
     """
 
     source: Mapping[str, Any]
@@ -58,6 +59,7 @@ class Report:
     stages: Sequence[StageRecord] = ()
     weights: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    way: str = ""
 
 
 def to_json(report: Report) -> dict[str, Any]:
@@ -101,7 +103,7 @@ def to_markdown(report: Report) -> str:
         _idioms(report),
         _fields("Residue: operations outside every idiom", report.residue),
         _validation(report.validation),
-        _notes(report.notes),
+        _notes(report),
         _stages(report.stages),
         _fields("Weights", report.weights),
         _fields("Versions", report.versions),
@@ -115,6 +117,9 @@ def _summary(report: Report) -> str:
         False: "**The proof does not hold.** The last column of the table says where.",
         None: "The proof was skipped; nothing is claimed about the numbers.",
     }[report.proved]
+    if report.way:
+        unproven = "" if report.proved else "**This package is unproven.** "
+        return f"{report.way}\n\n{unproven}{verdict}"
     if report.config_generalises:
         return f"{verdict}\n\nBuilt at another config, the package computes what transformers computes there, too."
     reasons = [f"- {reason}" for reason in report.reasons]
@@ -176,8 +181,9 @@ def _validation(validation: Mapping[str, float]) -> str:
     )
 
 
-def _notes(notes: Sequence[str]) -> str:
-    return "\n".join(["## Notes of the capture", "", *(f"- {note}" for note in notes)]) if notes else ""
+def _notes(report: Report) -> str:
+    title = "## Notes" if report.way else "## Notes of the capture"
+    return "\n".join([title, "", *(f"- {note}" for note in report.notes)]) if report.notes else ""
 
 
 def _stages(stages: Sequence[StageRecord]) -> str:
