@@ -109,3 +109,89 @@ def test_the_model_takes_tokens_and_masks_alone() -> None:
     alone = PROGRAM.replace("return %y\n}\n\nentry", "return %x\n}\n\nentry")
     with pytest.raises(NoCache, match="no layer sums over positions"):
         derived(alone)
+
+
+ENCODER_DECODER = """
+graph Encoder(%x: f32[batch, seq, 8]) {
+  %y: f32[batch, seq, 8] = ops.cumsum(%x, axis=1)
+  return %y
+}
+
+graph Positions(%ids: i64[batch, decoder_seq]) {
+  %keys_1: f32[decoder_seq] = ops.arange(start=0, stop=decoder_seq, step=1, dtype="float32")
+  %queries: f32[decoder_seq, 1] = ops.expand_dims(%keys_1, axis=1)
+  %bias: f32[decoder_seq, decoder_seq] = ops.subtract(%keys_1, %queries)
+  return %bias
+}
+
+graph Decoder(%x: f32[batch, n, 8], %bias: f32[n, n], %memory: f32[batch, m, 8]) {
+  %key: f32[batch, n, 8] = ops.exp(%x)
+  %scores: f32[batch, n, n] = ops.einsum(%x, %key, subscripts="bqd,bkd->bqk")
+  %biased: f32[batch, n, n] = ops.add(%scores, %bias)
+  %negative: f32[batch, n, 8] = ops.negative(%x)
+  %own: f32[batch, n, 8] = ops.einsum(%biased, %negative, subscripts="bqk,bkd->bqd")
+  %cross: f32[batch, n, m] = ops.einsum(%own, %memory, subscripts="bqd,bkd->bqk")
+  %y: f32[batch, n, 8] = ops.einsum(%cross, %memory, subscripts="bqk,bkd->bqd")
+  return %y
+}
+
+graph Model(%input_ids: i64[batch, seq], %ids: i64[batch, decoder_seq], %mask: i64[batch, decoder_seq]) {
+  param @embed.weight: f32[9, 8]
+  %a: f32[batch, seq, 8] = layers.Embedding(%input_ids, @embed.weight, input_dim=9, output_dim=8, name="embed")
+  %memory: f32[batch, seq, 8] = call(%a, graph="Encoder", path="encoder")
+  %x: f32[batch, decoder_seq, 8] = layers.Embedding(%ids, @embed.weight, input_dim=9, output_dim=8, name="embed")
+  %bias: f32[decoder_seq, decoder_seq] = call(%ids, graph="Positions", path="")
+  %y: f32[batch, decoder_seq, 8] = call(%x, %bias, %memory, graph="Decoder", path="decoder")
+  return %y
+}
+
+entry Model
+"""
+
+
+def test_an_encoder_runs_once_and_what_it_gives_is_not_cached() -> None:
+    program, decoding = derive_decoding(parse_program(ENCODER_DECODER), ["mask"], {})
+    assert decoding.encoded == "memory" and decoding.layers == ("y",)
+    assert decoding.cached == {"Decoder", "Model"}
+    assert tuple(map(str, decoding.shape)) == ("batch", "2", "keys", "8")
+    # It mixes positions, but not those of the decoder.
+    assert format_graph(program.graphs["Encoder"]) == format_graph(parse_program(ENCODER_DECODER).graphs["Encoder"])
+    decoder = format_graph(program.graphs["Decoder"])
+    assert "%bias: f32[n, keys], %memory: f32[batch, m, 8]" in decoder
+
+
+def test_a_layer_reads_from_a_mask_how_long_the_sequence_is() -> None:
+    program, _ = derive_decoding(parse_program(ENCODER_DECODER), ["mask"], {})
+    positions = program.graphs["Positions"]
+    assert [str(node.tensor) for node in positions.inputs] == ["i64[batch, decoder_seq]", "i64[batch, keys]"]
+    assert program.main["bias"].operands == ("ids", "mask")
+    with pytest.raises(NoCache, match="how long the sequence is"):
+        derive_decoding(parse_program(ENCODER_DECODER.replace(", %mask: i64[batch, decoder_seq]", "")), [], {})
+
+
+def test_a_layer_reads_from_the_tokens_how_many_they_are() -> None:
+    counted = """
+graph Positions(%padding_mask: i64[batch, seq]) {
+  %count: i64[batch, seq] = ops.cumsum(%padding_mask, axis=1)
+  return %count
+}
+
+graph Model("""
+    text = PROGRAM.replace("\ngraph Model(", counted).replace(
+        "  %y: f32[batch, seq, 8] = loop(%x,",
+        """  %count: i64[batch, seq] = call(%attention_mask, graph="Positions", path="")
+  %shift: f32[batch, seq] = ops.cast(%count, dtype="float32")
+  %shift_1: f32[batch, seq, 1] = ops.expand_dims(%shift, axis=2)
+  %moved: f32[batch, seq, 8] = ops.add(%x, %shift_1)
+  %y: f32[batch, seq, 8] = loop(%moved,""",
+    )
+    program = derived(text)[0]
+    shapes = [str(node.tensor) for node in program.graphs["Positions"].inputs]
+    assert shapes == ["i64[batch, keys]", "i64[batch, seq]"]
+    assert program.main["count"].operands == ("attention_mask", "input_ids")
+
+
+def test_a_norm_over_the_last_axis_treats_every_position_by_itself() -> None:
+    text = PROGRAM.replace("ops.negative(%key)", "ops.rms_normalization(%key, axis=-1, epsilon=0.1)")
+    assert derived(text)[1] == derived()[1]
+    assert "mixes positions" in refused("ops.negative(%key)", "ops.rms_normalization(%key, axis=1, epsilon=0.1)")

@@ -1,20 +1,27 @@
 """Token by token what a model gives at once: the logits of its cached step, under the Keras backend of this process."""
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
-TOKENS, MASK = "token_ids", "padding_mask"
+# Of a causal model, and of the decoder of one with an encoder; the step of each.
+STEPS = {"token_ids": "call_with_cache", "decoder_token_ids": "call_decoder_with_cache"}
 
 
 def decodes(model: Any, inputs: Mapping[str, np.ndarray]) -> bool:
     """Whether a model has a cached step, and may take these inputs in it: padding stands behind the tokens."""
-    if not hasattr(model, "call_with_cache") or not set(inputs) <= {TOKENS, MASK}:
+    tokens = _tokens(model, inputs)
+    if tokens is None:
         return False
-    mask = inputs.get(MASK, np.ones((1, 1)))
+    mask = inputs.get(tokens.replace("token_ids", "padding_mask"), np.ones((1, 1)))
     return bool((np.diff(mask, axis=1) <= 0).all())
+
+
+def _tokens(model: Any, inputs: Mapping[str, np.ndarray]) -> str | None:
+    return next((tokens for tokens, step in STEPS.items() if tokens in inputs and hasattr(model, step)), None)
 
 
 def decoded(model: Any, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -22,15 +29,25 @@ def decoded(model: Any, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
 
     As in `generate`, the cache is made for the whole length, from a prompt that is filled up with zeros.
     """
-    tokens = inputs[TOKENS]
+    name = _tokens(model, inputs)
+    assert name is not None
+    step, tokens = getattr(model, STEPS[name]), inputs[name]
     length = tokens.shape[1]
     half = max(1, length // 2)
     prompt = keras.ops.convert_to_tensor(np.where(np.arange(length) < half, tokens, 0).astype("int32"))
-    _, cache = model._build_cache(prompt)
-    logits, _, cache = model.call_with_cache(prompt, cache, 0)
+    *carried, _, cache = model._build_cache(*_given(model._build_cache, inputs, ()), prompt)
+    given = _given(step, inputs, carried)
+    logits, _, cache = step(*given, prompt, cache, 0)
     found = [keras.ops.convert_to_numpy(logits)[:, :half]]
     for index in range(half, length):
         token = keras.ops.convert_to_tensor(tokens[:, index : index + 1])
-        logits, _, cache = model.call_with_cache(token, cache, index)
+        logits, _, cache = step(*given, token, cache, index)
         found.append(keras.ops.convert_to_numpy(logits))
     return np.concatenate(found, axis=1)
+
+
+def _given(method: Any, inputs: Mapping[str, np.ndarray], carried: Sequence[Any]) -> list[Any]:
+    """The arguments of a method before the tokens: what an encoder gave, and inputs of the model."""
+    names = list(inspect.signature(method).parameters)
+    before = names[len(carried) : next(i for i, name in enumerate(names) if name in STEPS)]
+    return [*carried, *(keras.ops.convert_to_tensor(inputs[name]) for name in before)]

@@ -38,6 +38,7 @@ class Compiled:
         validation: largest error of each pass on the twin in float64, by stage name; empty without validation.
         twin: what the twin's process found, for building the package at its config.
         cacheless: why a causal language model has no cached step; empty where it has one, and where it is none.
+        uncached: the plan of a language model before its cached step was derived.
     """
 
     plan: Plan
@@ -48,6 +49,7 @@ class Compiled:
     validation: Mapping[str, float] = field(default_factory=dict)
     twin: Twinned | None = None
     cacheless: str = ""
+    uncached: Plan | None = None
 
     @property
     def program(self) -> Program:
@@ -115,15 +117,17 @@ def _compiled(source: Source, twin: TwinWorker, validate: bool, on_stage: OnStag
     program = with_depth(result.program, captured.stacks, twinned.depth)
     head = find_head(source.model_class, captured.program, program, twinned.causal, twinned.depth)
     plan = make_plan(source, program, captured, twinned, head)
-    cacheless = ""
+    cacheless, uncached = "", None
     if head is not None and head.task == SEQ_2_SEQ_LM:
         plan, left = _logits_alone(plan)
         twinned = replace(twinned, omitted={**twinned.omitted, **left})
     if head is not None and head.task in (CAUSAL_LM, SEQ_2_SEQ_LM):
-        plan, cacheless = _with_cache(replace(plan, generation=generation_defaults(source)), captured)
+        uncached = replace(plan, generation=generation_defaults(source))
+        plan, cacheless = _with_cache(uncached, captured)
     stages["generalise"] = program
     signature = make_signature(plan, captured, twinned.omitted)
-    return Compiled(plan, signature, stages, captured, result.reasons, twinned.errors, twinned, cacheless)
+    return Compiled(plan, signature, stages, captured, result.reasons, twinned.errors, twinned, cacheless,
+                    uncached)  # fmt: skip
 
 
 def _logits_alone(plan: Plan) -> tuple[Plan, dict[str, str]]:
@@ -148,9 +152,8 @@ def _with_cache(plan: Plan, captured: Captured) -> tuple[Plan, str]:
 
 def without_cache(compiled: Compiled, reason: str) -> Compiled:
     """The model without its cached step: generation then runs all of it for every token."""
-    # Only a causal language model has one, which returns all that the program does.
-    plan = replace(compiled.plan, program=compiled.stages["generalise"], decoding=None)
-    return replace(compiled, plan=plan, cacheless=reason)
+    assert compiled.uncached is not None
+    return replace(compiled, plan=compiled.uncached, cacheless=reason)
 
 
 def _generalised(source: Source, program: Program, twinned: Twinned) -> Generalised:

@@ -1,6 +1,7 @@
 """The cached step of a causal model: the same program with another start, derived."""
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 from hf2khc.driver.decode_graph import DerivedGraph
 from hf2khc.driver.decode_positions import NoCache
@@ -29,18 +30,32 @@ def derive_decoding(program: Program, masks: Collection[str], values: Mapping[st
     Raises:
         NoCache: where some operation mixes positions in another way. The reason is its text.
     """
-    derivation, main = _Derivation(program, values), program.main
-    entry = derivation.derived(main, _data(main, masks), (frozenset(),) * len(main.outputs))
+    main = program.main
+    symbol = _positions(main)
+    data = _data(main, masks, symbol)
+    derivation = _Derivation(program, values, main[next(iter(data))], _mask(main, masks, symbol))
+    entry = derivation.derived(main, symbol, data, (frozenset(),) * len(main.outputs))
     if set(entry.result.nodes) - set(main.nodes):
         raise NoCache("the model itself, and no layer of it, computes with positions")
     cached = frozenset(name for name, graph in derivation.graphs.items() if graph.is_cached)
     if not derivation.shape:
         raise NoCache("no layer sums over positions")
-    # The entry computes with no sizes: those of its values do not matter.
-    graphs = {name: _in_order(graph.result) for name, graph in derivation.graphs.items()} | {main.name: main}
+    # The entry computes with no sizes: those of its values do not matter, only what its layers are given.
+    main = main.replaced(replace(node, operands=_operands(node, entry)) for node in main)
+    derived = {name: _in_order(graph.result) for name, graph in derivation.graphs.items()}
+    graphs = {**program.graphs, **derived, main.name: main}
     indexed = frozenset(name for name, graph in derivation.graphs.items() if graph.is_indexed)
     layers = tuple(node.name for node in main.of("call", "loop") if cached.intersection(callees(node)))
-    return program.with_graphs(graphs.values()), Decoding(cached, indexed, layers, derivation.shape)
+    return program.with_graphs(graphs.values()), Decoding(
+        cached, indexed, layers, derivation.shape, _encoded(main, data, entry.positions.fixed)
+    )
+
+
+def _operands(node: Node, entry: DerivedGraph) -> tuple[str | None, ...]:
+    """What a node of the entry is given, with inputs of the model for a layer that reads a size from them."""
+    derived = entry.result.nodes.get(node.name)
+    more = derived.operands[len(node.operands) :] if derived and node.op == "call" else ()
+    return (*node.operands, *more)
 
 
 def _in_order(graph: Graph) -> Graph:
@@ -49,37 +64,77 @@ def _in_order(graph: Graph) -> Graph:
     return ordered(graph, asked_order(graph)) if known else graph
 
 
-def _data(graph: Graph, masks: Collection[str]) -> frozenset[str]:
+def _positions(graph: Graph) -> str:
+    """The symbol for the number of positions of the outputs."""
+    sizes = {str(graph[name].tensor.shape[1]) for name in graph.outputs if graph[name].tensor.rank > 1}
+    if len(sizes) != 1:
+        raise NoCache("the results of the model are no one sequence")
+    return sizes.pop()
+
+
+def _data(graph: Graph, masks: Collection[str], symbol: str) -> frozenset[str]:
     """The one input that holds the sequence itself."""
-    found = [node for node in graph.inputs if node.name not in masks]
+    found = [node for node in graph.inputs if node.name not in masks and symbol in node.tensor.symbols]
     if len(found) != 1 or found[0].tensor.rank != 2 or found[0].tensor.is_floating:
         raise NoCache("the model takes more than token ids and masks")
     return frozenset({found[0].name})
 
 
-class _Derivation:
-    """Derives graphs, each in one way."""
+def _mask(graph: Graph, masks: Collection[str], symbol: str) -> Node | None:
+    """The mask of the sequence, which is as long as all of it."""
+    found = (node for node in graph.inputs if node.name in masks and symbol in node.tensor.symbols)
+    return next((node for node in found if node.tensor.rank == 2), None)
 
-    def __init__(self, program: Program, values: Mapping[str, object]):
-        self.program = program
+
+def _encoded(graph: Graph, data: frozenset[str], fixed: Collection[str]) -> str:
+    """The value that an encoder hands to every step; empty where the model has no encoder.
+
+    Masks made of nothing but the encoder's own mask are made again in every step: they cost nothing.
+    """
+    read = {o for node in graph if node.name not in fixed for o in node.used if o in fixed}
+    found = [name for name in read if any(graph[n].op in ("call", "loop") for n in graph.behind({name}))]
+    given = {node.name for node in graph.inputs if node.name in fixed}
+    if not given:
+        return ""
+    if len(found) != 1:
+        raise NoCache("an encoder hands over more than one value")
+    return found[0]
+
+
+class _Derivation:
+    """Derives graphs, each in one way.
+
+    Args:
+        program: of the model.
+        values: of config fields.
+        tokens: the input that holds them.
+        mask: the input that is as long as the whole sequence, if there is one.
+    """
+
+    def __init__(self, program: Program, values: Mapping[str, object], tokens: Node, mask: Node | None):
+        self.program, self.tokens, self.mask = program, tokens, mask
         self.values = values
         self.graphs: dict[str, DerivedGraph] = {}
         self.asked: dict[str, tuple] = {}
         self.shape: tuple = ()
 
-    def derived(self, graph: Graph, data: frozenset[str], keys: tuple[frozenset[int], ...]) -> DerivedGraph:
+    def derived(
+        self, graph: Graph, symbol: str, data: frozenset[str], keys: tuple[frozenset[int], ...]
+    ) -> DerivedGraph:
         """A graph, derived for results at these positions.
 
         Args:
             graph: of the program.
+            symbol: how many positions there are, as the graph calls it.
             data: the inputs that depend on tokens.
             keys: for every result, the axes along which it is needed at all positions.
         """
-        if self.asked.setdefault(graph.name, (data, keys)) != (data, keys):
+        asked = (symbol, data, keys)
+        if self.asked.setdefault(graph.name, asked) != asked:
             raise NoCache(f"{graph.name} is needed at the positions of the input, and at all positions")
         if graph.name not in self.graphs:
-            self.graphs[graph.name] = DerivedGraph(self, graph, data, keys)
-            self._note(self.graphs[graph.name].shape)
+            self.graphs[graph.name] = DerivedGraph(self, graph, symbol, data, keys)
+            self._note(self.graphs[graph.name].cache.shape)
         return self.graphs[graph.name]
 
     def callees(self, node: Node) -> list[Graph]:

@@ -1,12 +1,11 @@
 """One graph as a function of where its inputs start in a longer sequence."""
 
-import math
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from hf2khc.driver.decode_positions import HERE, SEQUENCE, NoCache, Places, Positions
-from hf2khc.ir.expr import Expr, evaluate, names_of, substitute
+from hf2khc.driver.decode_cache import Cache
+from hf2khc.driver.decode_positions import HERE, NoCache, Places, Positions
+from hf2khc.ir.expr import Expr, names_of, substitute
 from hf2khc.ir.graph import Graph, Node, numbered
 from hf2khc.ir.types import Tensor, plain_symbols, tensors
 from hf2khc.write.plan import KEYS, START, UPDATE
@@ -14,13 +13,8 @@ from hf2khc.write.plan import KEYS, START, UPDATE
 if TYPE_CHECKING:
     from hf2khc.driver.decode import _Derivation
 
-# Operations that only arrange what one operand holds: a cache may stand before them.
-_ARRANGING = ("ops.repeat", "ops.reshape", "ops.transpose", "ops.swapaxes", "ops.expand_dims", "ops.broadcast_to")
 # Layers that count positions themselves, with the argument of the call that says where they start.
 _COUNTING = {"layers.RotaryEmbedding": "start_index"}
-_ANY = 7919
-# The axis of positions in what is cached, behind the batch.
-_ROWS = 1
 # What a value for all positions is called behind its name, where there is one for those of the inputs, too.
 _ALL = "_all"
 
@@ -33,19 +27,22 @@ class DerivedGraph:
     Args:
         derivation: of the whole program.
         graph: as it was.
+        symbol: how many positions there are, as the graph calls it.
         data: the inputs that depend on tokens.
         keys: for every result, the axes along which it is needed at all positions.
     """
 
-    def __init__(self, derivation: "_Derivation", graph: Graph, data: frozenset[str], keys: tuple[Places, ...]):
+    def __init__(
+        self, derivation: "_Derivation", graph: Graph, symbol: str, data: frozenset[str], keys: tuple[Places, ...]
+    ):
         self.derivation, self.graph = derivation, graph
-        self.positions = Positions(graph)
+        self.positions = Positions(graph, symbol)
         self.data = self._data(data)
         self.inputs: dict[str, set[Places]] = {}
         self.given: dict[str, Places] = {}
-        self.cuts: list[str] = []
-        self.after: set[str] = set()
+        self.cache = Cache(self)
         self.starts = self.has_keys = False
+        self.takes: list[str] = []
         self.inner: dict[str, str] = {}
         self._walk(keys)
         self.given = {name: frozenset().union(*asked) for name, asked in self.inputs.items()}
@@ -54,47 +51,45 @@ class DerivedGraph:
 
     @property
     def is_cached(self) -> bool:
-        return bool(self.cuts or self.inner)
+        return bool(self.cache.cuts or self.inner)
 
     @property
     def is_indexed(self) -> bool:
         return self.is_cached or self.starts
 
-    @property
-    def shape(self) -> tuple:
-        """Of the cache of one call, batch first; empty where others have it."""
-        if not self.cuts:
-            return ()
-        types = [self._tensor(cut) for cut in self.cuts]
-        if any(type_.shape != types[0].shape for type_ in types):
-            raise NoCache(f"what {self.graph.name} would cache has several shapes")
-        return (types[0].shape[0], len(self.cuts), *types[0].shape[1:])
-
     def _walk(self, keys: tuple[Places, ...]) -> None:
         self.made: dict[str, Node] = {}
         self.names: dict[tuple[str, Places], str] = {}
         self.inner = {}
-        self.outputs = [self._want(o, k) for o, k in zip(self.graph.outputs, keys, strict=True)]
-        if len(self.inner) + bool(self.cuts) > 1 and self.graph.name != self.derivation.program.entry:
+        self.outputs = [self.want(o, k) for o, k in zip(self.graph.outputs, keys, strict=True)]
+        if len(self.inner) + bool(self.cache.cuts) > 1 and self.graph.name != self.derivation.program.entry:
             raise NoCache(f"{self.graph.name} has several layers that cache")
 
     def _graph(self, keys: tuple[Places, ...]) -> Graph:
         inputs = [replace(n, type=self.positions.type(n, self.given.get(n.name, HERE))) for n in self.graph.inputs]
         readable = any(self._is_size(n) for n in inputs) or self.is_cached
         if self.has_keys and not readable and self.graph.name != self.derivation.program.entry:
-            raise NoCache(f"{self.graph.name} cannot know how long the sequence is")
+            if self.derivation.mask is None:
+                raise NoCache(f"{self.graph.name} cannot know how long the sequence is")
+            inputs.append(self._taken("padding_mask", self.derivation.mask))
         nodes = [node for node in self.made.values() if node.op != "input"]
-        derived = self.graph.replaced([*inputs, *nodes], outputs=self.outputs)
         shown = {symbol for node in inputs for symbol in plain_symbols(node.type)}
-        asked = {symbol for node in derived for value in node.attrs.values() for symbol in names_of(value)}
-        if SEQUENCE in asked - shown and self.graph.name != self.derivation.program.entry:
-            raise NoCache(f"{self.graph.name} cannot know how many tokens there are")
+        asked = {symbol for node in nodes for value in node.attrs.values() for symbol in names_of(value)}
+        if self.positions.symbol in asked - shown and self.graph.name != self.derivation.program.entry:
+            inputs.append(self._taken("token_ids", self.derivation.tokens, self.positions.symbol))
+        derived = self.graph.replaced([*inputs, *nodes], outputs=self.outputs)
         # In the code one variable is the new values before the update and all values behind it.
         before = derived.behind(node.name for node in derived.of(UPDATE))
-        late = [node for node in derived if node.name not in before and set(node.used) & set(self.cuts)]
-        if late or set(self.cuts) & set(self.outputs):
+        late = [node for node in derived if node.name not in before and set(node.used) & set(self.cache.cuts)]
+        if late or set(self.cache.cuts) & set(self.outputs):
             raise NoCache(f"what {self.graph.name} would cache is needed at the positions of the input, too")
         return derived.renamed({n: n.removesuffix(_ALL) for n in derived.nodes if n.removesuffix(_ALL) not in derived})
+
+    def _taken(self, name: str, given: Node, symbol: str = KEYS) -> Node:
+        """One more input, an input of the model that is there for its size."""
+        self.takes.append(given.name)
+        shape = given.tensor.shape
+        return replace(given, name=self.graph.fresh(name), type=Tensor(given.tensor.dtype, (shape[0], Expr(symbol))))
 
     def _is_size(self, node: Node) -> bool:
         return any(isinstance(dim, Expr) and dim.text == KEYS for dim in node.tensor.shape)
@@ -102,27 +97,42 @@ class DerivedGraph:
     def _data(self, data: frozenset[str]) -> frozenset[str]:
         found = set(data)
         for node in self.graph:
-            if any(o in found for o in node.used):
+            if any(o in found for o in self._read(node)):
                 found.add(node.name)
         return frozenset(found)
 
+    def _read(self, node: Node) -> tuple[str, ...]:
+        """The operands whose values matter: a layer may take one for its sizes alone."""
+        if node.op not in ("call", "loop"):
+            return node.used
+        pairs = [
+            (callee.uses(parameter.name), operand)
+            for callee in self.derivation.callees(node)
+            for parameter, operand in zip(callee.inputs, node.operands, strict=True)
+        ]
+        return tuple(operand for uses, operand in pairs if uses and operand)
+
     # Asking for values
 
-    def _want(self, name: str, keys: Places) -> str:
+    def want(self, name: str, keys: Places) -> str:
         """The name of a value at the positions of the inputs, along `keys` at all positions."""
         key = (name, keys)
         if key not in self.names:
-            self.names[key] = self._made(self.graph[name], keys)
+            self.names[key] = self.make(self.graph[name], keys)
         return self.names[key]
 
-    def _made(self, node: Node, keys: Places) -> str:
+    def make(self, node: Node, keys: Places) -> str:
         if node.name in self.positions.weights:
             return self._copied(node)
         if node.op == "input" and not (keys and node.name in self.data):
             return self._input(node, keys)
+        if node.name in self.positions.fixed:
+            return self.add(replace(node, operands=tuple(o and self.want(o, HERE) for o in node.operands)))
         # With an axis of queries beside the one of keys it is no sequence, but made from two of them.
-        if keys and node.name in self.data - self.after and keys == self.positions.axes(node.name):
-            return self._cached(node, keys)
+        if keys and node.name in self.data - self.cache.after and keys == self.positions.axes(node.name):
+            return self.cache.value(node, keys)
+        if node.op == "input":
+            raise NoCache(f"{self.graph.name} needs %{node.name} at all positions")
         if node.op == "ops.arange" and not node.operands:
             return self._count(node, keys)
         if node.op in ("call", "loop", "item"):
@@ -157,19 +167,20 @@ class DerivedGraph:
         starts = tuple(Expr(START) if axis in cut else 0 for axis in range(shape.rank))
         attrs = {"start_indices": starts, "shape": shape.shape}
         name = self._name(node, keys) if node.op != "input" else self.graph.fresh(f"{node.name}_here")
-        return self._add(Node(name, "ops.slice", (whole,), attrs, shape, node.loc, node.origin))
+        return self.add(Node(name, "ops.slice", (whole,), attrs, shape, node.loc, node.origin))
 
     def _count(self, node: Node, keys: Places) -> str:
         stop, start, step = (node.attrs.get(k) for k in ("stop", "start", "step"))
-        if not (isinstance(stop, Expr) and stop.text == SEQUENCE and start in (0, None) and step in (1, None)):
+        counts = isinstance(stop, Expr) and stop.text == self.positions.symbol
+        if not (counts and start in (0, None) and step in (1, None)):
             return self._whole(node, keys)
         if keys:
             self.has_keys = True
-            return self._add(replace(self._typed(node, keys), attrs={**node.attrs, "stop": Expr(KEYS)}))
+            return self.add(replace(self._typed(node, keys), attrs={**node.attrs, "stop": Expr(KEYS)}))
         self.starts = True
         count = replace(node, name=self.graph.fresh(node.name, self.made))
-        self._add(count)
-        return self._add(replace(node, op="ops.add", operands=(count.name,), attrs={"x2": Expr(START)}))
+        self.add(count)
+        return self.add(replace(node, op="ops.add", operands=(count.name,), attrs={"x2": Expr(START)}))
 
     def _picked(self, node: Node) -> str:
         """The first rows of a table: from the start on."""
@@ -179,9 +190,9 @@ class DerivedGraph:
         if starts is None:
             return self._whole(node, HERE)
         self.starts = True
-        whole = self._want(node.used[0], HERE)
+        whole = self.want(node.used[0], HERE)
         attrs = {"start_indices": starts, "shape": node.tensor.shape}
-        return self._add(replace(node, op="ops.slice", operands=(whole,), attrs=attrs))
+        return self.add(replace(node, op="ops.slice", operands=(whole,), attrs=attrs))
 
     def _computed(self, node: Node, keys: Places) -> str:
         operands = self.positions.operands(node, keys)
@@ -192,8 +203,8 @@ class DerivedGraph:
             self.starts = True
             attrs[_COUNTING[node.op]] = Expr(START)
         self.has_keys |= bool(keys) and any(KEYS in names_of(value) for value in attrs.values())
-        names = tuple(o and self._want(o, places) for o, places in zip(node.operands, operands, strict=True))
-        return self._add(replace(self._typed(node, keys), operands=names, attrs=attrs))
+        names = tuple(o and self.want(o, places) for o, places in zip(node.operands, operands, strict=True))
+        return self.add(replace(self._typed(node, keys), operands=names, attrs=attrs))
 
     def _whole(self, node: Node, keys: Places) -> str:
         """A value of no token, computed for all positions and cut to those that are needed."""
@@ -202,12 +213,12 @@ class DerivedGraph:
             raise NoCache(f"{what} in {self.graph.name} mixes positions")
         every = self.positions.axes(node.name)
         if keys != every:
-            return self._sliced(node, self._want(node.name, every), every, keys)
-        longer = {SEQUENCE: Expr(KEYS)}
-        names = tuple(o and self._want(o, self.positions.axes(o)) for o in node.operands)
+            return self._sliced(node, self.want(node.name, every), every, keys)
+        longer = {self.positions.symbol: Expr(KEYS)}
+        names = tuple(o and self.want(o, self.positions.axes(o)) for o in node.operands)
         attrs = {key: substitute(value, longer) for key, value in node.attrs.items()}
         self.has_keys |= any(KEYS in names_of(value) for value in attrs.values())
-        return self._add(replace(self._typed(node, keys), operands=names, attrs=attrs))
+        return self.add(replace(self._typed(node, keys), operands=names, attrs=attrs))
 
     # Calls
 
@@ -215,17 +226,18 @@ class DerivedGraph:
         if node.op == "item":
             if keys:
                 raise NoCache(f"%{node.name} of {self.graph.name} is needed at all positions")
-            return self._add(replace(node, operands=(self._want(node.used[0], HERE),)))
+            return self.add(replace(node, operands=(self.want(node.used[0], HERE),)))
         inner, given = self._callee(node, keys)
         if node.op == "loop" and any(given[: int(str(node.attrs["carry"]))]):
             raise NoCache(f"the layers of {node.attrs['path']} need each other at all positions")
-        names = tuple(o and self._want(o, places) for o, places in zip(node.operands, given, strict=True))
+        names = tuple(o and self.want(o, places) for o, places in zip(node.operands, given, strict=True))
+        names += tuple(self._lent(name, inner) for name in inner.takes)
         if inner.is_cached:
             if len(tensors(node.type)) > 1:
                 raise NoCache(f"{inner.graph.name} has several results")
             self.inner[node.name] = inner.graph.name
         self.starts |= inner.is_indexed
-        return self._add(replace(self._typed(node, keys), operands=names))
+        return self.add(replace(self._typed(node, keys), operands=names))
 
     def _callee(self, node: Node, keys: Places) -> tuple["DerivedGraph", list[Places]]:
         """What a node calls, derived, and at which positions it needs its operands; kinds of layers must agree."""
@@ -233,90 +245,31 @@ class DerivedGraph:
         results = (keys,) if isinstance(node.type, Tensor) else (HERE,) * len(tensors(node.type))
         for callee in self.derivation.callees(node):
             data = frozenset(i.name for i, o in zip(callee.inputs, node.operands, strict=True) if o in self.data)
-            inner = self.derivation.derived(callee, data, results)
+            inner = self.derivation.derived(callee, self._symbol(node, callee), data, results)
             found.append((inner, [inner.given.get(i.name, HERE) for i in callee.inputs]))
         if any(given != found[0][1] or inner.is_cached != found[0][0].is_cached for inner, given in found):
             raise NoCache(f"the layers of {node.attrs['path']} do not all cache keys and values")
         return found[0]
 
-    # The cache
+    def _symbol(self, node: Node, callee: Graph) -> str:
+        """What the called graph calls the number of positions; empty where it sees none."""
+        found: set[str] = set()
+        for parameter, operand in zip(callee.inputs, node.operands, strict=True):
+            for axis in self.positions.axes(operand) if operand else HERE:
+                found |= names_of(parameter.tensor.shape[axis])
+        if len(found) > 1:
+            raise NoCache(f"{callee.name} takes positions of several sequences")
+        return next(iter(found), "")
 
-    def _cached(self, node: Node, keys: Places) -> str:
-        if node.name in self.cuts:
-            return self._updated(node)
-        chain = [node.name, *self._arranged(node.name)]
-        # Where it is smallest, as KerasHub lays it out, and as near to the product as that may be.
-        cut = min(chain, key=lambda name: (self._size(name), self.positions.axes(name) != {1}))
-        self.after |= set(chain[: chain.index(cut)])
-        if cut == node.name:
-            if len(self.positions.axes(cut)) != 1 or not node.tensor.is_floating:
-                raise NoCache(f"%{cut} of {self.graph.name} is needed at all positions, and is no sequence to cache")
-            self.cuts.append(cut)
-            return self._updated(node)
-        return self._made(node, keys)
-
-    def _arranged(self, name: str) -> Iterator[str]:
-        """The values behind one that only arrange, of one sequence each."""
-        while self.graph[name].op in _ARRANGING and self.graph[name].used[0] in self.data:
-            name = self.graph[name].used[0]
-            if len(self.positions.axes(name)) != 1:
-                return
-            yield name
-
-    def _size(self, name: str) -> float:
-        shape = self.graph[name].tensor.shape
-        sizes = self.derivation.values
-        return math.prod(float(evaluate(dim, {n: sizes.get(n, _ANY) for n in names_of(dim)})) for dim in shape)
-
-    def _updated(self, node: Node) -> str:
-        """The value with all that came before it: one operation updates the cache, and gives all values of it."""
-        whole = self.graph.fresh("cache_update")
-        given = [self._laid_out(cut) for cut in self.cuts]
-        types = tuple(self._tensor(cut) for cut in self.cuts)
-        origin = frozenset().union(*(self.graph[cut].origin for cut in self.cuts))
-        self.made[whole] = Node(whole, UPDATE, tuple(given), {"axis": _ROWS}, types, node.loc, origin)
-        for index, (cut, type_) in enumerate(zip(self.cuts, types, strict=True)):
-            self._taken_out(cut, Node(f"{cut}_cached", "item", (whole,), {"index": index}, type_, origin=origin))
-        return f"{node.name}_cached"
-
-    def _laid_out(self, cut: str) -> str:
-        """A value with its positions on the axis on which a cache has them."""
-        name, order = self._want(cut, HERE), self._order(cut)
-        if order == sorted(order):
-            return name
-        node, shape = self.graph[cut], self.graph[cut].tensor.shape
-        type_ = Tensor(node.tensor.dtype, tuple(shape[axis] for axis in order))
-        attrs = {"axes": tuple(order)}
-        return self._add(
-            replace(node, name=f"{cut}_rows", op="ops.transpose", operands=(name,), attrs=attrs, type=type_)
-        )
-
-    def _taken_out(self, cut: str, item: Node) -> None:
-        order = self._order(cut)
-        if order == sorted(order):
-            self._add(item)
-            return
-        self._add(replace(item, name=f"{cut}_rows_cached"))
-        back = {"axes": tuple(order.index(axis) for axis in range(len(order)))}
-        type_ = self.positions.type(self.graph[cut], self.positions.axes(cut))
-        operands = (f"{cut}_rows_cached",)
-        self._add(replace(item, op="ops.transpose", operands=operands, attrs=back, type=type_))
-
-    def _order(self, cut: str) -> list[int]:
-        """The axes of a value in the order of the cache."""
-        (axis,) = self.positions.axes(cut)
-        rest = [i for i in range(1, self.graph[cut].tensor.rank) if i != axis]
-        return [0, axis, *rest]
-
-    def _tensor(self, cut: str) -> Tensor:
-        """The type of a value in the cache."""
-        type_ = self.positions.type(self.graph[cut], self.positions.axes(cut))
-        assert isinstance(type_, Tensor)
-        return Tensor(type_.dtype, tuple(type_.shape[axis] for axis in self._order(cut)))
+    def _lent(self, name: str, inner: "DerivedGraph") -> str:
+        """An input of the model, for a layer that reads a size from it."""
+        if self.graph.name != self.derivation.program.entry:
+            raise NoCache(f"{inner.graph.name} cannot know how many positions there are")
+        return self.want(name, HERE if name in self.data else self.positions.axes(name))
 
     # Names and types
 
-    def _add(self, node: Node) -> str:
+    def add(self, node: Node) -> str:
         self.made[node.name] = node
         return node.name
 

@@ -5,10 +5,9 @@ from hf2khc.ir.axes import axes_of
 from hf2khc.ir.expr import Expr, names_of, same, substitute
 from hf2khc.ir.graph import Graph, Node
 from hf2khc.ir.signatures import axis_entries
-from hf2khc.ir.types import Tensor
+from hf2khc.ir.types import Tensor, tensors
 from hf2khc.write.plan import KEYS, START
 
-SEQUENCE = "seq"
 # Operations with several results, and the axis along which they take a value apart unless they are told another one.
 _PARTS = {"ops.split": 0, "ops.unstack": 0, "ops.top_k": -1}
 # Axes of a value along which it is needed, or is there, at all positions and not at those of the inputs alone.
@@ -25,11 +24,23 @@ class Positions:
 
     Args:
         graph: the graph.
+        symbol: how many there are, as the graph calls it.
     """
 
-    def __init__(self, graph: Graph):
-        self.graph = graph
+    def __init__(self, graph: Graph, symbol: str):
+        self.graph, self.symbol = graph, symbol
         self.weights = weight_values(graph) | {n.name for n in graph if n.op in ("param", "const")}
+        self.fixed = self._fixed()
+
+    def _fixed(self) -> frozenset[str]:
+        """Values for which it does not matter how many positions there are, as what an encoder computes."""
+        found: set[str] = set()
+        for node in self.graph:
+            sizes = [names_of(value) for value in node.attrs.values()]
+            sizes += [type_.symbols for type_ in tensors(node.type)]
+            if not any(self.symbol in names for names in sizes) and all(o in found for o in node.used):
+                found.add(node.name)
+        return frozenset(found)
 
     def operands(self, node: Node, keys: Places) -> list[Places] | None:
         """Along which axes each operand is needed at all positions; None where the operation has to see everything."""
@@ -72,15 +83,15 @@ class Positions:
         """The attributes where some axes are longer; None where one depends on the length in another way."""
         attrs = dict(node.attrs)
         for key, value in node.attrs.items():
-            if SEQUENCE not in names_of(value) and not (node.op == "ops.get_item" and key == "key"):
+            if self.symbol not in names_of(value) and not (node.op == "ops.get_item" and key == "key"):
                 continue
             if key in ("newshape", "shape") and isinstance(value, tuple) and len(value) == node.tensor.rank:
                 attrs[key] = tuple(self._dim(dim, axis in keys) for axis, dim in enumerate(value))
             elif key == "key":
                 attrs[key] = _open(value, self.graph[node.operands[0] or ""].tensor)
-                if SEQUENCE in names_of(attrs[key]) and not keys:
+                if self.symbol in names_of(attrs[key]) and not keys:
                     return None
-                attrs[key] = substitute(attrs[key], {SEQUENCE: Expr(KEYS)})
+                attrs[key] = substitute(attrs[key], {self.symbol: Expr(KEYS)})
             else:
                 return None
         return attrs
@@ -91,7 +102,7 @@ class Positions:
         entries = axis_entries(key, source.rank)
         if not all(isinstance(entry, tuple) and entry[1] in (0, None) and entry[3] in (1, None) for entry in entries):
             return None
-        return tuple(Expr(START) if SEQUENCE in names_of(entry[2]) else 0 for entry in entries)
+        return tuple(Expr(START) if self.symbol in names_of(entry[2]) else 0 for entry in entries)
 
     def type(self, node: Node, keys: Places) -> Tensor | tuple[Tensor, ...]:
         """The type of a value that is longer along some axes."""
@@ -101,7 +112,7 @@ class Positions:
         return Tensor(node.type.dtype, dims)
 
     def _dim(self, dim, longer: bool):
-        return substitute(dim, {SEQUENCE: Expr(KEYS)}) if longer else dim
+        return substitute(dim, {self.symbol: Expr(KEYS)}) if longer else dim
 
     def axes(self, name: str) -> Places:
         """The axes of a value on which positions stand."""
@@ -109,8 +120,8 @@ class Positions:
             return HERE
         type_ = self.graph[name].type
         if isinstance(type_, tuple):
-            return HERE if not any(SEQUENCE in t.symbols for t in type_) else frozenset({-1})
-        return frozenset(axis for axis, dim in enumerate(type_.shape) if SEQUENCE in names_of(dim))
+            return HERE if not any(self.symbol in t.symbols for t in type_) else frozenset({-1})
+        return frozenset(axis for axis, dim in enumerate(type_.shape) if self.symbol in names_of(dim))
 
 
 def _open(key, type_: Tensor):

@@ -244,7 +244,8 @@ _RULES |= dict.fromkeys(("ops.sort", "ops.argsort", "ops.roll", "ops.take_along_
 _RULES |= dict.fromkeys(("ops.sum", "ops.mean", "ops.max", "ops.min", "ops.any", "ops.all", "ops.prod"), _reduced)
 _RULES |= dict.fromkeys(("ops.var", "ops.std", "ops.argmax", "ops.argmin", "ops.logsumexp"), _reduced)
 _RULES |= dict.fromkeys(("ops.softmax", "ops.log_softmax", "layers.Softmax"), _softmax)
-_RULES |= dict.fromkeys(("layers.LayerNormalization", "layers.RMSNormalization"), _last_axis)
+_NORMS = ("layers.LayerNormalization", "layers.RMSNormalization", "ops.layer_normalization", "ops.rms_normalization")
+_RULES |= dict.fromkeys((*_NORMS, "ops.normalize"), _last_axis)
 _RULES |= dict.fromkeys(("layers.Embedding", "layers.Dropout", "layers.Activation", "ops.one_hot"), _all_axes)
 
 _RULES |= dict.fromkeys(("ops.zeros_like", "ops.ones_like", "ops.full_like"), _all_axes)

@@ -60,12 +60,14 @@ class Decoding:
         indexed: the graphs that need to know where their inputs start, those among them.
         layers: the names of the calls and loops of the entry whose layers have a cache.
         shape: of the cache of one layer.
+        encoded: the value that the encoder hands to every step; empty where there is none.
     """
 
     cached: frozenset[str]
     indexed: frozenset[str]
     layers: tuple[str, ...]
     shape: tuple
+    encoded: str = ""
 
 
 @dataclass(frozen=True)

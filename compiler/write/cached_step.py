@@ -1,0 +1,173 @@
+"""The methods of a language model that run it from any position on, with the keys and values of what came before."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from hf2khc.ir.graph import Graph, Node
+from hf2khc.write.analysis import Analysis
+from hf2khc.write.body import Body
+from hf2khc.write.cache import UPDATE_INDEX, cache_of_layer
+from hf2khc.write.members import Member, members
+from hf2khc.write.plan import KEYS, Plan
+from hf2khc.write.render import Render
+from hf2khc.write.scope import Scope
+from hf2khc.write.source_text import docstring, indent, signature
+
+TOKENS, MASK = "token_ids", "padding_mask"
+# What an encoder gives, as KerasHub calls it.
+ENCODED = "encoder_hidden_states"
+
+
+def sequence(plan: Plan) -> tuple[str, str]:
+    """The names of the tokens that are generated, and of their mask."""
+    names = {name for name, _ in plan.inputs.values()}
+    return (f"decoder_{TOKENS}", f"decoder_{MASK}") if f"decoder_{TOKENS}" in names else (TOKENS, MASK)
+
+
+class CachedStep:
+    """The methods: the step itself, an encoder that runs once before it, and a cache for it.
+
+    Args:
+        plan: with a head that is a language model, and with a cached step.
+        base: the plan of its backbone.
+        owned: the layers that the task makes itself.
+    """
+
+    def __init__(self, plan: Plan, base: Plan, owned: Mapping[str, Member]):
+        assert plan.head is not None and plan.decoding is not None
+        self.plan, self.base, self.owned, self.decoding = plan, base, owned, plan.decoding
+        hidden = [value for value in plan.head.outputs.values() if value != self.decoding.encoded]
+        graph = plan.program.main
+        self.graph = graph.replaced(outputs=[*graph.outputs, hidden[0]])
+        if self.decoding.encoded:
+            given = Node(self.decoding.encoded, "input", type=graph[self.decoding.encoded].type)
+            self.graph = self.graph.replaced([*(n for n in self.graph if n.name != given.name), given]).pruned()
+
+    @property
+    def name(self) -> str:
+        return "call_decoder_with_cache" if self.decoding.encoded else "call_with_cache"
+
+    def methods(self) -> Iterator[list[str]]:
+        """Each a list of lines."""
+        if self.decoding.encoded:
+            yield self._call_encoder()
+        yield self._call_with_cache()
+        yield self._build_cache()
+
+    def carried(self) -> list[str]:
+        """What every step is given beside tokens and cache: nothing, or what an encoder gave and its masks."""
+        if not self.decoding.encoded:
+            return []
+        masks = [name for name in self._named(self.graph).values() if name not in sequence(self.plan)]
+        return [ENCODED, *(name for name in masks if name != ENCODED)]
+
+    def encoder_inputs(self) -> list[str]:
+        """The inputs of the model that are no part of the sequence that is generated."""
+        if not self.decoding.encoded:
+            return []
+        return [name for name, _ in self.plan.inputs.values() if name not in sequence(self.plan)]
+
+    def _named(self, graph: Graph) -> dict[str, str]:
+        """The variables of inputs that are read, or whose sizes are."""
+        given = {self.decoding.encoded: ENCODED}
+        names = {n.name: given.get(n.name) or self.plan.inputs[n.name][0] for n in graph.inputs}
+        ours = sequence(self.plan)
+        return {n: name for n, name in names.items() if name in ours or graph.uses(n)}
+
+    def _call_encoder(self) -> list[str]:
+        graph = self.plan.program.main
+        graph = graph.replaced(outputs=[self.decoding.encoded]).pruned()
+        variables = {n.name: self.plan.inputs[n.name][0] for n in graph.inputs}
+        lines, (result,) = self._body(graph, variables, ("encoder_hidden_states",), decodes=False)
+        lines = [*docstring(_ENCODER_DOCS), *lines, f"return {result}"]
+        return [signature("call_encoder", self.encoder_inputs()), *indent(lines)]
+
+    def _call_with_cache(self) -> list[str]:
+        tokens, _ = sequence(self.plan)
+        variables = self._named(self.graph)
+        names = (*self.plan.outputs, "hidden_states")
+        lines, (logits, states) = self._body(self.graph, variables, names, decodes=True)
+        masks = [name for name in variables.values() if name not in (tokens, *self.carried())]
+        lines = [*self._masks(masks), *lines, f"return {logits}, {states}, cache"]
+        docs = [line for line in _DOCS if self.decoding.encoded or ENCODED not in line]
+        arguments = [*self.carried(), tokens, "cache", UPDATE_INDEX]
+        return [signature(self.name, arguments), *indent([*docstring(_docs(docs, arguments)), *lines])]
+
+    def _body(
+        self, graph: Graph, variables: Mapping[str, str], outputs: Sequence[str], decodes: bool
+    ) -> tuple[list[str], list[str]]:
+        program = replace(self.plan.program, graphs={**self.plan.program.graphs, graph.name: graph})
+        analysis = Analysis(replace(self.plan, program=program))
+        found = members(Analysis(self.base), self.base.program.main)
+        below = {name: replace(member, owner="self.backbone") for name, member in found.items()}
+        by_name = {str(member.node.attrs.get("name")): member for member in below.values()}
+        again = {n.name: by_name[str(n.attrs["name"])] for n in graph if str(n.attrs.get("name")) in by_name}
+        scope = Scope(analysis, graph, owner="self.", lent=self.base.by_source, lender="self.backbone")
+        layers = {**self.owned, **below, **again}
+        render = Render(analysis, graph, scope, layers, training=False, decodes=decodes)
+        render.cache = cache_of_layer(self.plan)
+        taken = {"cache", UPDATE_INDEX, "updated_cache", "next_cache"}
+        body = Body(analysis, graph, render, dict(variables), taken=taken, outputs=tuple(outputs))
+        return body.lines(), list(body.returned())
+
+    def _masks(self, masks: Collection[str]) -> list[str]:
+        shape = self.decoding.shape
+        axis = shape.index(next(d for d in shape if str(d) == KEYS)) + 1
+        if not masks:
+            return []
+        size = f"(ops.shape({sequence(self.plan)[0]})[0], ops.shape(cache)[{axis}])"
+        lines = ["# Tokens are padded on the right: nothing attends to what stands behind."]
+        return lines + [f'{mask} = ops.ones({size}, dtype="int32")' for mask in masks]
+
+    def _build_cache(self) -> list[str]:
+        plan, (tokens, _) = self.plan, sequence(self.plan)
+        analysis = Analysis(plan)
+        scope = Scope(analysis, plan.program.main, owner="self.", lent=self.base.by_source, lender="self.backbone")
+        sizes = {KEYS: "max_length", "batch": "batch_size"}
+        dims = [sizes.get(str(dim)) or scope.static(dim) for dim in self.decoding.shape]
+        layers = [_count(scope, plan.program.main[name]) for name in self.decoding.layers]
+        dims.insert(1, " + ".join(layers))
+        given = self.encoder_inputs()
+        lines = [f'"""Build an empty cache for use with `{self.name}()`."""']
+        lines += [f"{ENCODED} = self.call_encoder({', '.join(given)})"] if given else []
+        lines += [f"batch_size = ops.shape({tokens})[0]"]
+        lines += [f"max_length = ops.shape({tokens})[1]", f"shape = [{', '.join(dims)}]"]
+        lines += ["cache = ops.zeros(shape, dtype=self.compute_dtype)", "# Seed the cache."]
+        call = f"self.{self.name}({', '.join([*self.carried(), tokens, 'cache', '0'])})"
+        built = ", ".join([*self.carried()[:1], "hidden_states", "cache"])
+        lines += [f"_, hidden_states, cache = {call}", f"return {built}"]
+        return [signature("_build_cache", [*given, tokens]), *indent(lines)]
+
+
+def _count(scope: Scope, node: Node) -> str:
+    return scope.static(node.attrs["count"]) if node.op == "loop" else "1"
+
+
+def _docs(lines: Sequence[str], arguments: Sequence[str]) -> list[str]:
+    """The docstring, with an entry for each argument."""
+    found = [line for name in arguments for line in _ARGUMENTS.get(name, _ARGUMENTS[""].format(name)).splitlines()]
+    place = lines.index("Returns:")
+    return [*lines[: place - 1], *indent(found), "", *lines[place:]]
+
+
+_ARGUMENTS = {
+    ENCODED: "encoder_hidden_states: float tensor, what `call_encoder()` gives.",
+    TOKENS: "token_ids: int tensor of shape `(batch_size, length)`.",
+    f"decoder_{TOKENS}": "decoder_token_ids: int tensor of shape `(batch_size, length)`.",
+    "cache": "cache: float tensor, the keys and values of every layer.",
+    UPDATE_INDEX: "cache_update_index: int, or int tensor. Where the given tokens\n    start in the whole sequence.",
+    "": "{}: int tensor, as the model takes it.",
+}
+_ENCODER_DOCS = ["What every step of the decoder is given, computed once."]
+_DOCS = """
+Forward pass with a cache.
+
+Keys and values of the tokens seen so far are kept, and those of the
+given tokens are added to them, so that no token is computed twice.
+
+Args:
+
+Returns:
+    A tuple of the logits of the given tokens, the hidden states that
+    they are computed from, and the cache.
+""".strip().splitlines()
