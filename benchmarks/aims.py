@@ -10,6 +10,7 @@ from typing import Any
 
 from benchmarks import command
 from benchmarks.compile_time import COMPILE, EXPORT, EXPORT_CUT, spent
+from benchmarks.generation import generation
 from benchmarks.machine import busy, machine
 from benchmarks.models import LLAMA_1B, LLAMA_70B, LM, MODELS, Benchmark
 
@@ -94,4 +95,5 @@ def all_aims(results: Path, repeats: int) -> dict[str, Callable[[], RESULT]]:
         "compile_against_depth": lambda: compile_against_depth(repeats),
         "compile_against_export": lambda: compile_against_export(repeats),
         "transfer_memory": lambda: transfer_memory(results),
+        "generation": generation,
     }

@@ -12,7 +12,8 @@ BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 BACKENDS = ("jax", "tensorflow", "torch")
 CLOCKS = {"seconds": "wall clock", "cpu_seconds": "processor"}
 ZOO = "zoo"
-AIMS = ("compile_against_export", "compile_memory", "transfer_memory", "compile_against_depth")
+AIMS = ("compile_against_export", "compile_memory", "transfer_memory", "compile_against_depth",
+        "generation")  # fmt: skip
 Result = Mapping[str, Any]
 
 
@@ -37,7 +38,8 @@ def render(results: Mapping[str, Result]) -> str:
     """All tables of the results that are there."""
     models = [results[benchmark.name] for benchmark in MODELS if benchmark.name in results]
     done = [result for result in models if "failure" not in result]
-    parts = [_parity(models), _stages(done), _differences(done), _aims(results), _export(results), _machines(results)]
+    parts = [_parity(models), _stages(done), _differences(done), _aims(results), _export(results),
+             _generation(results), _machines(results)]  # fmt: skip
     return "\n\n".join(part for part in parts if part)
 
 
@@ -118,6 +120,8 @@ def _reached(name: str, result: Result) -> str:
         return ", ".join(f"{label} {_span([row[key] for row in rows])}" for key, label in CLOCKS.items())
     if name == "compile_against_depth":
         return ", ".join(f"{label} {result['ratios'][key]:.2f}" for key, label in CLOCKS.items())
+    if name == "generation":
+        return f"{_speed_ratios(result)} times KerasHub's tokens per second"
     size = result.get("peak_bytes", result.get("bytes"))
     return "not measured" if size is None else f"{size / 1e9:.2f} GB"
 
@@ -135,6 +139,32 @@ def _export(results: Mapping[str, Result]) -> str:
     columns = ("model", "torch.export", "the same, layers cut", "compile", "compile / export", "compile / cut")
     note = "After all imports: wall-clock seconds / seconds of the processor in all processes, medians."
     return f"### Compile against torch.export\n\n{note}\n\n" + _table(columns, rows)
+
+
+def _generation(results: Mapping[str, Result]) -> str:
+    if "generation" not in results:
+        return ""
+    found = results["generation"]
+    rows = [
+        (name, way, backend, *(_speed(spent, what) for what in ("prefill", "decode")))
+        for name, ways in found["models"].items()
+        for way, backends in ways.items()
+        for backend, spent in backends.items()
+    ]
+    note = f"Greedily, {found['batch']} prompts of {found['prompt']} tokens, {found['new']} more; tokens per second."
+    return f"### Generation\n\n{note}\n\n" + _table(("model", "way", "backend", "prefill", "decode"), rows)
+
+
+def _speed(spent: Mapping[str, Any], what: str) -> str:
+    return f"{spent[what]:,.0f}" if what in spent else f"fails: {spent['failure']}"
+
+
+def _speed_ratios(result: Result) -> str:
+    """Of each model and backend, what the package decodes against what KerasHub's class does."""
+    pairs = [(ways["package"][backend], ways["KerasHub"][backend])
+             for ways in result["models"].values() for backend in ways["package"]]  # fmt: skip
+    both = [ours["decode"] / theirs["decode"] for ours, theirs in pairs if "decode" in ours and "decode" in theirs]
+    return _span(both) if both else "no"
 
 
 def _span(values: Sequence[float]) -> str:

@@ -135,3 +135,41 @@ def test_the_inputs_of_the_difference_are_padded_on_the_right(bench) -> None:
     inputs = bench("difference").token_inputs(100)
     assert inputs["attention_mask"].sum(axis=1).tolist() == [48, 24, 7, 1]
     assert (inputs["input_ids"][inputs["attention_mask"] == 0] == 0).all()
+
+
+SPEEDS = {
+    "gpt2": {
+        "transformers": {"torch": {"prefill": 1000.0, "decode": 100.0}},
+        "KerasHub": {"jax": {"prefill": 900.0, "decode": 50.0}, "torch": {"failure": "ValueError: no"}},
+        "package": {"jax": {"prefill": 1800.0, "decode": 75.0}, "torch": {"prefill": 500.0, "decode": 20.0}},
+    }
+}
+
+
+def test_generation_is_compared_way_by_way(bench, monkeypatch) -> None:
+    generation = bench("generation")
+    monkeypatch.setattr(generation, "BACKENDS", ("jax", "torch"))
+    monkeypatch.setattr(generation, "_measured", SPEEDS.get)
+    found = generation.generation(("gpt2",))
+    # Where KerasHub's own class fails there is nothing to be slower than.
+    assert found["holds"]
+    text = bench("table").render({"generation": found})
+    assert "| gpt2 | KerasHub | torch | fails: ValueError: no | fails: ValueError: no |" in text
+    assert "| gpt2 | package | jax | 1,800 | 75 |" in text and "1.50 to 1.50 times KerasHub's" in text
+    slow = {**SPEEDS["gpt2"], "package": {"jax": {"decode": 49.0}, "torch": {"decode": 1.0}}}
+    monkeypatch.setattr(generation, "_measured", lambda name: slow)
+    assert not generation.generation(("gpt2",))["holds"]
+
+
+def test_decoding_is_timed_without_the_prompt(bench, monkeypatch) -> None:
+    speed = bench("generation_speed")
+    # A prompt takes 0.01 s a token, padded to the whole length in Keras, and a step 0.1 s.
+    job = {"batch": 2, "prompt": 10, "new": 11, "vocabulary": 50, "repeats": 1}
+    for way, at in ((speed.EAGER, None), (speed.PACKAGE, 21)):
+        monkeypatch.setattr(speed, "_transformers", lambda job: None)
+        monkeypatch.setattr(speed, "_keras", lambda job: None)
+        monkeypatch.setattr(
+            speed, "_seconds",
+            lambda run, tokens, to, repeats, at=at: 0.01 * (at or tokens.shape[1]) + 0.1 * (to - tokens.shape[1]),
+        )  # fmt: skip
+        assert speed.speed({**job, "way": way})["decode"] == pytest.approx(2 * 10 / 1.0)
