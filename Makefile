@@ -11,7 +11,7 @@ export TF_CPP_MIN_LOG_LEVEL = 3
 export TF_ENABLE_ONEDNN_OPTS = 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test types lint tour bench zoo clean
+.PHONY: help setup demo test types lint tour bench zoo compare clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -60,6 +60,9 @@ bench: setup  ## measure parity, time and memory into benchmarks/; ONLY=gpt2,ber
 
 zoo: setup  ## convert and prove every tiny model of benchmarks/zoo into docs/coverage.md; ONLY=llama,whisper takes some
 	$(BIN)/python -m benchmarks.zoo.run $(if $(ONLY),--only $(ONLY))
+
+compare: setup  ## run the static way beside the compiler into docs/static_vs_dynamic.md; ONLY=gpt2,llama takes some
+	$(BIN)/python -m benchmarks.compare $(if $(ONLY),--only $(ONLY))
 
 clean:  ## remove what was built, but not .venv
 	rm -rf build dist .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

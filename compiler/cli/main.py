@@ -45,6 +45,10 @@ def _run(words: Sequence[str], own_process: bool) -> int:
         from hf2khc.cli import verify
 
         return verify.run(words[1:])
+    if words[:1] == ["compare"]:
+        from hf2khc.cli import compare
+
+        return compare.run(words[1:])
     options = parse_options(words)
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)

@@ -28,6 +28,7 @@ examples:
   hf2khc gpt2 --random-init --emit-ir=all           print the program after every pass, for debugging
   hf2khc verify gpt2_keras                          a package against KerasHub's contract: LoRA, int8, saving, ...
   hf2khc llama --random-init --static --check       the template way instead, and whether it is right
+  hf2khc compare gpt2 --random-init                 the static way and the compiler on one model, side by side
   hf2khc ./my-checkpoint --explain                  what was recognised, what nearly was, what was left over
 
 Without -o the package is written to ./MODEL-keras. The exit code is 0 only if the proof holds; 1 means that nothing was
@@ -86,7 +87,7 @@ def parse_options(arguments: Sequence[str]) -> Options:
         model=found.model,
         output=found.output,
         random_init=found.random_init,
-        overrides=dict(_parse_set(item) for item in found.set),
+        overrides=dict(parse_set(item) for item in found.set),
         seed=found.seed or 0,
         task=found.task,
         trust_remote_code=found.trust_remote_code,
@@ -227,7 +228,12 @@ def _check_combinations(found: argparse.Namespace) -> None:
             raise fail("usage", message, hint=hint or "`hf2khc --help` lists the options and shows examples")
 
 
-def _parse_set(item: str) -> tuple[str, Any]:
+def parse_set(item: str) -> tuple[str, Any]:
+    """Field and value of a `--set FIELD=VALUE`.
+
+    Raises:
+        ConversionError: `bad-set`.
+    """
     name, equals, text = item.partition("=")
     if not equals or not all(part.isidentifier() for part in name.split(".")):
         raise _bad_set(item)

@@ -33,7 +33,8 @@ class BuiltStatic:
     """What stands in the folder.
 
     Args:
-        way: how it came about, in a sentence.
+        kind: how it came about, in two words.
+        way: the same in a sentence.
         classes: the classes of the package: backbone, and the task where there is one.
         signature: the content of signature.json.
         placed: tensors of the checkpoint by the path of the Keras variable they went to.
@@ -44,6 +45,7 @@ class BuiltStatic:
         notes: what the config says that found no place.
     """
 
+    kind: str
     way: str
     classes: tuple[str, ...]
     signature: dict[str, Any]
@@ -73,21 +75,23 @@ def build_static(source: Source, directory: Path) -> BuiltStatic:
     notes: tuple[str, ...] = ()
     if found is not None:
         model, placement = found
-        way, placed, read = HAND_WRITTEN, placement.placed, frozenset(placement.read)
+        kind, way = "KerasHub's converter", HAND_WRITTEN
+        placed, read = placement.placed, frozenset(placement.read)
         _write(directory, {f"{source.name}/__init__.py": package_text(model, source.name, way)})
     else:
         template = fill_template(source.name, source.config, is_decoder(source.config), causal)
         _write(directory, package_files(template, TEMPLATE))
         model = _instance(template, directory)
         single = place(model.weights, checkpoint)
-        way, placed = TEMPLATE, {path: (name,) for path, name in single.items()}
+        kind, way = f"{'decoder' if template.decoder else 'encoder'} template", TEMPLATE
+        placed = {path: (name,) for path, name in single.items()}
         read, notes = frozenset(single.values()), template.notes
     model.save_to_preset(str(directory / "preset"))
     signature = static_signature(model)
     _write(directory, {SIGNATURE_FILE: json.dumps(signature, indent=2) + "\n"})
     classes = tuple(dict.fromkeys(type(part).__name__ for part in (getattr(model, "backbone", model), model)))
     return BuiltStatic(
-        way, classes, signature, placed, layer_classes(model), tensors, read, model.count_params(), notes
+        kind, way, classes, signature, placed, layer_classes(model), tensors, read, model.count_params(), notes
     )  # fmt: skip
 
 
@@ -99,13 +103,12 @@ def _instance(template: Template, directory: Path) -> Any:
 
 
 def layer_classes(model: Any) -> dict[str, str]:
-    """The class name of the innermost layer that owns each weight, by the weight's path."""
+    """The class name of the layer that owns each weight, by the weight's path."""
     owners: dict[str, str] = {}
     for layer in model._flatten_layers(include_self=True, recursive=True):
-        for variable in layer.weights:
-            if variable.path not in owners or not layer._layers:
-                owners[variable.path] = type(layer).__name__
-    return owners
+        for variable in (*layer._trainable_variables, *layer._non_trainable_variables):
+            owners[variable.path] = type(layer).__name__
+    return {weight.path: owners[weight.path] for weight in model.weights}
 
 
 def _write(directory: Path, texts: Mapping[str, str]) -> None:

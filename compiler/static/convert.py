@@ -4,13 +4,17 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hf2khc.check.proof import Proof
 from hf2khc.check.prove import prove
 from hf2khc.driver.convert import OnEvent, destination
 from hf2khc.driver.report import Report, write_report
 from hf2khc.driver.stages import StageTimer
+
+if TYPE_CHECKING:
+    from hf2khc.capture.source import Source
+    from hf2khc.static.build import BuiltStatic
 
 SCRATCH = ".random-weights-"
 
@@ -22,12 +26,12 @@ class Static:
     Args:
         directory: where it stands; None when no output was asked for.
         report: what report.json holds.
-        proof: None when it was not asked for.
+        built: what was placed where.
     """
 
     directory: Path | None
     report: Report
-    proof: Proof | None = None
+    built: "BuiltStatic"
 
 
 def convert_static(
@@ -40,7 +44,6 @@ def convert_static(
     task: str | None = None,
     trust_remote_code: bool = False,
     check: bool = False,
-    required: bool = True,
     backends: Sequence[str] | None = None,
     overwrite: bool = False,
     on_event: OnEvent | None = None,
@@ -51,7 +54,6 @@ def convert_static(
 
     Args:
         check: run the proof, which this way does not claim to pass.
-        required: raise where the proof does not hold.
 
     Raises:
         ConversionError: `kerashub-converter`, `no-template`, `proof-failed`, or what keeps the model from being read.
@@ -68,6 +70,7 @@ def convert_static(
         with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=staging) as scratch:
             stages("weights")
             weighted = with_weights(source, Path(scratch), seed)
+            from hf2khc.driver.build import require_proof
             from hf2khc.static.build import build_static
 
             stages("fill")
@@ -75,25 +78,26 @@ def convert_static(
             proof = None
             if check:
                 stages("check")
-                proof = _proved(staging, weighted, built.signature, backends, seed, required)
+                proof = prove_static(staging, weighted, built.signature, backends, seed)
+                require_proof(proof)
         stages.end()
         from hf2khc.static.describe import describe_static
 
         report = describe_static(source, built, proof, stages.records, seed)
         write_report(report, staging)
-    return Static(None if output is None else Path(output), report, proof)
+    return Static(None if output is None else Path(output), report, built)
 
 
-def _proved(
-    directory: Path, source: Any, signature: Mapping[str, Any], backends: Sequence[str] | None, seed: int,
-    required: bool,
-) -> Proof:  # fmt: skip
-    from hf2khc.driver.build import require_proof
+def prove_static(
+    directory: Path, source: "Source", signature: Mapping[str, Any], backends: Sequence[str] | None, seed: int = 0
+) -> Proof:
+    """The proof of a package that was made without a trace: what the model takes is read off its class and its config.
+
+    Raises:
+        ConversionError: `inputs-unknown`; `reference`, when the transformers model cannot be run.
+    """
     from hf2khc.driver.proof import installed_backends, proof_cases, reference
     from hf2khc.static.inputs import untraced
 
     cases = proof_cases(source, untraced(source), seed)
-    proof = prove(directory, reference(source), cases, signature, backends or installed_backends())
-    if required:
-        require_proof(proof)
-    return proof
+    return prove(directory, reference(source), cases, signature, backends or installed_backends())

@@ -1,0 +1,1 @@
+"""Both ways on one model, measured side by side: the static one and the compiler."""
