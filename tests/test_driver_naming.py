@@ -1,5 +1,15 @@
 """Names of constructor arguments."""
 
+import inspect
+from pathlib import Path
+
+from tiny_models import gpt2
+from transformers import GPT2Model
+from transformers.models.gpt2.modeling_gpt2 import GPT2Block
+
+from hf2khc.capture.build import build_meta
+from hf2khc.capture.source_lines import source_lines
+from hf2khc.capture.truncate import truncate
 from hf2khc.driver.naming import _constants
 from hf2khc.ir.text import parse_program
 
@@ -26,3 +36,15 @@ def test_a_constant_takes_no_name_of_keras_own():
     """`weights` is a property of every layer: nothing can be assigned to it."""
     names = [name for name, _ in _constants(parse_program(PROGRAM), set()).values()]
     assert sorted(names) == ["constant_weights", "table_weights"]
+
+
+def test_lines_of_the_repeated_layers() -> None:
+    """What is named are the lines at which the class of the layers stands in its file."""
+    model = build_meta(gpt2(), GPT2Model)
+    found = source_lines(truncate(model))
+    assert list(found) == ["GPT2Block"]
+    lines, module = found["GPT2Block"].split(" of ")
+    first, last = map(int, lines.split("-"))
+    text = Path(inspect.getsourcefile(GPT2Block)).read_text().splitlines()
+    assert module == GPT2Block.__module__
+    assert text[first - 1].startswith("class GPT2Block(") and text[last - 1].startswith("        return")

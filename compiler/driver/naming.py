@@ -9,6 +9,7 @@ import numpy as np
 from hf2khc.capture.frontend import Captured
 from hf2khc.capture.inputs import Input, sample_inputs
 from hf2khc.capture.source import Source
+from hf2khc.capture.source_lines import source_lines
 from hf2khc.driver.config_fields import flat_fields
 from hf2khc.driver.twin import Twinned
 from hf2khc.ir.analysis import constant_paths, mentioned_fields
@@ -229,4 +230,6 @@ def _provenance(source: Source, captured: Captured, values: Mapping[str, object]
         value = getattr(source.config, field, None)
         if isinstance(value, int):
             shown[field.replace("_", " ")] = str(value)
-    return shown | {"parameters": str(captured.parameters)}
+    shown["parameters"] = str(captured.parameters)
+    blocks = source_lines(captured.stacks)
+    return shown | {f"layers of class {name}": f"lines {lines}" for name, lines in blocks.items()}
