@@ -64,7 +64,7 @@ def _overview(results: Sequence[Result]) -> str:
         if "failure" in result:
             rows.append((result["title"], f"not measured: {result['failure']}", "", "", "", ""))
             continue
-        kind = result["cells"]["static"]["new-model support"]["text"]
+        kind = result["cells"]["static"]["new-model support"]["text"].removeprefix("yes: ")
         right = ("yes" if result["proved"][way] else "no" for way in WAYS)
         seconds = ("" if (time := result["seconds"][way]) is None else f"{time:.1f}" for way in WAYS)
         rows.append((result["title"], kind, *right, *seconds))
