@@ -65,7 +65,7 @@ def load_preset(directory: Path, **options: Any) -> Any:
     if not (preset / TASK_FILE).is_file():
         return Backbone.from_preset(str(preset), **options)
     name = json.loads((preset / TASK_FILE).read_text(encoding="utf-8"))["registered_name"]
-    return get_registered_object(name).from_preset(str(preset), preprocessor=None, **options)
+    return get_registered_object(name).from_preset(str(preset), **options)
 
 
 def broken_package(what: str, error: Exception, place: Path) -> ConversionError:

@@ -18,13 +18,14 @@ def generation_defaults(source: Source) -> dict[str, Any]:
     Args:
         source: the model; its own generation config counts, else what its config implies.
     """
-    config = _config(source)
+    config = generation_config(source)
     ends = config.eos_token_id
     stop = [ends] if isinstance(ends, int) else [int(end) for end in ends or ()]
     return {"stop_token_ids": stop or None, "default_sampler": _sampler(config)}
 
 
-def _config(source: Source) -> GenerationConfig:
+def generation_config(source: Source) -> GenerationConfig:
+    """The generation config of a model: its own, or what its config implies."""
     if source.live is not None and getattr(source.live, "generation_config", None) is not None:
         return source.live.generation_config
     if source.directory is not None and Path(source.directory, _FILE).is_file():

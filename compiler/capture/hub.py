@@ -8,15 +8,17 @@ from huggingface_hub import errors
 from hf2khc.diagnostics import ConversionError, fail
 
 WEIGHT_PATTERNS = ("*.safetensors",)
+# Beside JSON files: vocabularies, and templates of chats.
+TEXT_PATTERNS = ("vocab.txt", "merges.txt", "*.model", "*.tiktoken", "*.jinja")
 
 
 def fetch(model: str, *, weights: bool = True, code: bool = False) -> Path:
-    """The local snapshot of a Hub repository: JSON files, safetensors, and Python files where `code` is set.
+    """The local snapshot of a Hub repository: JSON files, vocabularies, safetensors, and Python files with `code`.
 
     Raises:
         ConversionError: `model-not-found` or `no-network`.
     """
-    patterns = ["*.json", *(WEIGHT_PATTERNS if weights else ()), *(("*.py",) if code else ())]
+    patterns = ["*.json", *TEXT_PATTERNS, *(WEIGHT_PATTERNS if weights else ()), *(("*.py",) if code else ())]
     try:
         # Sub-folders hold other formats of the same model.
         path = huggingface_hub.snapshot_download(model, allow_patterns=patterns, ignore_patterns=["*/*"])

@@ -15,6 +15,7 @@ from hf2khc.driver.head import CAUSAL_LM, LOGITS, SEQ_2_SEQ_LM, find_head
 from hf2khc.driver.inspection import NearMiss, idioms, nearest_misses, residue
 from hf2khc.driver.modules import Module, modules
 from hf2khc.driver.naming import make_plan, make_signature
+from hf2khc.driver.text import with_text
 from hf2khc.driver.twin import Twinned
 from hf2khc.driver.twin_worker import TwinWorker
 from hf2khc.ir.graph import Program
@@ -39,6 +40,7 @@ class Compiled:
         twin: what the twin's process found, for building the package at its config.
         cacheless: why a causal language model has no cached step; empty where it has one, and where it is none.
         uncached: the plan of a language model before its cached step was derived.
+        textless: why the package makes no inputs of text; empty where it does, and where the model takes none.
     """
 
     plan: Plan
@@ -50,6 +52,7 @@ class Compiled:
     twin: Twinned | None = None
     cacheless: str = ""
     uncached: Plan | None = None
+    textless: str = ""
 
     @property
     def program(self) -> Program:
@@ -121,13 +124,14 @@ def _compiled(source: Source, twin: TwinWorker, validate: bool, on_stage: OnStag
     if head is not None and head.task == SEQ_2_SEQ_LM:
         plan, left = _logits_alone(plan)
         twinned = replace(twinned, omitted={**twinned.omitted, **left})
+    plan, textless = with_text(plan, source)
     if head is not None and head.task in (CAUSAL_LM, SEQ_2_SEQ_LM):
         uncached = replace(plan, generation=generation_defaults(source))
         plan, cacheless = _with_cache(uncached, captured)
     stages["generalise"] = program
     signature = make_signature(plan, captured, twinned.omitted)
     return Compiled(plan, signature, stages, captured, result.reasons, twinned.errors, twinned, cacheless,
-                    uncached)  # fmt: skip
+                    uncached, textless)  # fmt: skip
 
 
 def _logits_alone(plan: Plan) -> tuple[Plan, dict[str, str]]:

@@ -66,7 +66,7 @@ def describe(
         residue=compiled.residue,
         config_generalises=not reasons,
         reasons=tuple(reasons),
-        notes=(*compiled.captured.notes, *_generation(compiled)),
+        notes=(*compiled.captured.notes, *_generation(compiled), *_text(compiled)),
         validation=compiled.validation,
         errors=proof.rows if proof is not None else (),
         runs=proof.runs if proof is not None else (),
@@ -88,6 +88,10 @@ def describe(
 def _generation(compiled: "Compiled") -> tuple[str, ...]:
     reason = compiled.cacheless
     return (f"generation runs the whole model for every token: {reason}",) if reason else ()
+
+
+def _text(compiled: "Compiled") -> tuple[str, ...]:
+    return (f"the package makes no inputs of text: {compiled.textless}",) if compiled.textless else ()
 
 
 def origin_of_weights(source: Source, seed: int) -> str:

@@ -8,8 +8,10 @@ from typing import Any
 from hf2khc.package import TASK_FILE
 from hf2khc.write.package import write_package
 from hf2khc.write.plan import Plan
+from hf2khc.write.preprocessor_class import preprocessor_class, preprocessor_module
 from hf2khc.write.split import backbone_plan, task_fields
 from hf2khc.write.task_class import task_class, task_module
+from hf2khc.write.tokenizer_class import tokenizer_class, tokenizer_module
 
 SIGNATURE_FILE = "signature.json"
 
@@ -34,13 +36,25 @@ def write_preset(plan: Plan, signature: Mapping[str, Any], directory: Path) -> N
     signed = json.dumps(signature, indent=2, ensure_ascii=False)
     preset = {"preset/config.json": backbone_config(plan)}
     preset |= {f"preset/{TASK_FILE}": task_config(plan)} if plan.head is not None else {}
-    _write(directory, {SIGNATURE_FILE: f"{signed}\n"} | {k: json.dumps(v, indent=4) for k, v in preset.items()})
+    files = {SIGNATURE_FILE: f"{signed}\n"} | {k: json.dumps(v, indent=4) for k, v in preset.items()}
+    _write(directory, files | _text_files(plan))
+
+
+def _text_files(plan: Plan) -> dict[str, str]:
+    """What the preset says of the tokenizer and the preprocessor."""
+    if plan.text is None:
+        return {}
+    configs = {"preset/tokenizer.json": tokenizer_config(plan)}
+    if plan.text.preprocessor:
+        configs["preset/preprocessor.json"] = preprocessor_config(plan)
+    files = {name: json.dumps(config, indent=4, ensure_ascii=False) for name, config in configs.items()}
+    return files | {"preset/assets/tokenizer/tokenizer.json": plan.text.file}
 
 
 def _write(directory: Path, texts: Mapping[str, str]) -> None:
     for name, text in texts.items():
         path = directory / name
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
 
 
@@ -51,10 +65,24 @@ def backbone_config(plan: Plan) -> dict[str, Any]:
 
 
 def task_config(plan: Plan) -> dict[str, Any]:
-    """The serialised task, without a preprocessor."""
+    """The serialised task, with its preprocessor where text makes its inputs."""
     fields = {field.name: field.value for field in task_fields(plan)}
-    config = {"backbone": backbone_config(plan), "preprocessor": None, **fields, **plan.generation}
+    config = {"backbone": backbone_config(plan), "preprocessor": preprocessor_config(plan), **fields, **plan.generation}
     return _serialized(plan, task_module(plan), task_class(plan), config)
+
+
+def preprocessor_config(plan: Plan) -> dict[str, Any] | None:
+    """The serialised preprocessor, if there is one."""
+    if plan.text is None or not plan.text.preprocessor:
+        return None
+    config = {"tokenizer": tokenizer_config(plan), **plan.text.settings}
+    return _serialized(plan, preprocessor_module(plan), preprocessor_class(plan), config)
+
+
+def tokenizer_config(plan: Plan) -> dict[str, Any]:
+    """The serialised tokenizer; its vocabulary is an asset."""
+    assert plan.text is not None
+    return _serialized(plan, tokenizer_module(plan), tokenizer_class(plan), plan.text.arguments)
 
 
 def _serialized(plan: Plan, module: str, name: str, config: Mapping[str, Any]) -> dict[str, Any]:

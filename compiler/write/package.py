@@ -5,14 +5,18 @@ from collections.abc import Mapping
 from hf2khc.diagnostics import fail
 from hf2khc.write.analysis import Analysis
 from hf2khc.write.backbone_class import write_backbone
+from hf2khc.write.chat_template import write_chat_template
 from hf2khc.write.construction import ClassHead
 from hf2khc.write.layer_class import write_layer
 from hf2khc.write.plan import Plan
+from hf2khc.write.preprocessor_class import preprocessor_class, preprocessor_module, write_preprocessor
 from hf2khc.write.source_text import formatted
 from hf2khc.write.split import backbone_plan
 from hf2khc.write.task_class import task_class, task_module, write_task
 from hf2khc.write.task_test import write_task_test
 from hf2khc.write.test_class import write_test
+from hf2khc.write.text_test import write_text_test
+from hf2khc.write.tokenizer_class import chat_module, chats, tokenizer_class, tokenizer_module, write_tokenizer
 
 
 def write_package(plan: Plan) -> dict[str, str]:
@@ -41,8 +45,25 @@ def write_package(plan: Plan) -> dict[str, str]:
         own[module] = task_class(plan)
         files[f"{module}.py"] = write_task(plan, heads)
         files[f"{module}_test.py"] = write_task_test(plan)
+    text, names = _text(plan)
+    files, own = files | text, own | names
     shaped = {name: formatted(text, plan.package) for name, text in files.items()}
     return {"__init__.py": _init(plan, own, heads), **dict(sorted(shaped.items()))}
+
+
+def _text(plan: Plan) -> tuple[dict[str, str], dict[str, str]]:
+    """The files that make inputs of text, and the classes in them by module."""
+    if plan.text is None:
+        return {}, {}
+    module = tokenizer_module(plan)
+    own = {module: tokenizer_class(plan)}
+    files = {f"{module}.py": write_tokenizer(plan), f"{module}_test.py": write_text_test(plan)}
+    if chats(plan):
+        files[f"{chat_module(plan)}.py"] = write_chat_template()
+    if plan.text.preprocessor:
+        own[preprocessor_module(plan)] = preprocessor_class(plan)
+        files[f"{preprocessor_module(plan)}.py"] = write_preprocessor(plan)
+    return files, own
 
 
 def _init(plan: Plan, own: Mapping[str, str], heads: Mapping[str, ClassHead]) -> str:

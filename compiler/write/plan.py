@@ -71,6 +71,23 @@ class Decoding:
 
 
 @dataclass(frozen=True)
+class Text:
+    """How text becomes inputs of the model.
+
+    Args:
+        file: the content of the tokenizer's `tokenizer.json`.
+        arguments: of the tokenizer's constructor.
+        preprocessor: the class of `keras_hub.models` that the preprocessor derives from; empty where there is none.
+        settings: of the preprocessor's constructor.
+    """
+
+    file: str
+    arguments: Mapping[str, object]
+    preprocessor: str = ""
+    settings: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Plan:
     """A package to be written.
 
@@ -86,6 +103,7 @@ class Plan:
         head: how the entry divides into backbone and task; None where all of it is the backbone.
         decoding: how the program runs from any position on; None where it does not.
         generation: further constructor arguments of a causal language model, which say how it generates by default.
+        text: how text becomes its inputs; None where the model came without a tokenizer.
     """
 
     package: str
@@ -99,6 +117,7 @@ class Plan:
     head: Head | None = None
     decoding: Decoding | None = None
     generation: Mapping[str, object] = field(default_factory=dict)
+    text: Text | None = None
 
     @functools.cached_property
     def by_source(self) -> Mapping[str, Field]:

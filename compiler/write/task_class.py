@@ -12,6 +12,7 @@ from hf2khc.write.layer_class import class_imports, register
 from hf2khc.write.members import Member, members
 from hf2khc.write.names import snake
 from hf2khc.write.plan import Field, Plan
+from hf2khc.write.preprocessor_class import preprocessor_class, preprocessor_module
 from hf2khc.write.render import Render
 from hf2khc.write.scope import Scope
 from hf2khc.write.source_text import (
@@ -69,13 +70,17 @@ def write_task(plan: Plan, heads: Mapping[str, ClassHead]) -> str:
     init += ["# === Functional Model ===", *body]
     init += ["", "# === Config ===", *(f"self.{f.name} = {f.name}" for f in fields)] if fields else []
     arguments = ["backbone", *_arguments(fields), *(f"{f.name}={DEFAULTS[f.name]}" for f in settings), "**kwargs"]
-    lines = [*docstring(_docs(plan, (*fields, *settings))), "", f"backbone_cls = {plan.prefix}Backbone", ""]
+    packs = plan.text is not None and bool(plan.text.preprocessor)
+    lines = [*docstring(_docs(plan, (*fields, *settings))), "", f"backbone_cls = {plan.prefix}Backbone"]
+    lines += [f"preprocessor_cls = {preprocessor_class(plan)}", ""] if packs else [""]
     lines += [signature("__init__", arguments), *indent(init)]
     methods = generation(plan, base, owned) if generates else ()
     lines += [line for method in methods for line in ("", *method)]
     lines += ["", *get_config((*fields, *settings))] if fields or settings else []
     imports = [*class_imports(analysis, graph, heads), f"from keras_hub.models import {plan.head.task}"]
     imports += [f"from {plan.package}.{plan.package}_backbone import {plan.prefix}Backbone"]
+    if packs:
+        imports += [f"from {plan.package}.{preprocessor_module(plan)} import {preprocessor_class(plan)}"]
     head = [register(plan.package), f"class {task_class(plan)}({plan.head.task}):"]
     return "\n".join([*imports, "", "", *head, *indent(lines)]) + "\n"
 
