@@ -44,7 +44,7 @@ def _text_files(plan: Plan) -> dict[str, str]:
     """What the preset says of the tokenizer and the preprocessor."""
     if plan.text is None:
         return {}
-    configs = {"preset/tokenizer.json": tokenizer_config(plan)}
+    configs: dict[str, Any] = {"preset/tokenizer.json": tokenizer_config(plan)}
     if plan.text.preprocessor:
         configs["preset/preprocessor.json"] = preprocessor_config(plan)
     files = {name: json.dumps(config, indent=4, ensure_ascii=False) for name, config in configs.items()}

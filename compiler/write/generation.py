@@ -29,7 +29,7 @@ def generation(plan: Plan, base: Plan, owned: Mapping[str, Member]) -> Iterator[
 
 def _generate_step(seed: list[str], step: list[str], cache: str, names: tuple[str, str]) -> list[str]:
     tokens, mask = names
-    body = [*docstring(_STEP_DOCS), *_START, *seed, *_LENGTHS, "", *step, ""]
+    body = [*docstring(_STEP_DOCS), *_START, *_FILL, *seed, *_LENGTHS, "", *step, ""]
     arguments = [f"cache={cache},", "hidden_states=hidden_states,"] if seed else []
     body += ["token_ids = self.sampler(", *indent(["next=next,", "prompt=token_ids,", *arguments, *_SAMPLER]), ")"]
     words = re.compile(rf"\b({TOKENS}|{MASK})\b")
@@ -128,6 +128,12 @@ Args:
         sequences have produced a new stop token, generation will stop.
 """.strip().splitlines()
 _START = ['token_ids, padding_mask = inputs["token_ids"], inputs["padding_mask"]']
+_FILL = """
+if stop_token_ids is not None:
+    # The sampler looks for the end in the whole sequence: padding is none.
+    filler = min(set(range(len(stop_token_ids) + 1)) - set(stop_token_ids))
+    token_ids = ops.where(padding_mask, token_ids, filler)
+""".strip().splitlines()
 _LENGTHS = """
 # Compute the lengths of all user inputted tokens ids.
 row_lengths = ops.sum(ops.cast(padding_mask, "int32"), axis=-1)
@@ -169,6 +175,7 @@ if stop_token_ids is not None:
     overflow = cumsum - end_locations
     # Our padding mask is the inverse of these overflow locations.
     padding_mask = ops.logical_not(ops.cast(overflow, "bool"))
+    token_ids = ops.where(padding_mask, token_ids, inputs["token_ids"])
 else:
     # Without early stopping, all locations will have been updated.
     padding_mask = ops.ones_like(token_ids, dtype="bool")

@@ -45,8 +45,8 @@ def write_package(plan: Plan) -> dict[str, str]:
         own[module] = task_class(plan)
         files[f"{module}.py"] = write_task(plan, heads)
         files[f"{module}_test.py"] = write_task_test(plan)
-    text, names = _text(plan)
-    files, own = files | text, own | names
+    of_text, names = _text(plan)
+    files, own = files | of_text, own | names
     shaped = {name: formatted(text, plan.package) for name, text in files.items()}
     return {"__init__.py": _init(plan, own, heads), **dict(sorted(shaped.items()))}
 

@@ -14,8 +14,8 @@ def write_text_test(plan: Plan) -> str:
     if plan.text.preprocessor:
         own.append(f"from {plan.package}.{preprocessor_module(plan)} import {preprocessor_class(plan)}")
         text = '{"encoder_text": TEXTS, "decoder_text": TEXTS}' if plan.text.preprocessor == SEQ_2_SEQ_LM else "TEXTS"
-        names = {"encoder_sequence_length": 8, "decoder_sequence_length": 8}
-        lengths = names if plan.text.preprocessor == SEQ_2_SEQ_LM else {"sequence_length": 8}
+        names: dict[str, object] = {"encoder_sequence_length": 8, "decoder_sequence_length": 8}
+        lengths: dict[str, object] = names if plan.text.preprocessor == SEQ_2_SEQ_LM else {"sequence_length": 8}
         lengths |= {"decoder_start_token_ids": [1]} if plan.text.preprocessor == SEQ_2_SEQ_LM else {}
         arguments = ", ".join(f"{key}={value}" for key, value in lengths.items())
         test += _PREPROCESSOR.replace("PREPROCESSOR", preprocessor_class(plan)).replace("INPUT", text)
