@@ -16,6 +16,7 @@ from hf2khc.cli.progress import StageProgress
 from hf2khc.diagnostics import fail
 from hf2khc.driver.convert import Conversion, compile_only, convert
 from hf2khc.driver.package import check_destination
+from hf2khc.driver.prompt import complete, is_package
 from hf2khc.driver.report import to_json
 
 GENERALISED = "generalise"  # the last stage, in which sizes become expressions of the config; it is no pass
@@ -32,6 +33,8 @@ def run(options: Options) -> int:
     if options.prints_only and not options.emit_source:
         return _print_program(options)
     directory = None if options.prints_only else options.output or default_output(options.model or "")
+    if options.prompt is not None and directory is not None and is_package(directory) and not options.overwrite:
+        return _print_completion(directory, options.prompt)
     if directory is not None:
         check_destination(directory.absolute(), options.overwrite)
     if options.static:
@@ -44,6 +47,13 @@ def run(options: Options) -> int:
             backends=options.backends, overwrite=options.overwrite, on_event=progress,
         )  # fmt: skip
     _print_conversion(options, conversion)
+    if options.prompt is not None and directory is not None:
+        return _print_completion(directory, options.prompt)
+    return 0
+
+
+def _print_completion(directory: Path, prompt: str) -> int:
+    print(complete(directory, prompt))
     return 0
 
 

@@ -26,6 +26,7 @@ examples:
                                                     a model type at a config of your own, with random weights
   hf2khc gpt2 --random-init --emit-source           print the Keras source, write nothing
   hf2khc gpt2 --random-init --emit-ir=all           print the program after every pass, for debugging
+  hf2khc openai-community/gpt2 --prompt "Hello, I'm"   convert it, or take what is converted, and generate text
   hf2khc verify gpt2_keras                          a package against KerasHub's contract: LoRA, int8, saving, ...
   hf2khc llama --random-init --static --check       the template way instead, and whether it is right
   hf2khc compare gpt2 --random-init                 the static way and the compiler on one model, side by side
@@ -51,6 +52,7 @@ class Options:
     check: bool = True
     backends: tuple[str, ...] = ()
     overwrite: bool = False
+    prompt: str | None = None
     emit_ir: str | None = None
     emit_source: bool = False
     explain: bool = False
@@ -95,6 +97,7 @@ def parse_options(arguments: Sequence[str]) -> Options:
         check=not (found.no_weights or found.static) if found.check is None else found.check,
         backends=parse_backends(found.backend),
         overwrite=found.overwrite,
+        prompt=found.prompt,
         emit_ir=found.emit_ir,
         emit_source=found.emit_source,
         explain=found.explain,
@@ -169,6 +172,9 @@ def _add_package(group: argparse._ArgumentGroup) -> None:
         metavar="NAMES",
         help="Keras backends to prove it on, separated by commas: jax, tensorflow, torch (default: those installed)",
     )
+    group.add_argument(
+        "--prompt", metavar="TEXT", help="generate text from the package; one that stands in DIR is not converted again"
+    )
     group.add_argument("--no-weights", action="store_true", help="write no weights; there is then nothing to prove")
     group.add_argument(
         "--static",
@@ -221,6 +227,8 @@ def _check_combinations(found: argparse.Namespace) -> None:
         (found.static and found.backend is not None and not found.check, "--backend goes with --check", "add --check"),
         (sum([found.emit_ir is not None, found.emit_source, found.explain]) > 1, "print one thing at a time",
          "choose one of --emit-ir, --emit-source, --explain"),
+        (found.prompt is not None and (inspects or found.json), "--prompt prints the text and nothing beside it", ""),
+        (found.prompt is not None and found.no_weights, "--prompt needs weights", "leave out --no-weights"),
         (found.overwrite and inspects and found.output is None, "--overwrite goes with a package", "add -o DIR"),
     ]  # fmt: skip
     for broken, message, hint in rules:
