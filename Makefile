@@ -11,10 +11,10 @@ export TF_CPP_MIN_LOG_LEVEL = 3
 export TF_ENABLE_ONEDNN_OPTS = 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test types lint tour bench zoo compare clean
+.PHONY: help setup demo test types lint tour bench zoo compare tokenizers clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
 
 setup: $(VENV)/.installed  ## create .venv and install the pinned packages (torch first); reused when it exists
 
@@ -64,6 +64,9 @@ zoo: setup  ## convert and prove every tiny model of benchmarks/zoo into docs/co
 
 compare: setup  ## run the static way beside the compiler into docs/static_vs_dynamic.md; ONLY=gpt2,llama takes some
 	$(BIN)/python -m benchmarks.compare $(if $(ONLY),--only $(ONLY))
+
+tokenizers: setup  ## printed tokenizers on real vocabularies, downloaded, against transformers' into benchmarks/results
+	$(BIN)/python -m benchmarks.vocabularies
 
 clean:  ## remove what was built, but not .venv
 	rm -rf build dist .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

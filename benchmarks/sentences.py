@@ -10,7 +10,7 @@ from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
 
-from hf2khc.process import hide_other_backends  # noqa: E402
+from hf2khc.process import hide_other_backends
 
 hide_other_backends()
 import keras  # noqa: E402

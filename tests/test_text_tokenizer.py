@@ -117,3 +117,18 @@ def test_what_is_more_than_its_file_is_refused() -> None:
 
     tokenizer.__class__ = Reversed
     assert as_data(tokenizer)[0] is None and "comes out otherwise" in as_data(tokenizer)[1]
+
+
+def test_decoding_with_code_is_no_decoding(tmp_path: Path) -> None:
+    tokenizer = KINDS["bpe"]()
+
+    class Spoken(type(tokenizer)):  # type: ignore[misc]
+        def _decode(self, ids: Any, **options: Any) -> str:
+            return super()._decode(ids, **options).upper()
+
+    tokenizer.__class__ = Spoken
+    module = text_package(tmp_path, "text_spoken", tokenizer)
+    ours = module.LlamaTokenizer(**module.arguments)
+    assert ours("the fox") == tokenizer("the fox", add_special_tokens=False)["input_ids"]
+    with pytest.raises(NotImplementedError, match="not in its file"):
+        ours.detokenize([1])

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ class Tokenizer:
         clean_up: whether decoding removes spaces before punctuation.
         chat_template: of Jinja, or several by name.
         max_length: of a text with its special tokens; None for no limit.
+        decodes: whether the file says how tokens become text, too.
     """
 
     file: str
@@ -53,12 +54,15 @@ class Tokenizer:
     clean_up: bool = False
     chat_template: str | Mapping[str, str] | None = None
     max_length: int | None = None
+    decodes: bool = True
 
 
 def read_tokenizer(source: Source) -> tuple[Tokenizer | None, str]:
-    """The tokenizer of a model, or None and why it has none that can be carried over."""
+    """The tokenizer of a model, or None and why it has none that can be carried over; a live model never has one."""
+    if source.live is not None:
+        return None, ""
     if source.directory is None:
-        return None, "the model was given without the files of a tokenizer"
+        return None, "a config alone comes without a tokenizer"
     directory = Path(source.directory)
     if not any(next(directory.glob(pattern), None) for pattern in VOCABULARIES):
         return None, "its folder holds no vocabulary"
@@ -92,7 +96,7 @@ def as_data(found: PreTrainedTokenizerBase) -> tuple[Tokenizer | None, str]:
     different = _difference(found, tokenizer)
     if different is not None:
         return None, f"{type(found).__name__} does more than its tokenizer.json says: {different!r} comes out otherwise"
-    return tokenizer, ""
+    return replace(tokenizer, decodes=_decodes(found, tokenizer)), ""
 
 
 def decoder_prompt(source: Source) -> tuple[int, ...]:
@@ -130,19 +134,15 @@ def _cleans_up(found: Any) -> bool:
 
 
 def _difference(found: Any, tokenizer: Tokenizer) -> str | None:
-    """A text whose tokens, or whose tokens' text, are not those of the file alone."""
+    """A text whose tokens are not those of the file alone."""
     alone = tokenizers.Tokenizer.from_str(tokenizer.file)
     alone.encode_special_tokens = tokenizer.split_special_tokens
-    named = " ".join(tokenizer.special_tokens.values())
     with quiet():
-        for text in (*_PROBES, f"a {named} b{named}c"):
+        for text in _texts(tokenizer):
             for special in (True, False):
                 expected = found(text, add_special_tokens=special)["input_ids"]
                 if alone.encode(text, add_special_tokens=special).ids != expected:
                     return text
-            decoded = alone.decode(expected, skip_special_tokens=False)
-            if (found.clean_up_tokenization(decoded) if tokenizer.clean_up else decoded) != found.decode(expected):
-                return text
         pair = ("a b", "c")
         with suppress(KeyError):
             expected = found(*pair, return_token_type_ids=True)
@@ -150,3 +150,20 @@ def _difference(found: Any, tokenizer: Tokenizer) -> str | None:
             if (made.ids, made.type_ids) != (expected["input_ids"], expected["token_type_ids"]):
                 return " / ".join(pair)
     return None
+
+
+def _decodes(found: Any, tokenizer: Tokenizer) -> bool:
+    """Whether the text of tokens is what the file says."""
+    alone = tokenizers.Tokenizer.from_str(tokenizer.file)
+    with quiet():
+        for text in _texts(tokenizer):
+            ids = found(text)["input_ids"]
+            decoded = alone.decode(ids, skip_special_tokens=False)
+            if (found.clean_up_tokenization(decoded) if tokenizer.clean_up else decoded) != found.decode(ids):
+                return False
+    return True
+
+
+def _texts(tokenizer: Tokenizer) -> tuple[str, ...]:
+    named = " ".join(tokenizer.special_tokens.values())
+    return (*_PROBES, f"a {named} b{named}c")

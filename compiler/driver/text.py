@@ -43,7 +43,7 @@ def _arguments(tokenizer: Tokenizer, source: Source) -> dict[str, object]:
     found["pad_token"] = found["pad_token"] or _token(tokenizer, pad_token_id(source)) or found["end_token"]
     found |= {"padding_side": tokenizer.padding_side, "truncation_side": tokenizer.truncation_side}
     found |= {"pad_segment_id": tokenizer.pad_segment_id, "split_special_tokens": tokenizer.split_special_tokens}
-    found["clean_up"] = tokenizer.clean_up
+    found |= {"clean_up": tokenizer.clean_up, "decodes": tokenizer.decodes}
     if tokenizer.chat_template:
         found |= {"chat_template": tokenizer.chat_template, "chat_tokens": dict(named)}
     return found
@@ -65,6 +65,8 @@ def _preprocessor(
 ) -> tuple[str, dict[str, object], str]:
     """KerasHub's class, its settings, and why there is none where there is none."""
     task = plan.head.task if plan.head is not None else ""
+    if task in (CAUSAL_LM, SEQ_2_SEQ_LM) and not tokenizer.decodes:
+        return "", {}, "its tokenizer makes text of tokens with code that is not in its file"
     if names == _TWO and task in ("", SEQ_2_SEQ_LM):
         start = list(decoder_prompt(source))
         length = _length(plan, tokenizer, _MOST_GENERATED)

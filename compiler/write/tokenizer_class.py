@@ -15,6 +15,7 @@ ARGUMENTS: dict[str, tuple[object, str]] = {
     "truncation_side": ("right", 'string. Where a text that is too long is cut, `"right"` or `"left"`.'),
     "pad_segment_id": (0, "int. The segment id of padding."),
     "split_special_tokens": (False, "bool. Whether special tokens in a text are split like any other text."),
+    "decodes": (True, "bool. Whether the file says how token ids become text."),
     "clean_up": (False, "bool. Whether detokenizing removes spaces before punctuation."),
 }
 CHAT_ARGUMENTS: dict[str, tuple[object, str]] = {
@@ -263,6 +264,11 @@ def detokenize(self, inputs):
     Returns:
         A string, or a list of strings.
     """
+    if not self.decodes:
+        raise NotImplementedError(
+            f"{self.__class__.__name__} cannot detokenize: the model's own "
+            "tokenizer does so with code that is not in its file."
+        )
     if self._use_tf_workflow():
         return self._detokenize_tf(inputs)
     rows = to_python(inputs)
