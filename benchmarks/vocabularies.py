@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from transformers import AutoTokenizer
 
+from benchmarks.machine import machine
 from hf2khc.capture.tokenizer import VOCABULARIES, read_tokenizer
 from hf2khc.process import hide_other_backends
 
@@ -158,7 +159,8 @@ def main(downloads: Path) -> int:
         prepare(folder, downloads)
         rows[name] = measured(name, folder)
         print(name, json.dumps(rows[name]), flush=True)
-    RESULTS.write_text(json.dumps(rows, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    found = {"machine": machine(), "vocabularies": rows}
+    RESULTS.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return int(
         any(value for row in rows.values() for key, value in row.items() if key.endswith(("differ", "ids", "text")))
     )
