@@ -123,8 +123,8 @@ def test_decoding_with_code_is_no_decoding(tmp_path: Path) -> None:
     tokenizer = KINDS["bpe"]()
 
     class Spoken(type(tokenizer)):  # type: ignore[misc]
-        def _decode(self, ids: Any, **options: Any) -> str:
-            return super()._decode(ids, **options).upper()
+        def _decode(self, *arguments: Any, **options: Any) -> str:
+            return super()._decode(*arguments, **options).upper()
 
     tokenizer.__class__ = Spoken
     module = text_package(tmp_path, "text_spoken", tokenizer)
