@@ -2,7 +2,8 @@
 
     python -m benchmarks.compare [--only gpt2,bert] [--list]
 
-Each result is written as soon as it is there, and the document and its chart are made from the result files.
+Each result is written as soon as it is there; the document, its chart and the summary in the README are made from the
+result files.
 """
 
 import argparse
@@ -15,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import command
-from benchmarks.compare_document import write_document
+from benchmarks.compare_document import quote, write_document
 from benchmarks.compare_models import CASES, Case
 from benchmarks.machine import busy, machine
 
 RESULTS = Path(__file__).parent / "compare_results"
-DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "static_vs_dynamic.md"
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENT, README = ROOT / "docs" / "static_vs_dynamic.md", ROOT / "README.md"
 LIMIT = 3600
 
 
@@ -55,6 +57,7 @@ def run(names: Iterable[str]) -> None:
         result = measure(every[name])
         (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         write_document(DOCUMENT, load())
+        quote(README, load())
         print(f"{name}: {result.get('failure', result.get('proved'))}", flush=True)
 
 

@@ -1,5 +1,6 @@
 """The document of the comparison: a summary, its chart, and the table of every model."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, median
@@ -9,6 +10,7 @@ from benchmarks.compare_chart import chart
 
 WAYS = ("static", "dynamic")
 CHART = "static_vs_dynamic.svg"
+BEGIN, END = "<!-- compare: begin -->", "<!-- compare: end -->"
 INTRODUCTION = """\
 # Static against dynamic, measured
 
@@ -41,9 +43,21 @@ def summary(results: Sequence[Result]) -> str:
         proved = sum(result["proved"][way] for result in good)
         converted = sum(result["cells"][way]["new-model support"]["share"] == 1 for result in good)
         time = _seconds(good, way)
-        shown = f", in {time:.1f} s each (median)" if time is not None else ""
-        texts.append(f"the {way} way converted {converted} of {len(good)} models and got {proved} right{shown}")
-    return f"On one run over {len(good)} models {'; '.join(texts)}."
+        shown = f", in {time:.0f} s (median)" if time is not None else ""
+        texts.append(f"the {way} way converted {converted} and got {proved} right{shown}")
+    return f"Of {len(good)} models and variants of their configs, {'; '.join(texts)}."
+
+
+def quote(readme: Path, results: Sequence[Result]) -> None:
+    """Writes the summary between the two marks in the README.
+
+    Raises:
+        ValueError: the marks are not there.
+    """
+    before, rest = readme.read_text(encoding="utf-8").split(f"{BEGIN}\n", 1)
+    _, after = rest.split(END, 1)
+    text = textwrap.fill(summary(results), 120, break_long_words=False, break_on_hyphens=False)
+    readme.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
 
 
 def _shares(results: Sequence[Result], way: str) -> dict[str, float]:

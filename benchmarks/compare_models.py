@@ -15,7 +15,8 @@ SMALL = {**WORDS, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_head
 GROUPED = {**SMALL, "num_key_value_heads": 2}
 GPT2 = {"vocab_size": 512, "bos_token_id": 1, "eos_token_id": 2, "n_positions": 128, "n_embd": 64, "n_layer": 2,
         "n_head": 4}  # fmt: skip
-DIALOGPT = {"n_ctx": 1024, "n_embd": 1024, "n_layer": 24, "n_head": 16, "vocab_size": 50257}
+# Its config.json also has an n_ctx of 1024, which transformers no longer reads.
+DIALOGPT = {"n_positions": 1024, "n_embd": 1024, "n_layer": 24, "n_head": 16, "vocab_size": 50257}
 VIT = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96, "image_size": 32,
        "patch_size": 8}  # fmt: skip
 T5 = {"vocab_size": 512, "d_model": 64, "d_kv": 16, "d_ff": 96, "num_layers": 2, "num_heads": 4}

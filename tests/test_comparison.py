@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from benchmarks.compare import DOCUMENT, README, load
 from benchmarks.compare_chart import chart
-from benchmarks.compare_document import summary, write_document
+from benchmarks.compare_document import quote, summary, write_document
 from benchmarks.compare_models import CASES
 from hf2khc.cli import main as cli
 from hf2khc.comparison import compare as module
@@ -78,6 +79,14 @@ def test_a_norm_of_another_kind_is_no_such_layer() -> None:
     found = judged(layers=layers)
     assert found["layer detection"].share == 2 / 3 and "norm" in found["layer detection"].text
     assert "SomeRMSNorm" in found["architecture-specific parts"].text
+
+
+def test_the_matrix_of_the_logits_may_lie_in_an_embedding() -> None:
+    placed = {"e/embeddings": ["e"], "n/scale": ["n"], "e/reverse_embeddings": ["u"], "u/bias": ["ub"]}
+    layers = {**RIGHT["layers"], "e/reverse_embeddings": "ReversibleEmbedding"}
+    assert judged(placed=placed, layers=layers)["layer detection"].share == 1
+    moved = {"e/embeddings": ["e"], "n/scale": ["n"], "e/other": ["u"], "u/bias": ["ub"]}
+    assert judged(placed=moved, layers={**layers, "e/other": "Embedding"})["layer detection"].share == 2 / 3
 
 
 def test_wrong_and_absent_values_are_told_apart() -> None:
@@ -190,7 +199,7 @@ def test_the_document_and_its_chart(tmp_path: Path) -> None:
     results = [{**comparison().to_json(), **shared}, {"title": "other", "failure": "no such model", **shared}]
     write_document(tmp_path / "document.md", results)
     text = (tmp_path / "document.md").read_text()
-    assert "static way converted 0 of 1 models and got 0 right; the dynamic way converted 1 of 1" in text
+    assert "the static way converted 0 and got 0 right; the dynamic way converted 1 and got 1 right" in text
     assert "not measured: no such model" in text and "](static_vs_dynamic.svg)" in text
     drawn = (tmp_path / "static_vs_dynamic.svg").read_text()
     assert "forward pass" in drawn and "100%" in drawn
@@ -204,7 +213,20 @@ def test_bars_are_as_long_as_their_numbers() -> None:
 
 
 def test_the_summary_counts() -> None:
-    assert summary([comparison().to_json()]).startswith("On one run over 1 models the static way converted 0 of 1")
+    assert summary([comparison().to_json()]).startswith("Of 1 models and variants of their configs, the static way")
+
+
+def test_the_summary_is_quoted(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("a\n\n<!-- compare: begin -->\nold\n<!-- compare: end -->\n\nb\n")
+    quote(tmp_path / "README.md", [comparison().to_json()])
+    text = (tmp_path / "README.md").read_text()
+    assert text.startswith("a\n") and text.endswith("\nb\n") and "old" not in text and "Of 1 models" in text
+
+
+def test_the_readme_and_the_document_say_what_the_results_say() -> None:
+    said = summary(load())
+    assert said in " ".join(README.read_text(encoding="utf-8").split())
+    assert said in DOCUMENT.read_text(encoding="utf-8")
 
 
 def test_the_list_has_what_is_to_be_compared() -> None:

@@ -2,15 +2,16 @@
 
 import inspect
 from pathlib import Path
+from types import SimpleNamespace
 
 from tiny_models import gpt2
-from transformers import GPT2Model
+from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model
 from transformers.models.gpt2.modeling_gpt2 import GPT2Block
 
 from hf2khc.capture.build import build_meta
 from hf2khc.capture.source_lines import source_lines
 from hf2khc.capture.truncate import truncate
-from hf2khc.driver.naming import _constants
+from hf2khc.driver.naming import _constants, _provenance
 from hf2khc.ir.text import parse_program
 
 PROGRAM = """graph Table(%x: i64[batch]) {
@@ -48,3 +49,17 @@ def test_lines_of_the_repeated_layers() -> None:
     text = Path(inspect.getsourcefile(GPT2Block)).read_text().splitlines()
     assert module == GPT2Block.__module__
     assert text[first - 1].startswith("class GPT2Block(") and text[last - 1].startswith("        return")
+
+
+def test_what_the_docstring_says_about_the_model() -> None:
+    """The shape of DialoGPT-medium."""
+    config = GPT2Config(n_positions=1024, n_embd=1024, n_layer=24, n_head=16, vocab_size=50257)
+    model = build_meta(config, GPT2LMHeadModel)
+    source = SimpleNamespace(model="dialogpt", model_class=GPT2LMHeadModel, config=config)
+    captured = SimpleNamespace(parameters=model.num_parameters(), stacks=truncate(model))
+    said = _provenance(source, captured, {})
+    assert said.pop("layers of class GPT2Block").startswith("lines ")
+    assert said == {
+        "model": "dialogpt", "transformers class": "GPT2LMHeadModel", "num hidden layers": "24",
+        "num attention heads": "16", "hidden size": "1024", "vocab size": "50257", "parameters": "354823168",
+    }  # fmt: skip

@@ -12,6 +12,7 @@ _OF_TORCH = {"Linear": _LINEAR, "Conv1D": _LINEAR, "Conv1d": _CONVOLUTION, "Conv
              "Conv3d": _CONVOLUTION}  # fmt: skip
 _OF_KERAS = {"Dense": _LINEAR, "EinsumDense": _LINEAR, "Conv1D": _CONVOLUTION, "Conv2D": _CONVOLUTION,
              "Conv3D": _CONVOLUTION, "DepthwiseConv2D": _CONVOLUTION}  # fmt: skip
+_REVERSE = "reverse_embeddings"
 MOST_NAMES = 4
 
 
@@ -64,7 +65,9 @@ def _right_kind(facts: Facts, result: Facts) -> dict[str, bool]:
     biased = {path.rpartition("/")[0] for path in result["layers"] if path.endswith(("/beta", "/bias"))}
     holders: dict[str, set[str | None]] = {}
     for path, names in result["placed"].items():
-        kind = keras_kind(result["layers"].get(path, ""), path.rpartition("/")[0] in biased)
+        owner, _, leaf = path.rpartition("/")
+        # KerasHub's embedding holds the matrix of the logits, too, where that is not tied.
+        kind = _LINEAR if leaf == _REVERSE else keras_kind(result["layers"].get(path, ""), owner in biased)
         for name in names:
             holders.setdefault(name, set()).add(kind)
     right = {}
