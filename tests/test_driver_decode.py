@@ -64,6 +64,28 @@ def test_keys_and_values_are_cached_before_they_are_repeated() -> None:
     assert "%keys_1: f32[batch, keys, 4, 2] = ops.repeat(%key_cached" in text
 
 
+def test_keys_that_are_wider_than_values_are_cached_beside_them() -> None:
+    wide = PROGRAM.replace(
+        "%value: f32[batch, seq, 2, 2] = ops.negative(%key)",
+        '%value: f32[batch, seq, 2, 1] = ops.get_item(%key, key=("ellipsis", ("slice", none, 1, none)))',
+    ).replace("%values: f32[batch, seq, 4, 2]", "%values: f32[batch, seq, 4, 1]")
+    wide = wide.replace("%y: f32[batch, seq, 4, 2]", "%y: f32[batch, seq, 4, 1]").replace(
+        "%z: f32[batch, seq, 8] = ops.reshape(%y, newshape=(batch, seq, 8))",
+        "%z_1: f32[batch, seq, 4] = ops.reshape(%y, newshape=(batch, seq, 4))\n"
+        "  %z: f32[batch, seq, 8] = ops.concatenate(%z_1, %z_1, axis=-1)",
+    )
+    wide = wide.replace("ops.get_item(%key, key=(", "ops.get_item(%small_2, key=(").replace(
+        "  %value:", "  %small_2: f32[batch, seq, 2, 2] = ops.negative(%key)\n  %value:"
+    )
+    wide = wide.replace("ops.negative(%key)", "ops.reshape(%small, newshape=(batch, seq, 2, 2))")
+    program, decoding = derived(wide)
+    assert tuple(map(str, decoding.shape)) == ("batch", "1", "keys", "2", "3")
+    text = format_graph(program.graphs["Attention"])
+    assert "ops.concatenate(%key, %value, axis=-1)" in text
+    assert "%value_cached: f32[batch, keys, 2, 1] = ops.get_item(%cache_row_cached" in text
+    assert 'key=("ellipsis", ("slice", 2, 3, none))' in text
+
+
 def test_positions_are_those_of_the_inputs_or_of_all_keys() -> None:
     graph, text = attention()
     assert graph["padding_mask"].tensor.symbols == {"batch", "keys"} and graph["x"].tensor.symbols == {"batch", "seq"}
