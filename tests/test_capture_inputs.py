@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import transformers
 
+from hf2khc.capture import examples
 from hf2khc.capture.build import build_meta
 from hf2khc.capture.inputs import Input, input_spec, sample_inputs, symbols, trace_sizes
 from hf2khc.capture.prepared import completed
@@ -153,3 +154,14 @@ def test_what_follows_from_grids_of_patches_is_an_input():
     given = completed(model, tuple(spec.values()), another)
     assert list(given) == list(spec) and given["cu_seqlens"].tolist() == [0, 8, 16]
     assert completed(model, tuple(spec.values()), given) is given
+
+
+def test_a_text_is_as_long_as_the_places_that_are_given():
+    known = {name: Input(name, "int64", ("batch", "seq"), ("randint", 0, 40)) for name in ("input_ids", "words")}
+    example = {"input_ids": np.ones((2, 9), np.int64), "marks": np.array([[0, 1, 1, 0, 0, 0, 0, 0, 0]] * 2)}
+    spec = {entry.name: entry for entry in examples.spec_of([example], known, frozenset())}
+    assert spec["input_ids"].shape == spec["marks"].shape == ("batch", 9)
+    # Of another length they say nothing about it, and neither do random numbers of that length.
+    for other in (np.array([[0, 1, 1]] * 2), np.random.default_rng(0).normal(size=(2, 9)).astype(np.float32)):
+        spec = {e.name: e for e in examples.spec_of([{**example, "marks": other}], known, frozenset())}
+        assert spec["input_ids"] == known["input_ids"]

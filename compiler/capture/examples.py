@@ -48,7 +48,7 @@ def spec_of(examples: Sequence[Example], known: Mapping[str, Input], special: fr
     An input that is known from the config is taken from there where the example agrees with it; then it is drawn at
     random at every size. Of another one the batch is free where every input has one, and so is an axis in which two
     examples differ; its numbers are drawn at random where they are floats, and are those of the example where they are
-    integers, which may be places or sizes.
+    integers, which may be places or sizes. An axis as long as such integers stays as it is, too.
 
     Args:
         examples: by argument name.
@@ -66,7 +66,16 @@ def spec_of(examples: Sequence[Example], known: Mapping[str, Input], special: fr
             spec.append(entry)
         else:
             spec.append(_shown(name, arrays, loose))
-    return tuple(spec) if _consistent(spec, first) else tuple(_shown(n, [a], loose) for n, a in first.items())
+    if not _consistent(spec, first):
+        return tuple(_shown(n, [a], loose) for n, a in first.items())
+    return tuple(_shown(e.name, [first[e.name]], loose) if _is_tied(e, spec, first) else e for e in spec)
+
+
+def _is_tied(entry: Input, spec: Sequence[Input], example: Example) -> bool:
+    """Whether an axis that could be free is as long as one of given integers: they may be places on it."""
+    held = {size for e in spec if e.fill[0] == "given" and e.dtype != "float32" for size in e.shape[1:]}
+    pairs = zip(entry.shape, example[entry.name].shape, strict=True)
+    return any(isinstance(symbol, str) and symbol != "batch" and size in held for symbol, size in pairs)
 
 
 def _batch(example: Example) -> int | None:
