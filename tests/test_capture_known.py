@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from torch._subclasses.fake_tensor import FakeTensor
+from transformers import pytorch_utils
 
 from hf2khc.capture.build import build_meta, materialise
 from hf2khc.capture.examples import checked
@@ -14,6 +16,7 @@ from hf2khc.capture.importer import import_program
 from hf2khc.capture.input_types import Input
 from hf2khc.capture.inputs import input_spec, trace_sizes
 from hf2khc.capture.known_values import KnownValues, known_inputs
+from hf2khc.capture.shapes_alone import shapes_alone
 from hf2khc.check.signature import package_inputs
 from hf2khc.diagnostics import ConversionError
 from hf2khc.ir.expr import Expr
@@ -96,3 +99,10 @@ def test_an_input_without_a_free_batch_has_its_whole_shape(batch, printed):
     plan = SimpleNamespace(inputs={"patches": ("patches", "float32")})
     scope = SimpleNamespace(shape=lambda sizes: repr(tuple(sizes)))
     assert printed in _input(node, "patches", plan, scope)
+
+
+def test_a_pass_in_shapes_alone_leaves_nothing_in_the_caches_of_transformers():
+    kept = pytorch_utils.compile_compatible_method_lru_cache()(torch.ones)
+    with shapes_alone():
+        assert isinstance(kept(3), FakeTensor)
+    assert kept(3).numpy().sum() == 3

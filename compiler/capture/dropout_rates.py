@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
 from hf2khc.capture.build import quiet
 from hf2khc.capture.inputs import Input, sample_inputs
+from hf2khc.capture.shapes_alone import shapes_alone
 
 ATTENTION, DROPOUT = "scaled_dot_product_attention", "dropout"
 # Of each function the name of its rate and the position.
@@ -49,17 +49,13 @@ def dropout_rates(model: nn.Module, spec: tuple[Input, ...], sizes: dict[str, in
     rates: dict[tuple[str, str], list[float]] = defaultdict(list)
     inputs = sample_inputs(spec, sizes)
     try:
-        with _stack(calls), _training(model), quiet(), torch.no_grad(), _fake() as mode:
+        with _stack(calls), _training(model), quiet(), torch.no_grad(), shapes_alone() as mode:
             tensors = {name: mode.from_tensor(torch.from_numpy(array)) for name, array in inputs.items()}
             with _Notes(lambda name, rate: rates[paths.get(id(calls[-1]), ""), name].append(rate)):
                 model(**tensors)
     except Exception as error:  # whatever the model's own code raises
         return Rates(rates, f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}")
     return Rates(rates)
-
-
-def _fake() -> FakeTensorMode:
-    return FakeTensorMode(allow_non_fake_inputs=True)
 
 
 def restore_rates(graph: torch.fx.Graph, rates: Rates) -> tuple[str, ...]:

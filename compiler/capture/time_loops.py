@@ -9,13 +9,13 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedModel
 
 from hf2khc.capture.build import quiet
 from hf2khc.capture.input_types import Input
 from hf2khc.capture.inputs import sample_inputs
+from hf2khc.capture.shapes_alone import shapes_alone
 
 MANY = 400  # operations below which a trace with a free length costs no more than to look for a loop
 LONGER = (8, 16)
@@ -47,9 +47,8 @@ def operations(model: PreTrainedModel, spec: tuple[Input, ...], sizes: Mapping[s
     inputs = sample_inputs(spec, dict(sizes))
     counter = _Counter()
     # A model may branch on data, or take no such size.
-    shapes_alone = FakeTensorMode(allow_non_fake_inputs=True)
-    with _state_kept(model), suppress(Exception), quiet(), torch.no_grad(), shapes_alone, counter:
-        model(**{name: shapes_alone.from_tensor(torch.from_numpy(array)) for name, array in inputs.items()})
+    with _state_kept(model), suppress(Exception), quiet(), torch.no_grad(), shapes_alone() as mode, counter:
+        model(**{name: mode.from_tensor(torch.from_numpy(array)) for name, array in inputs.items()})
     return counter.count
 
 

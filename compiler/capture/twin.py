@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from hf2khc.capture.build import build_meta, configs, materialise, quiet
 from hf2khc.capture.input_types import Example, Input
 from hf2khc.capture.inputs import input_spec, sample_inputs, trace_sizes
+from hf2khc.capture.shapes_alone import shapes_alone
 from hf2khc.capture.truncate import truncate
 from hf2khc.capture.twin_fields import Proposer, get_field, numeric_fields, set_field
 from hf2khc.diagnostics import ConversionError
@@ -143,7 +144,7 @@ class _Search:
         inputs = sample_inputs(spec, trace_sizes(model, spec))
         try:
             materialise(model)
-            with quiet(), torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True) as mode:
+            with quiet(), torch.no_grad(), shapes_alone() as mode:
                 model(**{name: mode.from_tensor(torch.from_numpy(array)) for name, array in inputs.items()})
         except (DataDependentOutputException, DynamicOutputShapeException):
             self.runs = False

@@ -1,0 +1,22 @@
+"""Forward passes in shapes alone, of which nothing is left."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest import mock
+
+from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers import pytorch_utils
+
+
+@contextmanager
+def shapes_alone() -> Iterator[FakeTensorMode]:
+    """Within the block operations compute shapes and no numbers.
+
+    transformers keeps what some methods return for the whole process, by their arguments: a shape without numbers must
+    not be found there by a model that really runs. While it is compiled it keeps nothing.
+    """
+    with (
+        mock.patch.object(pytorch_utils, "is_torchdynamo_compiling", lambda: True),
+        FakeTensorMode(allow_non_fake_inputs=True) as mode,
+    ):
+        yield mode
