@@ -56,6 +56,20 @@ def test_counts_agree_or_it_is_an_error(checkpoint: Path) -> None:
         parameter_counts(source, [replace(rows[0], keras_shape=(11, 7)), rows[1]])
 
 
+def test_what_is_computed_from_several_tensors_counts_once(checkpoint: Path) -> None:
+    source = open_source(str(checkpoint))
+    norm, bias = "transformer.ln_f.weight", "transformer.ln_f.bias"
+    total = sum(p.numel() for p in GPT2LMHeadModel(CONFIG).parameters())
+    summed = Row("sum", (norm, bias), "x0 + x1", (8,), "float32")
+    assert parameter_counts(source, [summed]) == {
+        "transformers": total, "keras": 8, "not consumed": total - 16, "merged": 8,
+    }  # fmt: skip
+    # What is only moved keeps its elements, and what goes elsewhere as well is not merged.
+    with pytest.raises(ConversionError, match="parameter-count"):
+        parameter_counts(source, [replace(summed, transform="concatenate([x0, x1], axis=0)")])
+    assert "merged" not in parameter_counts(source, [summed, Row("bias", (bias,), "x", (8,), "float32")])
+
+
 def test_weights_that_cannot_be_used_are_refused_before_the_compile(checkpoint: Path, tmp_path: Path) -> None:
     source = open_source(str(checkpoint))
     check_weights(source, tmp_path)

@@ -1,7 +1,8 @@
 """The weights of a package: made where there are none, named as in the file, mapped, and moved into the preset."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from hf2khc.capture.random_weights import check_memory, materialise
 from hf2khc.capture.source import Source
 from hf2khc.diagnostics import fail
 from hf2khc.weights.checkpoint import Checkpoint
+from hf2khc.weights.laws import computes
 from hf2khc.weights.rows import Alias, NotConsumed, Origin, Row, WeightMap, bind_rows, write_weight_map
 from hf2khc.weights.transfer import TransferStats, transfer
 from hf2khc.weights.transform import output_shape
@@ -129,8 +131,9 @@ def parameter_counts(source: Source, rows: Sequence[Row]) -> dict[str, int]:
     """Elements of the model's parameters and persistent buffers, tied ones once, and of the package's variables.
 
     Returns:
-        `transformers` and `keras`; `not consumed`, where no variable needs some of the former; `constants`, where some
-        of the latter are computed by the compiler.
+        `transformers` and `keras`; `not consumed`, where no variable needs some of the former; `merged`, where a
+        variable is computed from several of them, such as the sum of two biases, by how many there are fewer;
+        `constants`, where some of the latter are computed by the compiler.
 
     Raises:
         ConversionError: `parameter-count`, when the two do not agree exactly.
@@ -142,12 +145,22 @@ def parameter_counts(source: Source, rows: Sequence[Row]) -> dict[str, int]:
     left = sum(size for path, size in sizes.items() if path not in consumed)
     constants = sum(math.prod(row.keras_shape) for row in rows if row.constant)
     taken = sum(math.prod(row.keras_shape) for row in rows if not row.constant)
-    total = sum(sizes.values())
-    if total - left != taken:
-        message = f"the package has {taken:,} parameters, and {total - left:,} of the model's go into it"
+    total, merged = sum(sizes.values()), sum(_merged(rows, owners, sizes))
+    if total - left - merged != taken:
+        message = f"the package has {taken:,} parameters, and {total - left - merged:,} of the model's go into it"
         raise fail("parameter-count", message, hint="this is a fault of the compiler; please report it")
     counts = {"transformers": total, "keras": taken + constants}
-    return counts | {name: n for name, n in (("not consumed", left), ("constants", constants)) if n}
+    others = (("not consumed", left), ("merged", merged), ("constants", constants))
+    return counts | {name: n for name, n in others if n}
+
+
+def _merged(rows: Sequence[Row], owners: Mapping[str, str], sizes: Mapping[str, int]) -> Iterator[int]:
+    """By how many each variable that is computed from several tensors has fewer elements than they have."""
+    used = Counter(owner for row in rows for owner in {owners[path] for path in row.sources})
+    for row in rows:
+        taken = {owners[path] for path in row.sources}
+        if len(taken) > 1 and computes(row) and all(used[owner] == 1 for owner in taken):
+            yield sum(sizes[owner] for owner in taken) - math.prod(row.keras_shape)
 
 
 def _row(path: WeightPath, constants: Mapping[str, np.ndarray]) -> Row:

@@ -164,7 +164,7 @@ def element_problems(rows: Sequence[Row]) -> list[str]:
 
 def _tensor_problems(name: str, shape: tuple[int, ...], uses: Sequence[tuple[Row, int]]) -> list[str]:
     where = ", ".join(row.keras for row, _ in uses)
-    if any(_computes(row) for row, _ in uses):
+    if any(computes(row) for row, _ in uses):
         return [] if len(uses) == 1 else [f"{name}: used by several rows, one of which computes: {where}"]
     if len(uses) == 1 and _keeps_all(uses[0][0]):
         return []
@@ -177,7 +177,7 @@ def _tensor_problems(name: str, shape: tuple[int, ...], uses: Sequence[tuple[Row
     return [f"{name}: {unused} of {counts.size} elements unused, {repeated} used more than once: {where}"]
 
 
-def _computes(row: Row) -> bool:
+def computes(row: Row) -> bool:
     """Whether elements lose their identity: a reduction, or arithmetic between two arrays."""
     for node in ast.walk(parse(row.transform)):
         if isinstance(node, ast.Call) and call_name(node) not in INDEX_TRACE:

@@ -13,6 +13,7 @@ from hf2khc.passes.core.lower_experts import lower_experts
 from hf2khc.passes.core.lower_grouped import lower_grouped
 from hf2khc.passes.core.lower_indexing import lower_indexing
 from hf2khc.passes.core.lower_pooling import lower_pooling
+from hf2khc.passes.core.lower_recurrent import lower_recurrent
 from hf2khc.passes.core.lower_resize import lower_resize
 from hf2khc.passes.core.lower_sampling import lower_sampling
 from hf2khc.passes.core.lower_scatter import lower_scatter
@@ -27,6 +28,7 @@ STEPS = (
     lower_attention,
     lower_convolution,
     lower_pooling,
+    lower_recurrent,
     lower_resize,
     lower_sampling,
     lower_grouped,
