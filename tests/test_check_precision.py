@@ -8,8 +8,9 @@ transformers = pytest.importorskip("transformers")
 
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
+from hf2khc.capture.inputs import input_spec, sample_inputs  # noqa: E402
 from hf2khc.check.precision import at_least_float64  # noqa: E402
-from hf2khc.check.reference import _configs, load_model, outputs_float64, widen  # noqa: E402
+from hf2khc.check.reference import _configs, load_model, outputs, outputs_float64, widen  # noqa: E402
 from hf2khc.diagnostics import ConversionError  # noqa: E402
 
 
@@ -159,3 +160,20 @@ def test_a_write_into_a_float32_tensor_is_refused():
     constant = torch.zeros(2)
     with pytest.raises(ConversionError, match="float64-reference"), at_least_float64():
         constant.add_(torch.ones(2))
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_query_without_keys_gets_the_mean_as_in_eager_attention(side):
+    config = transformers.LlamaConfig(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24, vocab_size=40
+    )
+    torch.manual_seed(0)
+    model = transformers.LlamaModel(config).eval()
+    spec = input_spec(model)
+    inputs = sample_inputs(spec, {"batch": 3, "seq": 6}, padding=side)
+    found = outputs(model, inputs)["last_hidden_state"]
+    alone = model(**{name: torch.from_numpy(array) for name, array in inputs.items()}).last_hidden_state
+    model.set_attn_implementation("eager")
+    np.testing.assert_allclose(found, outputs(model, inputs)["last_hidden_state"], atol=1e-5)
+    # It takes the mode for that, where a row is empty.
+    assert np.allclose(found, alone.detach().numpy(), atol=1e-5) == (side == "right")

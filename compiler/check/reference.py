@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from hf2khc.check.cases import Inputs, load_arrays, save_arrays
+from hf2khc.check.empty_rows import MeanOfAll
 from hf2khc.check.precision import at_least_float64
 from hf2khc.check.proof import Run
 from hf2khc.diagnostics import fail
@@ -68,7 +69,7 @@ def widen(model: torch.nn.Module) -> None:
 def outputs(model: torch.nn.Module, inputs: Inputs) -> Inputs:
     """Every tensor leaf of the model's output at default flags, by dotted path."""
     tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in inputs.items()}
-    with torch.no_grad():
+    with torch.no_grad(), MeanOfAll():
         return {name: leaf.detach().numpy() for name, leaf in leaves(model(**tensors, return_dict=True))}
 
 
