@@ -1,10 +1,13 @@
 """The chart of the comparison, as SVG text: the same numbers always give the same file."""
 
+import io
 from collections.abc import Mapping
-from html import escape
+from typing import Any
 
 COLOURS = {"static": "#c0763a", "dynamic": "#2f6f9f"}
-_LEFT, _WIDTH, _BAR, _GAP, _TOP = 210, 420, 13, 12, 40
+_HEIGHT = 0.38
+# Text stays text, and names of elements depend on the drawing alone.
+_STYLE = {"svg.fonttype": "none", "svg.hashsalt": "hf2khc", "font.family": "sans-serif", "font.size": 9}
 
 
 def chart(shares: Mapping[str, Mapping[str, float]], seconds: Mapping[str, float | None]) -> str:
@@ -14,33 +17,37 @@ def chart(shares: Mapping[str, Mapping[str, float]], seconds: Mapping[str, float
         shares: from 0 to 1, by way, by criterion.
         seconds: by way.
     """
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
     names = list(dict.fromkeys(name for found in shares.values() for name in found))
-    parts, y = [_text(_LEFT, 20, "mean share that is right, over all models", "start", bold=True)], _TOP
-    for name in names:
-        values = {way: found[name] for way, found in shares.items() if name in found}
-        parts += _group(name, values, {way: f"{value:.0%}" for way, value in values.items()}, 1.0, y)
-        y += len(shares) * _BAR + _GAP
-    times = {way: value for way, value in seconds.items() if value is not None}
-    if times:
-        parts += _group("median time", times, {way: f"{t:.1f} s" for way, t in times.items()}, max(times.values()), y)
-        y += len(seconds) * _BAR + _GAP
-    for index, way in enumerate(shares):
-        parts.append(f'<rect x="{_LEFT + 90 * index}" y="{y}" width="12" height="12" fill="{COLOURS[way]}"/>')
-        parts.append(_text(_LEFT + 90 * index + 17, y + 10, way, "start"))
-    size = f'width="{_LEFT + _WIDTH + 70}" height="{y + 24}"'
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="12">'
-    return "\n".join([head, '<rect width="100%" height="100%" fill="white"/>', *parts, "</svg>"]) + "\n"
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(7.5, 1.6 + 0.45 * len(names)), layout="constrained")
+        right, time = figure.subplots(2, 1, height_ratios=[max(len(names), 1), 1])
+        for index, way in enumerate(shares):
+            values = [shares[way].get(name, 0.0) for name in names]
+            _bars(right, values, index, len(shares), way, [f"{v:.0%}" if n in shares[way] else "not measured"
+                                                           for n, v in zip(names, values, strict=True)])  # fmt: skip
+            spent = seconds.get(way)
+            _bars(time, [spent or 0.0], index, len(shares), way, ["" if spent is None else f"{spent:.1f} s"])
+        _label(right, names, "mean share that is right, over all models", 1.0)
+        right.legend(loc="lower center", bbox_to_anchor=(0.5, 1.12), ncols=2, frameon=False)
+        _label(time, ["median time"], "seconds", max([t for t in seconds.values() if t] or [1.0]))
+        text = io.StringIO()
+        FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None, "Creator": None})
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
 
 
-def _group(name: str, values: Mapping[str, float], texts: Mapping[str, str], most: float, y: int) -> list[str]:
-    parts = [_text(_LEFT - 8, y + _BAR * len(values) // 2 + 4, name, "end")]
-    for index, (way, value) in enumerate(values.items()):
-        top, width = y + index * _BAR, round(_WIDTH * value / (most or 1), 1)
-        parts.append(f'<rect x="{_LEFT}" y="{top}" width="{width}" height="{_BAR - 1}" fill="{COLOURS[way]}"/>')
-        parts.append(_text(_LEFT + width + 5, top + _BAR - 2, texts[way], "start"))
-    return parts
+def _bars(axes: Any, values: list[float], index: int, count: int, way: str, texts: list[str]) -> None:
+    places = [place + (index - (count - 1) / 2) * _HEIGHT for place in range(len(values))]
+    bars = axes.barh(places, values, _HEIGHT, color=COLOURS[way], label=way)
+    axes.bar_label(bars, texts, padding=3)
 
 
-def _text(x: float, y: float, text: str, anchor: str, bold: bool = False) -> str:
-    weight = ' font-weight="bold"' if bold else ""
-    return f'<text x="{x}" y="{y}" text-anchor="{anchor}"{weight}>{escape(text)}</text>'
+def _label(axes: Any, names: list[str], title: str, most: float) -> None:
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.15 * most)
+    axes.set_title(title, loc="left")
+    axes.spines[["top", "right"]].set_visible(False)
