@@ -11,7 +11,8 @@ from benchmarks.models import MODELS
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 BACKENDS = ("jax", "tensorflow", "torch")
 CLOCKS = {"seconds": "wall clock", "cpu_seconds": "processor"}
-ZOO = "zoo"
+# Results that other commands make: `make zoo`, whose page is docs/coverage.md, and `make tokenizers`.
+ELSEWHERE = ("zoo", "tokenizers")
 AIMS = ("compile_against_export", "compile_memory", "transfer_memory", "compile_against_depth",
         "generation")  # fmt: skip
 Result = Mapping[str, Any]
@@ -29,8 +30,8 @@ def update(readme: Path, results: Path) -> None:
 
 
 def read(results: Path) -> dict[str, Result]:
-    """Results by name; the zoo's are a page of their own, docs/coverage.md."""
-    paths = (path for path in sorted(results.glob("*.json")) if path.stem != ZOO)
+    """Results by name."""
+    paths = (path for path in sorted(results.glob("*.json")) if path.stem not in ELSEWHERE)
     return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in paths}
 
 
