@@ -125,6 +125,29 @@ def test_what_has_no_cached_step() -> None:
     )
 
 
+def test_heads_on_the_axis_of_the_batch_have_no_cache() -> None:
+    merged = PROGRAM.replace("%key: f32[batch, seq, 2, 2] = ops.reshape(%small, newshape=(batch, seq, 2, 2))", """
+  %key_1: f32[batch, seq, 2, 2] = ops.reshape(%small, newshape=(batch, seq, 2, 2))
+  %key_2: f32[batch, 2, seq, 2] = ops.transpose(%key_1, axes=(0, 2, 1, 3))
+  %key_3: f32[2 * batch, seq, 2] = ops.reshape(%key_2, newshape=(2 * batch, seq, 2))
+  %key: f32[2 * batch, seq, 2] = ops.exp(%key_3)""".lstrip())  # fmt: skip
+    start = merged.index("  %value:")
+    end = merged.index("  return %z")
+    rest = """  %query_2: f32[batch, 4, seq, 2] = ops.transpose(%query, axes=(0, 2, 1, 3))
+  %some: f32[batch, 2, seq, 2] = ops.get_item(%query_2, key=(("slice", none, none, none), ("slice", none, 2, none)))
+  %query_3: f32[2 * batch, seq, 2] = ops.reshape(%some, newshape=(2 * batch, seq, 2))
+  %value: f32[2 * batch, seq, 2] = ops.negative(%key)
+  %scores: f32[2 * batch, seq, seq] = ops.einsum(%query_3, %key, subscripts="bqd,bkd->bqk")
+  %y: f32[2 * batch, seq, 2] = ops.einsum(%scores, %value, subscripts="bqk,bkd->bqd")
+  %back: f32[batch, 2, seq, 2] = ops.reshape(%y, newshape=(batch, 2, seq, 2))
+  %rows: f32[batch, seq, 2, 2] = ops.transpose(%back, axes=(0, 2, 1, 3))
+  %flat: f32[batch, seq, 4] = ops.reshape(%rows, newshape=(batch, seq, 4))
+  %z: f32[batch, seq, 8] = ops.concatenate(%flat, %flat, axis=-1)
+"""
+    with pytest.raises(NoCache, match="on the axis of the batch"):
+        derived(merged[:start] + rest + merged[end:])
+
+
 def test_the_model_takes_tokens_and_masks_alone() -> None:
     with pytest.raises(NoCache, match="more than token ids and masks"):
         derive_decoding(parse_program(PROGRAM), [], {})

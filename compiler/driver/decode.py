@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from hf2khc.driver.decode_graph import DerivedGraph
 from hf2khc.driver.decode_positions import NoCache
-from hf2khc.ir.expr import names_of
+from hf2khc.ir.expr import Expr, names_of
 from hf2khc.ir.graph import Graph, Node, Program, callees
 from hf2khc.ir.order import asked_order, ordered
 from hf2khc.ir.types import plain_symbols
@@ -147,4 +147,6 @@ class _Derivation:
             raise NoCache("layers have caches of different shapes")
         if any(not name.startswith("config.") and name not in ("batch", KEYS) for name in names_of(shape)):
             raise NoCache("layers have caches of different shapes")
+        if isinstance(shape[0], Expr) and shape[0].text != "batch":
+            raise NoCache("keys and values hold the heads on the axis of the batch")
         self.shape = shape
