@@ -56,7 +56,7 @@ def _recognized(graph: Graph) -> Graph:
 def _is_table(shape: tuple) -> bool:
     """Whether rows and a width are more than 1: (rows, width), or such behind axes of 1."""
     sizes = [size for size in shape if size != 1]
-    return len(sizes) >= 2 and shape[-1] != 1 and (len(sizes) == 2 or shape[0] == 1)
+    return 0 not in sizes and len(sizes) >= 2 and shape[-1] != 1 and (len(sizes) == 2 or shape[0] == 1)
 
 
 def _ends_well(graph: Graph, node: Node, weights: frozenset[str]) -> bool:
