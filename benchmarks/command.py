@@ -24,6 +24,19 @@ def of_benchmark(benchmark: Benchmark, scratch: Path, *options: str) -> list[str
     return arguments(benchmark.model, benchmark.overrides, *task, *options)
 
 
+def chosen(only: str, known: Sequence[str], verb: str) -> list[str]:
+    """The names that `only` gives, separated by commas, or all.
+
+    Raises:
+        SystemExit: a name that is none.
+    """
+    names = [name.strip() for name in only.split(",") if name.strip()]
+    unknown = sorted(set(names) - set(known))
+    if unknown:
+        raise SystemExit(f"nothing to {verb} is called {', '.join(unknown)}; there are {', '.join(known)}")
+    return names or list(known)
+
+
 def executable() -> list[str]:
     """How this interpreter runs the command line."""
     return [sys.executable, "-P", "-m", "hf2khc.cli.main"]

@@ -30,12 +30,7 @@ def measure(case: Case) -> dict[str, Any]:
     """Both ways on one model, in processes of their own; a failure of the whole command is a result as well."""
     with tempfile.TemporaryDirectory(prefix="hf2khc-bench-") as folder:
         scratch = Path(folder)
-        if case.prepare is not None:
-            words = [str(case.prepare(scratch))]
-        else:
-            task = [f"--task={case.task}"] if case.task else []
-            words = command.arguments(case.model, case.overrides, *task)
-        words = ["compare", *words, "--json"]
+        words = ["compare", *command.of_benchmark(case, scratch, "--json")]
         done = subprocess.run(
             [*command.executable(), *words], capture_output=True, text=True, check=False, timeout=LIMIT
         )  # fmt: skip
@@ -74,10 +69,7 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="print the names and do nothing else")
     found = parser.parse_args()
     known = [case.name for case in CASES]
-    names = [name.strip() for name in found.only.split(",") if name.strip()] or known
-    unknown = sorted(set(names) - set(known))
-    if unknown:
-        raise SystemExit(f"nothing to compare is called {', '.join(unknown)}; there are {', '.join(known)}")
+    names = command.chosen(found.only, known, "compare")
     if found.list:
         print("\n".join(known))
     else:

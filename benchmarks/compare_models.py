@@ -1,12 +1,11 @@
 """The models on which the static way is compared with the compiler, as data."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from benchmarks import minilm
-from benchmarks.models import LLAMA3_ROPE, LM
+from benchmarks.models import LLAMA3_ROPE, LM, Benchmark
 
 # Small everywhere: what is compared does not depend on the size.
 WORDS = {"vocab_size": 512, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
@@ -23,25 +22,13 @@ T5 = {"vocab_size": 512, "d_model": 64, "d_kv": 16, "d_ff": 96, "num_layers": 2,
 
 
 @dataclass(frozen=True)
-class Case:
+class Case(Benchmark):
     """One model to compare the ways on.
 
     Args:
-        name: of the result file and for `ONLY=`.
-        title: as the document prints it.
-        model: model type at random weights; empty where `prepare` gives real ones.
-        overrides: config fields on top of the type's defaults.
-        task: that chooses the class; the base model of the type by default.
-        prepare: makes a directory with real weights below the one it is given, and returns it.
         kind: `model`, `variant` (of a model above it) or `zoo`.
     """
 
-    name: str
-    title: str
-    model: str = ""
-    overrides: Mapping[str, Any] = field(default_factory=dict)
-    task: str = ""
-    prepare: Callable[[Path], Path] | None = None
     kind: str = "model"
 
 

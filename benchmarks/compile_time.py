@@ -3,15 +3,13 @@
 python -m benchmarks.compile_time JOB.json
 """
 
-import json
 import os
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
+
+from benchmarks.job import JobFailed, run_job, serve
 
 # What is timed. `export`: torch.export of the whole model; `export-cut`: of the model with its layers cut as the
 # compiler cuts them; `compile`: everything from the config to Program[keras], twin included, without validation.
@@ -26,15 +24,11 @@ def spent(what: str, model: str, overrides: Mapping[str, Any], task: str = "") -
     Raises:
         SystemExit: it fails, with the end of what it printed.
     """
-    with tempfile.TemporaryDirectory(prefix="hf2khc-bench-") as folder:
-        job = Path(folder, "job.json")
-        job.write_text(json.dumps({"what": what, "model": model, "overrides": dict(overrides), "task": task}))
-        environment = {**os.environ, "KERAS_BACKEND": "torch"}
-        module = [sys.executable, "-m", "benchmarks.compile_time", str(job)]
-        done = subprocess.run(module, env=environment, check=False, capture_output=True, text=True)
-        if done.returncode:
-            raise SystemExit(f"{what} of {model} fails:\n{done.stderr[-3000:]}")
-        return json.loads(Path(f"{job}.result").read_text())
+    job = {"what": what, "model": model, "overrides": dict(overrides), "task": task}
+    try:
+        return run_job("benchmarks.compile_time", job, "torch")
+    except JobFailed as error:
+        raise SystemExit(f"{what} of {model} fails:\n{str(error)[-3000:]}") from error
 
 
 def _measure(what: str, model: str, overrides: dict[str, Any], task: str) -> dict[str, float]:
@@ -89,5 +83,4 @@ def _child_seconds(pid: str) -> float:
 
 
 if __name__ == "__main__":
-    job = json.loads(Path(sys.argv[1]).read_text())
-    Path(f"{sys.argv[1]}.result").write_text(json.dumps(_measure(**job)))
+    serve(lambda job: _measure(**job))

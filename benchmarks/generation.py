@@ -1,9 +1,6 @@
 """Generation side by side: a package, KerasHub's own class, and transformers, prefill and decode apart."""
 
-import json
-import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +8,7 @@ from typing import Any
 
 from benchmarks.command import executable
 from benchmarks.generation_speed import EAGER, KERAS_HUB, PACKAGE, STATIC
+from benchmarks.job import JobFailed, run_job
 from benchmarks.machine import busy, machine
 
 BACKENDS = ("jax", "tensorflow", "torch")
@@ -69,13 +67,8 @@ def _save(name: str, overrides: Mapping[str, Any], directory: Path) -> None:
 
 
 def _spent(way: str, directory: Path, backend: str) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(prefix="hf2khc-generation-") as folder:
-        job = Path(folder, "job.json")
-        about = {"way": way, "directory": str(directory), "batch": BATCH, "prompt": PROMPT, "new": NEW}
-        job.write_text(json.dumps({**about, "vocabulary": 8192, "repeats": REPEATS}), encoding="utf-8")
-        environment = {**os.environ, "KERAS_BACKEND": backend}
-        module = [sys.executable, "-m", "benchmarks.generation_speed", str(job)]
-        done = subprocess.run(module, env=environment, check=False, capture_output=True, text=True)
-        if done.returncode:
-            return {"failure": done.stderr.strip().splitlines()[-1]}
-        return json.loads(Path(f"{job}.result").read_text(encoding="utf-8"))
+    job = {"way": way, "directory": str(directory), "batch": BATCH, "prompt": PROMPT, "new": NEW}
+    try:
+        return run_job("benchmarks.generation_speed", {**job, "vocabulary": 8192, "repeats": REPEATS}, backend)
+    except JobFailed as error:
+        return {"failure": str(error).strip().splitlines()[-1]}

@@ -3,15 +3,14 @@
 python -m benchmarks.generation_speed JOB.json
 """
 
-import json
-import os
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from benchmarks.job import serve
 
 # The ways: transformers as it is and with a cache of a fixed size, KerasHub's own class, and the package.
 EAGER, STATIC, KERAS_HUB, PACKAGE = "transformers", "transformers, static cache", "KerasHub", "package"
@@ -87,12 +86,5 @@ def _keras(job: dict[str, Any]) -> Generate:
     return generate
 
 
-def main(path: Path) -> None:
-    """Measure, and write the answer beside the job."""
-    job = json.loads(path.read_text(encoding="utf-8"))
-    Path(f"{path}.result").write_text(json.dumps(speed(job)), encoding="utf-8")
-
-
 if __name__ == "__main__":
-    os.environ.setdefault("KERAS_BACKEND", "torch")
-    main(Path(sys.argv[1]))
+    serve(speed)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from benchmarks import command
 from benchmarks.aims import all_aims
 from benchmarks.conversion import measure
 from benchmarks.models import MODELS
@@ -35,11 +36,7 @@ def chosen(only: str) -> list[str]:
     Raises:
         SystemExit: a name that is none.
     """
-    names = [name.strip() for name in only.split(",") if name.strip()]
-    unknown = sorted(set(names) - set(jobs()))
-    if unknown:
-        raise SystemExit(f"nothing to measure is called {', '.join(unknown)}; there are {', '.join(jobs())}")
-    return names or list(jobs())
+    return command.chosen(only, list(jobs()), "measure")
 
 
 def run(names: Iterable[str], repeats: int = REPEATS) -> bool:

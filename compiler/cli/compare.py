@@ -4,13 +4,12 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from hf2khc.cli.options import parse_backends, parse_set
+from hf2khc.cli.options import Parser, parse_backends, parse_set
 from hf2khc.diagnostics import fail
 
 COMMAND = "compare"
@@ -19,13 +18,6 @@ Converts each model both ways, with the static way and with the compiler, each i
 weights, and shows what each of them got right. Every number is measured in this run."""
 MARKDOWN, JSON = "compare.md", "compare.json"
 _WIDE = 160
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are diagnostics like all others."""
-
-    def error(self, message: str) -> NoReturn:
-        raise fail("usage", message, hint="`hf2khc compare --help` lists the options")
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -62,7 +54,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog=f"hf2khc {COMMAND}", description=DESCRIPTION, allow_abbrev=False)
+    parser = Parser(prog=f"hf2khc {COMMAND}", description=DESCRIPTION, allow_abbrev=False)
     parser.add_argument("models", nargs="+", metavar="MODEL", help="as for `hf2khc MODEL`")
     parser.add_argument("--random-init", action="store_true", help="take only the configs; the weights are random")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a config field")

@@ -68,11 +68,12 @@ class Options:
         return self.output is None and (self.emit_ir is not None or self.emit_source or self.explain)
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """A parser whose errors are diagnostics like all others."""
 
     def error(self, message: str) -> NoReturn:
-        raise fail("usage", message, hint="`hf2khc --help` lists the options and shows examples")
+        more = " and shows examples" if self.epilog else ""
+        raise fail("usage", message, hint=f"`{self.prog} --help` lists the options{more}")
 
 
 def parse_options(arguments: Sequence[str]) -> Options:
@@ -110,7 +111,7 @@ def parse_options(arguments: Sequence[str]) -> Options:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="hf2khc",
         usage="hf2khc MODEL [-o DIR] [options]",
         description=DESCRIPTION,

@@ -4,27 +4,18 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from hf2khc.cli.options import parse_backends
-from hf2khc.diagnostics import fail
+from hf2khc.cli.options import Parser, parse_backends
 
 COMMAND = "verify"
 DESCRIPTION = """\
 Checks a converted package against what KerasHub demands of a model: saving, presets, LoRA, quantization, mixed
 precision, variable lengths, compiled inference and training, dropout; on every backend."""
 _WIDE = 120
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are diagnostics like all others."""
-
-    def error(self, message: str) -> NoReturn:
-        raise fail("usage", message, hint="`hf2khc verify --help` lists the options")
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -47,7 +38,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog=f"hf2khc {COMMAND}", description=DESCRIPTION, allow_abbrev=False)
+    parser = Parser(prog=f"hf2khc {COMMAND}", description=DESCRIPTION, allow_abbrev=False)
     parser.add_argument("directory", type=Path, metavar="DIR", help="what `hf2khc MODEL -o DIR` wrote")
     names = "Keras backends, separated by commas: jax, tensorflow, torch (default: those installed)"
     parser.add_argument("--backend", metavar="NAMES", help=names)

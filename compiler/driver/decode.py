@@ -47,7 +47,7 @@ def derive_decoding(program: Program, masks: Collection[str], values: Mapping[st
     indexed = frozenset(name for name, graph in derivation.graphs.items() if graph.is_indexed)
     layers = tuple(node.name for node in main.of("call", "loop") if cached.intersection(callees(node)))
     return program.with_graphs(graphs.values()), Decoding(
-        cached, indexed, layers, derivation.shape, _encoded(main, data, entry.positions.fixed)
+        cached, indexed, layers, derivation.shape, _encoded(main, entry.positions.fixed)
     )
 
 
@@ -86,16 +86,15 @@ def _mask(graph: Graph, masks: Collection[str], symbol: str) -> Node | None:
     return next((node for node in found if node.tensor.rank == 2), None)
 
 
-def _encoded(graph: Graph, data: frozenset[str], fixed: Collection[str]) -> str:
+def _encoded(graph: Graph, fixed: Collection[str]) -> str:
     """The value that an encoder hands to every step; empty where the model has no encoder.
 
     Masks made of nothing but the encoder's own mask are made again in every step: they cost nothing.
     """
+    if not any(node.name in fixed for node in graph.inputs):
+        return ""
     read = {o for node in graph if node.name not in fixed for o in node.used if o in fixed}
     found = [name for name in read if any(graph[n].op in ("call", "loop") for n in graph.behind({name}))]
-    given = {node.name for node in graph.inputs if node.name in fixed}
-    if not given:
-        return ""
     if len(found) != 1:
         raise NoCache("an encoder hands over more than one value")
     return found[0]

@@ -50,10 +50,7 @@ def describe(
     stats = filled.stats
     return Report(
         source={
-            "model": source.model,
-            "class": source.model_class.__name__,
-            "model_type": source.config.model_type,
-            "weights": origin_of_weights(source, seed),
+            **about_source(source, seed),
             **({"task": task_class(compiled.plan)} if compiled.plan.head else {}),
         },
         sizes=dict(scalars(source.config)),
@@ -94,8 +91,17 @@ def _text(compiled: "Compiled") -> tuple[str, ...]:
     return (f"the package makes no inputs of text: {compiled.textless}",) if compiled.textless else ()
 
 
-def origin_of_weights(source: Source, seed: int) -> str:
-    """Where the weights come from, in words."""
+def about_source(source: Source, seed: int) -> dict[str, str]:
+    """What was converted."""
+    return {
+        "model": source.model,
+        "class": source.model_class.__name__,
+        "model_type": source.config.model_type,
+        "weights": _origin_of_weights(source, seed),
+    }
+
+
+def _origin_of_weights(source: Source, seed: int) -> str:
     if source.live is not None:
         return "the model that was passed in"
     return f"random, seed {seed}" if source.directory is None else str(source.directory)

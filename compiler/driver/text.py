@@ -7,6 +7,7 @@ from dataclasses import replace
 from hf2khc.capture.source import Source
 from hf2khc.capture.tokenizer import Tokenizer, decoder_prompt, pad_token_id, read_tokenizer
 from hf2khc.driver.head import CAUSAL_LM, SEQ_2_SEQ_LM
+from hf2khc.write import preprocessor_class as kinds
 from hf2khc.write.plan import Plan, Text
 
 # The longest packed sequences unless the model has a lower limit, as in KerasHub.
@@ -73,17 +74,20 @@ def _preprocessor(
         settings = {"encoder_sequence_length": length, "decoder_sequence_length": length}
         missing = "" if start else "no config says what token an answer begins with"
         return ("", {}, missing) if missing else (
-            f"{SEQ_2_SEQ_LM}Preprocessor", {"decoder_start_token_ids": start, **settings}, "",
+            kinds.SEQ_2_SEQ_LM, {"decoder_start_token_ids": start, **settings}, "",
         )  # fmt: skip
     if not names <= _ONE or _TOKENS not in names:
         return "", {}, f"it takes more than text: {', '.join(sorted(names - _ONE - _TWO)) or ', '.join(sorted(names))}"
     if task == CAUSAL_LM:
         length = _length(plan, tokenizer, _MOST_GENERATED)
         ends = "eos_token" in tokenizer.special_tokens
-        return f"{CAUSAL_LM}Preprocessor", {"sequence_length": length, "add_end_token": ends}, ""
+        return kinds.CAUSAL_LM, {"sequence_length": length, "add_end_token": ends}, ""
     masks = task == "MaskedLM" and "mask_token" in tokenizer.special_tokens
-    name = "MaskedLMPreprocessor" if masks else "TextClassifierPreprocessor"
-    return name, {"sequence_length": _length(plan, tokenizer, _MOST_READ)}, ""
+    return (
+        kinds.MASKED_LM if masks else kinds.TEXT_CLASSIFIER,
+        {"sequence_length": _length(plan, tokenizer, _MOST_READ)},
+        "",
+    )
 
 
 def _length(plan: Plan, tokenizer: Tokenizer, most: int) -> int:

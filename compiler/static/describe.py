@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from hf2khc.capture.source import Source
 from hf2khc.check.proof import Proof
-from hf2khc.driver.describe import origin_of_weights, scalars, versions
+from hf2khc.driver.describe import about_source, scalars, versions
 from hf2khc.driver.report import Report
 from hf2khc.driver.stages import StageRecord
 from hf2khc.static.build import BuiltStatic
@@ -20,13 +20,7 @@ def describe_static(
     left = sorted(set(built.tensors) - built.read)
     empty = sorted(set(built.layers) - set(built.placed))
     return Report(
-        source={
-            "model": source.model,
-            "class": source.model_class.__name__,
-            "model_type": source.config.model_type,
-            "weights": origin_of_weights(source, seed),
-            "package": ", ".join(built.classes),
-        },
+        source={**about_source(source, seed), "package": ", ".join(built.classes)},
         sizes=dict(scalars(source.config)),
         parameters={
             "transformers": sum(math.prod(shape) for shape in built.tensors.values()), "keras": built.parameters,

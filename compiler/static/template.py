@@ -14,6 +14,7 @@ from hf2khc.diagnostics import fail
 from hf2khc.driver.naming import field_doc
 from hf2khc.passes.keras.vocabulary import FIELD_NAMES
 from hf2khc.write.arguments import ordered
+from hf2khc.write.layer_class import register
 from hf2khc.write.plan import Field
 from hf2khc.write.source_text import (
     argument_docs,
@@ -136,13 +137,9 @@ def backbone_text(template: Template, said: str) -> str:
     arguments = [*init_arguments(template.fields), "dtype=None", "**kwargs"]
     lines = docstring([*docs, "Args:", *argument_docs(template.fields)])
     lines += ["", signature("__init__", arguments), *indent(body), "", *get_config(template.fields)]
-    head = [_register(template), f"class {template.prefix}Backbone(Backbone):", *indent(lines)]
+    head = [register(template.package), f"class {template.prefix}Backbone(Backbone):", *indent(lines)]
     text = [*imports, "from keras_hub.models import Backbone", "", "", *head]
     return formatted("\n".join(text) + "\n", template.package)
-
-
-def _register(template: Template) -> str:
-    return f'@keras.saving.register_keras_serializable(package="{template.package}")'
 
 
 def _layers(template: Template, layer: str) -> list[str]:
@@ -208,7 +205,7 @@ def task_text(template: Template) -> str:
     ]
     imports = ["import keras", "from keras_hub.models import CausalLM"]
     imports += [f"from {template.package}.{template.package}_backbone import {backbone}"]
-    head = [_register(template), f"class {template.prefix}CausalLM(CausalLM):", *indent(lines)]
+    head = [register(template.package), f"class {template.prefix}CausalLM(CausalLM):", *indent(lines)]
     return formatted("\n".join([*imports, "", "", *head]) + "\n", template.package)
 
 

@@ -47,6 +47,11 @@ class CachedStep:
     def name(self) -> str:
         return "call_decoder_with_cache" if self.decoding.encoded else "call_with_cache"
 
+    @property
+    def built(self) -> str:
+        """What `_build_cache` returns."""
+        return ", ".join([*self.carried()[:1], "hidden_states", "cache"])
+
     def methods(self) -> Iterator[list[str]]:
         """Each a list of lines."""
         if self.decoding.encoded:
@@ -78,7 +83,7 @@ class CachedStep:
         graph = self.plan.program.main
         graph = graph.replaced(outputs=[self.decoding.encoded]).pruned()
         variables = {n.name: self.plan.inputs[n.name][0] for n in graph.inputs}
-        lines, (result,) = self._body(graph, variables, ("encoder_hidden_states",), decodes=False)
+        lines, (result,) = self._body(graph, variables, (ENCODED,), decodes=False)
         lines = [*docstring(_ENCODER_DOCS), *lines, f"return {result}"]
         return [signature("call_encoder", self.encoder_inputs()), *indent(lines)]
 
@@ -89,9 +94,8 @@ class CachedStep:
         lines, (logits, states) = self._body(self.graph, variables, names, decodes=True)
         masks = [name for name in variables.values() if name not in (tokens, *self.carried())]
         lines = [*self._masks(masks), *lines, f"return {logits}, {states}, cache"]
-        docs = [line for line in _DOCS if self.decoding.encoded or ENCODED not in line]
         arguments = [*self.carried(), tokens, "cache", UPDATE_INDEX]
-        return [signature(self.name, arguments), *indent([*docstring(_docs(docs, arguments)), *lines])]
+        return [signature(self.name, arguments), *indent([*docstring(_docs(arguments)), *lines])]
 
     def _body(
         self, graph: Graph, variables: Mapping[str, str], outputs: Sequence[str], decodes: bool
@@ -134,8 +138,7 @@ class CachedStep:
         lines += [f"max_length = ops.shape({tokens})[1]", f"shape = [{', '.join(dims)}]"]
         lines += ["cache = ops.zeros(shape, dtype=self.compute_dtype)", "# Seed the cache."]
         call = f"self.{self.name}({', '.join([*self.carried(), tokens, 'cache', '0'])})"
-        built = ", ".join([*self.carried()[:1], "hidden_states", "cache"])
-        lines += [f"_, hidden_states, cache = {call}", f"return {built}"]
+        lines += [f"_, hidden_states, cache = {call}", f"return {self.built}"]
         return [signature("_build_cache", [*given, tokens]), *indent(lines)]
 
 
@@ -143,15 +146,14 @@ def _count(scope: Scope, node: Node) -> str:
     return scope.static(node.attrs["count"]) if node.op == "loop" else "1"
 
 
-def _docs(lines: Sequence[str], arguments: Sequence[str]) -> list[str]:
+def _docs(arguments: Sequence[str]) -> list[str]:
     """The docstring, with an entry for each argument."""
     found = [line for name in arguments for line in _ARGUMENTS.get(name, _ARGUMENTS[""].format(name)).splitlines()]
-    place = lines.index("Returns:")
-    return [*lines[: place - 1], *indent(found), "", *lines[place:]]
+    return [*_DOCS, *indent(found), "", *_RETURNS]
 
 
 _ARGUMENTS = {
-    ENCODED: "encoder_hidden_states: float tensor, what `call_encoder()` gives.",
+    ENCODED: f"{ENCODED}: float tensor, what `call_encoder()` gives.",
     TOKENS: "token_ids: int tensor of shape `(batch_size, length)`.",
     f"decoder_{TOKENS}": "decoder_token_ids: int tensor of shape `(batch_size, length)`.",
     "cache": "cache: float tensor, the keys and values of every layer.",
@@ -166,7 +168,8 @@ Keys and values of the tokens seen so far are kept, and those of the
 given tokens are added to them, so that no token is computed twice.
 
 Args:
-
+""".strip().splitlines()
+_RETURNS = """
 Returns:
     A tuple of the logits of the given tokens, the hidden states that
     they are computed from, and the cache.

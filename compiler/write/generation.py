@@ -46,9 +46,8 @@ def _cached(step: CachedStep) -> tuple[list[str], list[str], str]:
     given = step.encoder_inputs()
     lines = [f'{name} = inputs["{name}"]' for name in given]
     carried = ", ".join(["cache", *step.carried()])
-    built = ", ".join([*step.carried()[:1], "hidden_states", "cache"])
     lines += ["# Create and seed cache with a single forward pass."]
-    lines += [f"{built} = self._build_cache({', '.join([*given, TOKENS])})"]
+    lines += [f"{step.built} = self._build_cache({', '.join([*given, TOKENS])})"]
     taken, rest = [], "cache"
     if step.carried():
         taken, rest = [f"    {carried} = cache"], f"({carried})"

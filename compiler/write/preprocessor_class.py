@@ -105,7 +105,7 @@ def _text_classifier(plan: Plan) -> list[str]:
 
 def _masked_lm(plan: Plan) -> list[str]:
     inputs = indent(_inputs(plan, "packed"))
-    return [*_MASKED_INIT, "", *_MASKER, "", *_PAIR_CALL, *_MASK, *inputs, f"    {_PACKED}", "", *_WEIGHTS]
+    return [*_PAIR_INIT, "", *_MASKER, "", *_PAIR_CALL, *_MASK, *inputs, f"    {_PACKED}", "", *_WEIGHTS]
 
 
 def _seq_2_seq_lm(plan: Plan) -> list[str]:
@@ -167,21 +167,6 @@ def call(self, x, y=None, sample_weight=None):
     x = x if isinstance(x, tuple) else (x,)
     packed = self.tokenizer.pack(
         *x, sequence_length=self.sequence_length, truncate=self.truncate
-    )
-""".strip().splitlines()
-_MASKED_INIT = """
-def __init__(
-    self,
-    tokenizer,
-    sequence_length=512,
-    truncate="longest_first",
-    **kwargs,
-):
-    super().__init__(
-        tokenizer,
-        sequence_length=sequence_length,
-        truncate=truncate,
-        **kwargs,
     )
 """.strip().splitlines()
 _MASKER = """
