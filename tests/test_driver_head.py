@@ -81,6 +81,29 @@ def test_what_else_a_head_computes() -> None:
     assert named is not None and (named.task, named.name) == ("Task", "TinyScorerTask")
 
 
+IMAGES = """
+graph Model(%pixel_values: f32[batch, 4, 6, 6]) {
+  param @base.weight: f32[4, 5]
+  param @head.weight: f32[5, 3]
+  %pooled: f32[batch, 4] = ops.mean(%pixel_values, axis=(2, 3))
+  %hidden: f32[batch, 5] = layers.Dense(%pooled, @base.weight, units=5, use_bias=false)
+  %logits: f32[batch, 3] = layers.Dense(%hidden, @head.weight, units=3, use_bias=false)
+  return %logits
+}
+
+entry Model returns "logits"
+"""
+
+
+def test_one_row_of_logits_for_an_image() -> None:
+    head = head_of(IMAGES, inside=("pooled", "hidden"))
+    assert head is not None and (head.task, head.name) == ("ImageClassifier", "ImageClassifier")
+    # Two things are not to be told from images alone: what is no image, and scores that are no logits.
+    for other in (IMAGES.replace("pixel_values", "input_values"), IMAGES.replace('"logits"', '"scores"')):
+        head = head_of(other, inside=("pooled", "hidden"))
+        assert head is not None and head.task == "Task"
+
+
 def test_models_without_a_head() -> None:
     assert head_of(PROGRAM, prefix="other") is None
     assert head_of(PROGRAM, prefix="") is None

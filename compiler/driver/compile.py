@@ -12,6 +12,7 @@ from hf2khc.driver.decode_positions import NoCache
 from hf2khc.driver.depth import UNROLLED, with_depth
 from hf2khc.driver.generalise import Generalised, generalise
 from hf2khc.driver.head import CAUSAL_LM, LOGITS, SEQ_2_SEQ_LM, find_head
+from hf2khc.driver.images import with_images
 from hf2khc.driver.inspection import NearMiss, idioms, nearest_misses, residue
 from hf2khc.driver.modules import Module, modules
 from hf2khc.driver.naming import make_plan, make_signature
@@ -41,6 +42,7 @@ class Compiled:
         cacheless: why a causal language model has no cached step; empty where it has one, and where it is none.
         uncached: the plan of a language model before its cached step was derived.
         textless: why the package makes no inputs of text; empty where it does, and where the model takes none.
+        imageless: the same of images.
     """
 
     plan: Plan
@@ -53,6 +55,7 @@ class Compiled:
     cacheless: str = ""
     uncached: Plan | None = None
     textless: str = ""
+    imageless: str = ""
 
     @property
     def program(self) -> Program:
@@ -125,13 +128,14 @@ def _compiled(source: Source, twin: TwinWorker, validate: bool, on_stage: OnStag
         plan, left = _logits_alone(plan)
         twinned = replace(twinned, omitted={**twinned.omitted, **left})
     plan, textless = with_text(plan, source)
+    plan, imageless = with_images(plan, source)
     if head is not None and head.task in (CAUSAL_LM, SEQ_2_SEQ_LM):
         uncached = replace(plan, generation=generation_defaults(source))
         plan, cacheless = _with_cache(uncached, captured)
     stages["generalise"] = program
     signature = make_signature(plan, captured, twinned.omitted)
     return Compiled(plan, signature, stages, captured, result.reasons, twinned.errors, twinned, cacheless,
-                    uncached, textless)  # fmt: skip
+                    uncached, textless, imageless)  # fmt: skip
 
 
 def _logits_alone(plan: Plan) -> tuple[Plan, dict[str, str]]:

@@ -63,7 +63,7 @@ def describe(
         residue=compiled.residue,
         config_generalises=not reasons,
         reasons=tuple(reasons),
-        notes=(*compiled.captured.notes, *_generation(compiled), *_text(compiled)),
+        notes=(*compiled.captured.notes, *_generation(compiled), *_inputs(compiled)),
         validation=compiled.validation,
         errors=proof.rows if proof is not None else (),
         runs=proof.runs if proof is not None else (),
@@ -87,8 +87,9 @@ def _generation(compiled: "Compiled") -> tuple[str, ...]:
     return (f"generation runs the whole model for every token: {reason}",) if reason else ()
 
 
-def _text(compiled: "Compiled") -> tuple[str, ...]:
-    return (f"the package makes no inputs of text: {compiled.textless}",) if compiled.textless else ()
+def _inputs(compiled: "Compiled") -> tuple[str, ...]:
+    reasons = {"text": compiled.textless, "images": compiled.imageless}
+    return tuple(f"the package makes no inputs of {kind}: {reason}" for kind, reason in reasons.items() if reason)
 
 
 def about_source(source: Source, seed: int) -> dict[str, str]:

@@ -7,15 +7,16 @@ from hf2khc.ir.analysis import weight_values
 from hf2khc.ir.expr import Expr, same
 from hf2khc.ir.graph import LEAVES, Graph, Node, Program, numbered
 from hf2khc.ir.types import Tensor, tensors
-from hf2khc.passes.keras.vocabulary import ENCODER_OUTPUT_NAMES, OUTPUT_NAMES
+from hf2khc.passes.keras.vocabulary import ENCODER_OUTPUT_NAMES, INPUT_NAMES, OUTPUT_NAMES
 from hf2khc.write.names import clean
-from hf2khc.write.plan import Head
+from hf2khc.write.plan import IMAGE_CLASSIFIER, Head
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 LOGITS = "logits"
 CAUSAL_LM, SEQ_2_SEQ_LM = "CausalLM", "Seq2SeqLM"
+_IMAGES = INPUT_NAMES["pixel_values"]
 _EMBEDDINGS = ("layers.Embedding", "layers.ReversibleEmbedding")
 
 
@@ -115,8 +116,11 @@ def _task(program: Program, model_class: str, causal: bool) -> tuple[str, str]:
             return SEQ_2_SEQ_LM, SEQ_2_SEQ_LM
         if scores and len(streams) == 1 and len(program.outputs) == 1:
             return (CAUSAL_LM, CAUSAL_LM) if causal else ("MaskedLM", "MaskedLM")
-        if len(streams) == 1 and len(program.outputs) == 1 and logits.rank == 2 and isinstance(logits.shape[0], Expr):
-            return "TextClassifier", "TextClassifier"
+        if len(program.outputs) == 1 and logits.rank == 2 and isinstance(logits.shape[0], Expr):
+            if len(streams) == 1:
+                return "TextClassifier", "TextClassifier"
+            if {INPUT_NAMES.get(node.name) for node in graph.inputs} == {_IMAGES}:
+                return IMAGE_CLASSIFIER, IMAGE_CLASSIFIER
     return "Task", model_class.partition("For")[2] or f"{model_class}Task"
 
 

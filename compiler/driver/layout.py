@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hf2khc.package import TASK_FILE
+from hf2khc.write.image_converter_class import image_converter_class, image_converter_module
 from hf2khc.write.package import write_package
 from hf2khc.write.plan import Plan
 from hf2khc.write.preprocessor_class import preprocessor_class, preprocessor_module
@@ -37,18 +38,18 @@ def write_preset(plan: Plan, signature: Mapping[str, Any], directory: Path) -> N
     preset = {"preset/config.json": backbone_config(plan)}
     preset |= {f"preset/{TASK_FILE}": task_config(plan)} if plan.head is not None else {}
     files = {SIGNATURE_FILE: f"{signed}\n"} | {k: json.dumps(v, indent=4) for k, v in preset.items()}
-    _write(directory, files | _text_files(plan))
+    _write(directory, files | _data_files(plan))
 
 
-def _text_files(plan: Plan) -> dict[str, str]:
-    """What the preset says of the tokenizer and the preprocessor."""
-    if plan.text is None:
-        return {}
-    configs: dict[str, Any] = {"preset/tokenizer.json": tokenizer_config(plan)}
-    if plan.text.preprocessor:
-        configs["preset/preprocessor.json"] = preprocessor_config(plan)
-    files = {name: json.dumps(config, indent=4, ensure_ascii=False) for name, config in configs.items()}
-    return files | {"preset/assets/tokenizer/tokenizer.json": plan.text.file}
+def _data_files(plan: Plan) -> dict[str, str]:
+    """What the preset says of tokenizer, image converter and preprocessor."""
+    configs = {
+        "preset/tokenizer.json": tokenizer_config(plan) if plan.text else None,
+        "preset/image_converter.json": image_converter_config(plan) if plan.images else None,
+        "preset/preprocessor.json": preprocessor_config(plan),
+    }
+    files = {name: json.dumps(config, indent=4, ensure_ascii=False) for name, config in configs.items() if config}
+    return files | ({"preset/assets/tokenizer/tokenizer.json": plan.text.file} if plan.text else {})
 
 
 def _write(directory: Path, texts: Mapping[str, str]) -> None:
@@ -65,7 +66,7 @@ def backbone_config(plan: Plan) -> dict[str, Any]:
 
 
 def task_config(plan: Plan) -> dict[str, Any]:
-    """The serialised task, with its preprocessor where text makes its inputs."""
+    """The serialised task, with its preprocessor where text or images make its inputs."""
     fields = {field.name: field.value for field in task_fields(plan)}
     config = {"backbone": backbone_config(plan), "preprocessor": preprocessor_config(plan), **fields, **plan.generation}
     return _serialized(plan, task_module(plan), task_class(plan), config)
@@ -73,9 +74,10 @@ def task_config(plan: Plan) -> dict[str, Any]:
 
 def preprocessor_config(plan: Plan) -> dict[str, Any] | None:
     """The serialised preprocessor, if there is one."""
-    if plan.text is None or not plan.text.preprocessor:
+    if not plan.preprocessor:
         return None
-    config = {"tokenizer": tokenizer_config(plan), **plan.text.settings}
+    config: dict[str, Any] = {"tokenizer": tokenizer_config(plan), **plan.text.settings} if plan.text else {}
+    config |= {"image_converter": image_converter_config(plan)} if plan.images else {}
     return _serialized(plan, preprocessor_module(plan), preprocessor_class(plan), config)
 
 
@@ -83,6 +85,12 @@ def tokenizer_config(plan: Plan) -> dict[str, Any]:
     """The serialised tokenizer; its vocabulary is an asset."""
     assert plan.text is not None
     return _serialized(plan, tokenizer_module(plan), tokenizer_class(plan), plan.text.arguments)
+
+
+def image_converter_config(plan: Plan) -> dict[str, Any]:
+    """The serialised image converter."""
+    assert plan.images is not None
+    return _serialized(plan, image_converter_module(plan), image_converter_class(plan), plan.images.arguments)
 
 
 def _serialized(plan: Plan, module: str, name: str, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -47,6 +47,7 @@ _DOCS = {
     "num_segments": "The number of segment ids.",
     "rope_max_wavelength": "The maximum angular wavelength of the rotary embeddings.",
     "sliding_window_size": "The size of the sliding local window.",
+    "num_classes": "The number of classes to predict.",
     "inverse_frequencies": "The inverse frequencies of the rotary embeddings.",
 }
 

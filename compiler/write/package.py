@@ -7,6 +7,9 @@ from hf2khc.write.analysis import Analysis
 from hf2khc.write.backbone_class import write_backbone
 from hf2khc.write.chat_template import write_chat_template
 from hf2khc.write.construction import ClassHead
+from hf2khc.write.image_converter_class import image_converter_class, image_converter_module, write_image_converter
+from hf2khc.write.image_preprocessor import write_image_preprocessor
+from hf2khc.write.image_test import write_image_test
 from hf2khc.write.layer_class import write_layer
 from hf2khc.write.plan import Plan
 from hf2khc.write.preprocessor_class import preprocessor_class, preprocessor_module, write_preprocessor
@@ -45,8 +48,8 @@ def write_package(plan: Plan) -> dict[str, str]:
         own[module] = task_class(plan)
         files[f"{module}.py"] = write_task(plan, heads)
         files[f"{module}_test.py"] = write_task_test(plan)
-    of_text, names = _text(plan)
-    files, own = files | of_text, own | names
+    for of_data, names in (_text(plan), _images(plan)):
+        files, own = files | of_data, own | names
     shaped = {name: formatted(text, plan.package) for name, text in files.items()}
     return {"__init__.py": _init(plan, own, heads), **dict(sorted(shaped.items()))}
 
@@ -63,6 +66,19 @@ def _text(plan: Plan) -> tuple[dict[str, str], dict[str, str]]:
     if plan.text.preprocessor:
         own[preprocessor_module(plan)] = preprocessor_class(plan)
         files[f"{preprocessor_module(plan)}.py"] = write_preprocessor(plan)
+    return files, own
+
+
+def _images(plan: Plan) -> tuple[dict[str, str], dict[str, str]]:
+    """The files that make inputs of images, and the classes in them by module."""
+    if plan.images is None:
+        return {}, {}
+    module = image_converter_module(plan)
+    own = {module: image_converter_class(plan)}
+    files = {f"{module}.py": write_image_converter(plan), f"{module}_test.py": write_image_test(plan)}
+    if plan.images.preprocessor:
+        own[preprocessor_module(plan)] = preprocessor_class(plan)
+        files[f"{preprocessor_module(plan)}.py"] = write_image_preprocessor(plan)
     return files, own
 
 

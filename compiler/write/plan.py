@@ -9,6 +9,7 @@ from hf2khc.diagnostics import fail
 from hf2khc.ir.graph import Program
 
 CONSTANT = "constant."
+IMAGE_CLASSIFIER = "ImageClassifier"
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,19 @@ class Text:
 
 
 @dataclass(frozen=True)
+class Images:
+    """How images become inputs of the model.
+
+    Args:
+        arguments: of the image converter's constructor.
+        preprocessor: the class of `keras_hub.models` that the preprocessor derives from; empty where there is none.
+    """
+
+    arguments: Mapping[str, object]
+    preprocessor: str = ""
+
+
+@dataclass(frozen=True)
 class Plan:
     """A package to be written.
 
@@ -104,6 +118,7 @@ class Plan:
         decoding: how the program runs from any position on; None where it does not.
         generation: further constructor arguments of a causal language model, which say how it generates by default.
         text: how text becomes its inputs; None where the model came without a tokenizer.
+        images: how images become its inputs; None where the model came without an image processor.
     """
 
     package: str
@@ -118,6 +133,12 @@ class Plan:
     decoding: Decoding | None = None
     generation: Mapping[str, object] = field(default_factory=dict)
     text: Text | None = None
+    images: Images | None = None
+
+    @property
+    def preprocessor(self) -> str:
+        """The class of `keras_hub.models` that the preprocessor derives from; empty where there is none."""
+        return (self.text.preprocessor if self.text else "") or (self.images.preprocessor if self.images else "")
 
     @functools.cached_property
     def by_source(self) -> Mapping[str, Field]:

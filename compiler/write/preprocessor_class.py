@@ -18,14 +18,12 @@ _WHAT = {
 
 def preprocessor_class(plan: Plan) -> str:
     """The name of the preprocessor's class."""
-    assert plan.text is not None
-    return f"{plan.prefix}{plan.text.preprocessor}"
+    return f"{plan.prefix}{plan.preprocessor}"
 
 
 def preprocessor_module(plan: Plan) -> str:
     """The name of the preprocessor's file, without `.py`."""
-    assert plan.text is not None
-    return f"{plan.package}_{snake(plan.text.preprocessor)}"
+    return f"{plan.package}_{snake(plan.preprocessor)}"
 
 
 def write_preprocessor(plan: Plan) -> str:

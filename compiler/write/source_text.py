@@ -28,11 +28,12 @@ def init_arguments(fields: Iterable[Field]) -> list[str]:
     return [f"{f.name}={default_text(f)}" if has_default(f) else f.name for f in fields]
 
 
-def get_config(fields: Sequence[Field]) -> list[str]:
-    """The `get_config` method, its lines not indented."""
+def get_config(fields: Sequence[Field], parent: str = "super()") -> list[str]:
+    """The `get_config` method, its lines not indented; `parent` has what is not in the fields."""
     items = [fitted(f'"{f.name}": ', f"self.{f.name}", 16) + "," for f in fields]
-    update = ["config.update({", *(f"    {item}" for item in items), "})"]
-    body = ["config = super().get_config()", *update, "return config"]
+    update = ["config.update({", *(f"    {item}" for item in items), "})"] if items else []
+    own = "self" if parent != "super()" else ""
+    body = [f"config = {parent}.get_config({own})", *update, "return config"]
     return ["def get_config(self):", *indent(body)]
 
 

@@ -11,7 +11,7 @@ from hf2khc.write.generation import ARGUMENTS, DEFAULTS, generation
 from hf2khc.write.layer_class import class_imports, register
 from hf2khc.write.members import Member, members
 from hf2khc.write.names import snake
-from hf2khc.write.plan import Field, Plan
+from hf2khc.write.plan import IMAGE_CLASSIFIER, Field, Plan
 from hf2khc.write.preprocessor_class import preprocessor_class, preprocessor_module
 from hf2khc.write.render import Render
 from hf2khc.write.scope import Scope
@@ -36,6 +36,7 @@ _WHAT = {
     "Seq2SeqLM": "An end-to-end {} model for seq2seq language modeling.",
     "MaskedLM": "An end-to-end {} model for the masked language modeling task.",
     "TextClassifier": "An end-to-end {} model for classification tasks.",
+    IMAGE_CLASSIFIER: "An end-to-end {} model for image classification tasks.",
 }
 
 
@@ -70,19 +71,30 @@ def write_task(plan: Plan, heads: Mapping[str, ClassHead]) -> str:
     init += ["# === Functional Model ===", *body]
     init += ["", "# === Config ===", *(f"self.{f.name} = {f.name}" for f in fields)] if fields else []
     arguments = ["backbone", *_arguments(fields), *(f"{f.name}={DEFAULTS[f.name]}" for f in settings), "**kwargs"]
-    packs = plan.text is not None and bool(plan.text.preprocessor)
+    packs = bool(plan.preprocessor)
     lines = [*docstring(_docs(plan, (*fields, *settings))), "", f"backbone_cls = {plan.prefix}Backbone"]
     lines += [f"preprocessor_cls = {preprocessor_class(plan)}", ""] if packs else [""]
     lines += [signature("__init__", arguments), *indent(init)]
     methods = generation(plan, base, owned) if generates else ()
     lines += [line for method in methods for line in ("", *method)]
-    lines += ["", *get_config((*fields, *settings))] if fields or settings else []
-    imports = [*class_imports(analysis, graph, heads), f"from keras_hub.models import {plan.head.task}"]
+    lines += ["", *get_config((*fields, *settings), _parent(plan))] if fields or settings or _skips(plan) else []
+    bases = dict.fromkeys((plan.head.task, "Task")) if _skips(plan) else (plan.head.task,)
+    imports = [*class_imports(analysis, graph, heads), *(f"from keras_hub.models import {base}" for base in bases)]
     imports += [f"from {plan.package}.{plan.package}_backbone import {plan.prefix}Backbone"]
     if packs:
         imports += [f"from {plan.package}.{preprocessor_module(plan)} import {preprocessor_class(plan)}"]
     head = [register(plan.package), f"class {task_class(plan)}({plan.head.task}):"]
     return "\n".join([*imports, "", "", *head, *indent(lines)]) + "\n"
+
+
+def _skips(plan: Plan) -> bool:
+    """Whether KerasHub's class makes a head of its own, which the package's does not want."""
+    return plan.head is not None and plan.head.task == IMAGE_CLASSIFIER
+
+
+def _parent(plan: Plan) -> str:
+    """Whose methods are called for what every task has, a class or what finds it."""
+    return "Task" if _skips(plan) else "super()"
 
 
 def _arguments(fields: tuple[Field, ...]) -> list[str]:
@@ -114,7 +126,9 @@ def _functional(analysis: Analysis, render: Render) -> list[str]:
     returned = body.returned()
     named = [fitted(f'"{name}": ', value, 16) + "," for name, value in zip(plan.outputs, returned, strict=True)]
     outputs = [f"outputs={returned[0]},"] if len(returned) == 1 else ["outputs={", *indent(named), "},"]
-    return [*lines, "super().__init__(", "    inputs=inputs,", *indent(outputs), "    **kwargs,", ")"]
+    call = ["# Skip the parent class functional model.", "Task.__init__(", "    self,"] if _skips(plan) else []
+    call = call or ["super().__init__("]
+    return [*lines, *call, "    inputs=inputs,", *indent(outputs), "    **kwargs,", ")"]
 
 
 def _handed_over(outputs: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:

@@ -58,6 +58,7 @@ FIELD_NAMES: Mapping[str, str] = {
     "final_logit_softcapping": "final_logit_soft_cap",
     "num_local_experts": "num_experts",
     "num_experts_per_tok": "top_k",
+    "num_labels": "num_classes",
 }
 
 INPUT_NAMES: Mapping[str, str] = {
