@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 from hf2khc.write.package import write_package
-from hf2khc.write.plan import Images
+from hf2khc.write.plan import Images, Plan
 
 
 def image_package(folder: Path, name: str, arguments: Mapping[str, object]) -> ModuleType:
@@ -22,6 +22,12 @@ def image_package(folder: Path, name: str, arguments: Mapping[str, object]) -> M
     from write_models.plans import constants, vit
 
     plan = replace(constants(vit()), package=name, images=Images(arguments, "ImageClassifierPreprocessor"))
+    return written(folder, plan)
+
+
+def written(folder: Path, plan: Plan) -> ModuleType:
+    """Writes and imports the package of a plan."""
+    name = plan.package
     (folder / name).mkdir(parents=True)
     for file, text in write_package(plan).items():
         (folder / name / file).write_text(text, encoding="utf-8")

@@ -13,14 +13,26 @@ import numpy as np
 import pytest
 import torch
 from float64_reference import noisy_model
-from image_packages import image_package
+from image_packages import image_package, written
 from image_processors import EXPRESSIBLE, OTHERS, folder_of, images
 from keras_hub.models import ImageClassifier
-from transformers import AutoImageProcessor, BatchFeature, ViTConfig, ViTForImageClassification
+from test_write_task import plan_of
+from text_vocabularies import byte_level_bpe
+from transformers import (
+    AutoImageProcessor,
+    BatchFeature,
+    CLIPImageProcessorPil,
+    CLIPProcessor,
+    LlavaProcessor,
+    ViTConfig,
+    ViTForImageClassification,
+)
 
 import hf2khc
-from hf2khc.capture.image_processor import as_data, read_image_processor
+from hf2khc.capture.image_processor import apart, as_data, read_image_processor
+from hf2khc.capture.tokenizer import as_data as text_as_data
 from hf2khc.driver.images import TOLERANCE, image_arguments, with_images
+from hf2khc.write.plan import Images, Text
 
 
 def theirs(folder: Path) -> Any:
@@ -90,6 +102,23 @@ def test_one_pixel_is_enough_to_refuse(tmp_path: Path) -> None:
     assert arguments is None and "pixels differ by up to 2e-05" in reason and "resample=2" in reason
 
 
+def test_a_processor_of_text_and_images_holds_one_of_images(tmp_path: Path) -> None:
+    processor = CLIPImageProcessorPil(size={"shortest_edge": 36}, crop_size={"height": 32, "width": 40})
+    CLIPProcessor(image_processor=processor, tokenizer=byte_level_bpe()).save_pretrained(tmp_path)
+    assert not (tmp_path / "preprocessor_config.json").exists()
+    source = SimpleNamespace(live=None, directory=tmp_path, trust_remote_code=False)
+    found, _ = read_image_processor(source)  # type: ignore[arg-type]
+    assert found is not None
+    arguments, reason = image_arguments(found)
+    assert arguments is not None and arguments["resize_to"] == 36, reason
+    assert apart(source) == ""  # type: ignore[arg-type]
+    # What puts the places of images into a text is not two processors side by side.
+    tokenizer = byte_level_bpe()
+    tokenizer.add_tokens(["<image>"])
+    LlavaProcessor(processor, tokenizer, patch_size=8, vision_feature_select_strategy="full").save_pretrained(tmp_path)
+    assert "takes no text with an image" in apart(source)  # type: ignore[arg-type]
+
+
 def test_reasons_without_a_processor(tmp_path: Path) -> None:
     def reason(**source: Any) -> str:
         found, text = read_image_processor(SimpleNamespace(trust_remote_code=False, **source))  # type: ignore[arg-type]
@@ -111,6 +140,30 @@ def test_gray_and_clear_images_become_rgb(tmp_path: Path, module: Any) -> None:
             np.testing.assert_allclose(np.asarray(ours(image)), pixels_of(processor, image), rtol=0, atol=TOLERANCE)
     with pytest.raises(ValueError, match="3 channels"):
         module.ViTImageConverter(**{**arguments, "convert_rgb": False})(images(1)[0])
+
+
+def test_prompts_and_images_together(tmp_path: Path) -> None:
+    tokenizer, _ = text_as_data(byte_level_bpe())
+    assert tokenizer is not None
+    plan, special = plan_of(package="prompts_and_images"), tokenizer.special_tokens
+    plan = replace(
+        plan,
+        inputs={**plan.inputs, "pixel_values": ("images", "float32")},
+        text=Text(tokenizer.file, {}),
+        images=Images({}, "Preprocessor", {"sequence_length": 9}),
+    )
+    module = written(tmp_path, plan)
+    arguments, _ = arguments_of(tmp_path, EXPRESSIBLE["exact size"][0])
+    converter = module.LlamaImageConverter(**arguments)
+    tokens = module.LlamaTokenizer(tokenizer=tokenizer.file, pad_token=special["pad_token"])
+    ours = module.LlamaPreprocessor(tokens, converter, sequence_length=9)
+    x, y = ours({"prompts": ["a photo", "größe"], "images": images()[:2]}, [0, 1])
+    assert list(x) == ["token_ids", "padding_mask", "images"] and y == [0, 1]
+    packed = tokens.pack(["a photo", "größe"], sequence_length=9)
+    np.testing.assert_array_equal(np.asarray(x["token_ids"]), np.asarray(packed["token_ids"]))
+    np.testing.assert_array_equal(np.asarray(x["images"]), np.asarray(converter(images()[:2])))
+    config = ours.get_config()
+    assert config["sequence_length"] == 9 and {"tokenizer", "image_converter"} <= config.keys()
 
 
 def test_images_come_in_batches_in_lists_and_as_floats(tmp_path: Path, module: Any) -> None:

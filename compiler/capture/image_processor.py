@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import AutoImageProcessor
+from transformers import AutoImageProcessor, AutoProcessor
 
 from hf2khc.capture.build import quiet
 from hf2khc.capture.source import Source
@@ -74,6 +74,26 @@ def read_image_processor(source: Source) -> tuple[ImageProcessor | None, str]:
         return None, f"transformers cannot run it ({type(error).__name__}: {str(error).strip().splitlines()[0:1]})"
 
 
+def apart(source: Source) -> str:
+    """Why text and images cannot be processed apart from each other, as the model's own processor does; empty if so."""
+    image = _image(np.random.default_rng(0), _SIZES[0])
+    try:
+        with quiet():
+            found = AutoProcessor.from_pretrained(
+                str(source.directory), local_files_only=True, trust_remote_code=source.trust_remote_code, backend="pil"
+            )
+            added = " ".join(found.tokenizer.get_added_vocab())
+            for text in ("a photo", f"{added} a"):
+                made = _made(found, image, text=[text])
+                if made["input_ids"].tolist() != found.tokenizer(text)["input_ids"]:
+                    return "its processor makes other tokens of a text with an image"
+                if any(not np.array_equal(made[k], x) for k, x in _made(found.image_processor, image).items()):
+                    return "its processor makes other pixels of an image with a text"
+    except Exception as error:  # a processor may want anything of its inputs
+        return f"its processor takes no text with an image ({type(error).__name__})"
+    return ""
+
+
 def as_data(found: Any) -> ImageProcessor:
     """An image processor of transformers as data."""
     settings = {name: value for name, value in found.to_dict().items() if value is not None}
@@ -98,7 +118,7 @@ def _image(random: np.random.Generator, size: tuple[int, int], channels: int = 3
     return (slopes[..., None] + noise).astype("uint8")
 
 
-def _made(found: Any, image: np.ndarray, **options: bool) -> dict[str, np.ndarray]:
+def _made(found: Any, image: np.ndarray, **options: Any) -> dict[str, np.ndarray]:
     from PIL import Image
 
     picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)

@@ -129,6 +129,7 @@ def _compiled(source: Source, twin: TwinWorker, validate: bool, on_stage: OnStag
         twinned = replace(twinned, omitted={**twinned.omitted, **left})
     plan, textless = with_text(plan, source)
     plan, imageless = with_images(plan, source)
+    textless = "" if plan.preprocessor else textless
     if head is not None and head.task in (CAUSAL_LM, SEQ_2_SEQ_LM):
         uncached = replace(plan, generation=generation_defaults(source))
         plan, cacheless = _with_cache(uncached, captured)

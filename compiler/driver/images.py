@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from hf2khc.capture.image_processor import CONVERTS_RGB, ImageProcessor, read_image_processor
+from hf2khc.capture.image_processor import CONVERTS_RGB, ImageProcessor, apart, read_image_processor
 from hf2khc.capture.source import Source
+from hf2khc.driver.head import CAUSAL_LM, SEQ_2_SEQ_LM
+from hf2khc.driver.text import ONE_TEXT
 from hf2khc.ir.expr import Expr
 from hf2khc.passes.keras.vocabulary import INPUT_NAMES
 from hf2khc.write.image_pixels import FILTERS, pixels_function
-from hf2khc.write.image_preprocessor import IMAGE_CLASSIFIER_PREPROCESSOR
+from hf2khc.write.image_preprocessor import IMAGE_CLASSIFIER_PREPROCESSOR, TEXT_AND_IMAGES
 from hf2khc.write.plan import Images, Plan
 
 # The largest difference of a pixel, after normalization.
@@ -60,10 +62,18 @@ def with_images(plan: Plan, source: Source) -> tuple[Plan, str]:
     made = (*(found["image_size"] or (None, None)), processor.probes[0].made[PIXELS].shape[0])
     if any(isinstance(b, int) and a not in (None, b) for a, b in zip(made, shape[1:], strict=True)):
         return plan, f"its image processor makes images of {made}, and the model takes {tuple(shape[1:])}"
-    others = sorted(name for node, (name, _) in plan.inputs.items() if node != PIXELS)
-    kind = "" if others else IMAGE_CLASSIFIER_PREPROCESSOR
-    reason = f"it takes more than images: {', '.join(others)}" if others else ""
-    return replace(plan, images=Images(found, kind)), reason
+    others = {name for node, (name, _) in plan.inputs.items() if node != PIXELS}
+    if not others:
+        return replace(plan, images=Images(found, IMAGE_CLASSIFIER_PREPROCESSOR)), ""
+    plan = replace(plan, images=Images(found))
+    generates = plan.head is not None and plan.head.task in (CAUSAL_LM, SEQ_2_SEQ_LM)
+    if plan.text is None or not others <= ONE_TEXT or generates:
+        return plan, f"it takes more than images: {', '.join(sorted(others))}"
+    reason = apart(source)
+    if reason:
+        return plan, reason
+    settings = {"sequence_length": plan.text.sequence_length}
+    return replace(plan, images=Images(found, TEXT_AND_IMAGES, settings)), ""
 
 
 def _taken(plan: Plan) -> tuple[list[Any], object]:

@@ -77,7 +77,7 @@ def preprocessor_config(plan: Plan) -> dict[str, Any] | None:
     if not plan.preprocessor:
         return None
     config: dict[str, Any] = {"tokenizer": tokenizer_config(plan), **plan.text.settings} if plan.text else {}
-    config |= {"image_converter": image_converter_config(plan)} if plan.images else {}
+    config |= {"image_converter": image_converter_config(plan), **plan.images.settings} if plan.images else {}
     return _serialized(plan, preprocessor_module(plan), preprocessor_class(plan), config)
 
 

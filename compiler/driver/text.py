@@ -13,7 +13,7 @@ from hf2khc.write.plan import Plan, Text
 # The longest packed sequences unless the model has a lower limit, as in KerasHub.
 _MOST_GENERATED, _MOST_READ = 1024, 512
 _TOKENS, _SEGMENTS = "token_ids", "segment_ids"
-_ONE = frozenset({_TOKENS, "padding_mask", _SEGMENTS})
+ONE_TEXT = frozenset({_TOKENS, "padding_mask", _SEGMENTS})
 _TWO = frozenset(f"{part}_{name}" for part in ("encoder", "decoder") for name in (_TOKENS, "padding_mask"))
 # Names of transformers for the tokens that KerasHub calls so, the first that there is.
 _ROLES = {
@@ -33,7 +33,8 @@ def with_text(plan: Plan, source: Source) -> tuple[Plan, str]:
     if tokenizer is None:
         return plan, reason
     kind, settings, reason = _preprocessor(plan, names, tokenizer, source)
-    return replace(plan, text=Text(tokenizer.file, _arguments(tokenizer, source), kind, settings)), reason
+    length = _length(plan, tokenizer, _MOST_READ)
+    return replace(plan, text=Text(tokenizer.file, _arguments(tokenizer, source), kind, settings, length)), reason
 
 
 def _arguments(tokenizer: Tokenizer, source: Source) -> dict[str, object]:
@@ -76,8 +77,9 @@ def _preprocessor(
         return ("", {}, missing) if missing else (
             kinds.SEQ_2_SEQ_LM, {"decoder_start_token_ids": start, **settings}, "",
         )  # fmt: skip
-    if not names <= _ONE or _TOKENS not in names:
-        return "", {}, f"it takes more than text: {', '.join(sorted(names - _ONE - _TWO)) or ', '.join(sorted(names))}"
+    if not names <= ONE_TEXT or _TOKENS not in names:
+        others = sorted(names - ONE_TEXT - _TWO) or sorted(names)
+        return "", {}, f"it takes more than text: {', '.join(others)}"
     if task == CAUSAL_LM:
         length = _length(plan, tokenizer, _MOST_GENERATED)
         ends = "eos_token" in tokenizer.special_tokens

@@ -1,6 +1,7 @@
 """The test of an image converter, and of a preprocessor, that comes with a package."""
 
 from hf2khc.write.image_converter_class import image_converter_class, image_converter_module
+from hf2khc.write.image_preprocessor import IMAGE_CLASSIFIER_PREPROCESSOR
 from hf2khc.write.plan import Plan
 from hf2khc.write.preprocessor_class import preprocessor_class, preprocessor_module
 
@@ -10,7 +11,7 @@ def write_image_test(plan: Plan) -> str:
     assert plan.images is not None
     name = image_converter_class(plan)
     own, test = [f"from {plan.package}.{image_converter_module(plan)} import {name}"], _TEST
-    if plan.images.preprocessor:
+    if plan.images.preprocessor == IMAGE_CLASSIFIER_PREPROCESSOR:
         own.append(f"from {plan.package}.{preprocessor_module(plan)} import {preprocessor_class(plan)}")
         test += _PREPROCESSOR.replace("PREPROCESSOR", preprocessor_class(plan))
     return _HEAD + "\n".join(own) + "\n" + test.replace("CONVERTER", name)

@@ -80,12 +80,14 @@ class Text:
         arguments: of the tokenizer's constructor.
         preprocessor: the class of `keras_hub.models` that the preprocessor derives from; empty where there is none.
         settings: of the preprocessor's constructor.
+        sequence_length: of a text that is read.
     """
 
     file: str
     arguments: Mapping[str, object]
     preprocessor: str = ""
     settings: Mapping[str, object] = field(default_factory=dict)
+    sequence_length: int = 512
 
 
 @dataclass(frozen=True)
@@ -95,10 +97,12 @@ class Images:
     Args:
         arguments: of the image converter's constructor.
         preprocessor: the class of `keras_hub.models` that the preprocessor derives from; empty where there is none.
+        settings: of the preprocessor's constructor.
     """
 
     arguments: Mapping[str, object]
     preprocessor: str = ""
+    settings: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
