@@ -1,5 +1,7 @@
 """Move what a functional model cannot hold out of its body and into layers."""
 
+from dataclasses import replace
+
 import networkx as nx
 
 from hf2khc.ir.analysis import weight_values
@@ -42,7 +44,7 @@ def outline_entry(program: Program) -> Program:
 
         entry Model
     """
-    entry, prefix = program.main, class_prefix(program)
+    entry, prefix = _apart(program.main), class_prefix(program)
     graphs = dict(program.graphs)
     for region in _regions(entry):
         cls = f"{prefix}{_role(entry, region)}"
@@ -56,8 +58,13 @@ def outline_entry(program: Program) -> Program:
 def _regions(graph: Graph) -> list[frozenset[str]]:
     """Connected computations that must leave the body, each between two layers: no path leaves one and comes back."""
     weights = weight_values(graph)
-    data = [node for node in graph if _operation(graph, node).op.startswith("ops.") and node.name not in weights]
-    depth = _depths(graph, {node.name for node in data})
+    tables = _tables(graph, weights)
+    data = [
+        node
+        for node in graph
+        if node.name in tables or (_operation(graph, node).op.startswith("ops.") and node.name not in weights)
+    ]
+    depth = _depths(graph, {node.name for node in data}, weights)
     links = nx.Graph()
     links.add_nodes_from(node.name for node in data)
     links.add_edges_from((o, n.name) for n in data for o in n.used if o in links and depth[o] == depth[n.name])
@@ -69,17 +76,46 @@ def _regions(graph: Graph) -> list[frozenset[str]]:
     return sorted(map(frozenset, regions), key=lambda region: min(map(order.__getitem__, region)))
 
 
+def _apart(graph: Graph) -> Graph:
+    """With constant positions once for each that reads them, so that two tables are not one region for that alone."""
+    made, changed = [], {}
+    for node in graph:
+        if node.op.startswith("ops.") and not node.used and not _symbols(node):
+            for user in graph.users(node.name)[1:]:
+                copy = replace(node, name=graph.fresh(f"{node.name}_{user.name}"))
+                made.append(copy)
+                user = changed.get(user.name, user)
+                operands = tuple(copy.name if o == node.name else o for o in user.operands)
+                changed[user.name] = replace(user, operands=operands)
+    return graph.rewired([*made, *changed.values()]) if made else graph
+
+
+def _tables(graph: Graph, weights: frozenset[str]) -> frozenset[str]:
+    """Layers that read nothing of the inputs, whole tables, and so are no layers of a functional model."""
+    free: set[str] = set()
+    for node in graph:
+        if node.name in weights or node.op in LEAVES or _symbols(node):
+            continue
+        if all(o in free for o in node.used if o not in weights):
+            free.add(node.name)
+    return frozenset(name for name in free if graph[name].op.startswith("layers."))
+
+
+def _symbols(node: Node) -> set[str]:
+    return {s for value in node.attrs.values() for s in names_of(value) if not s.startswith("config.")}
+
+
 def _operation(graph: Graph, node: Node) -> Node:
     """What a value is a result of; one of several results belongs with the others."""
     return graph[node.used[0]] if node.op == "item" else node
 
 
-def _depths(graph: Graph, data: set[str]) -> dict[str, int]:
+def _depths(graph: Graph, data: set[str], weights: frozenset[str]) -> dict[str, int]:
     """How many layers stand on the longest path before each value; what reads nothing stands with its first user."""
     depth: dict[str, int] = {}
     free: set[str] = set()
     for node in graph:
-        before = [depth[o] + (o not in data and graph[o].op not in LEAVES) for o in node.used if o not in free]
+        before = [depth[o] + (o not in data and graph[o].op not in LEAVES) for o in node.used if o not in free | weights]
         depth[node.name] = max(before, default=0)
         if node.name in data and not before:
             free.add(node.name)
@@ -89,9 +125,8 @@ def _depths(graph: Graph, data: set[str]) -> dict[str, int]:
 
 
 def _needs_layer(graph: Graph, node: Node, weights: frozenset[str]) -> bool:
-    symbols = {s for value in node.attrs.values() for s in names_of(value) if not s.startswith("config.")}
     fixed = any(o in weights or graph[o].op == "const" for o in node.used)
-    return bool(symbols) or fixed or not node.used
+    return bool(_symbols(node)) or fixed or not node.used
 
 
 def _absorbed(graph: Graph, region: set[str], weights: frozenset[str]) -> set[str]:
