@@ -36,6 +36,7 @@ from hf2khc.passes.hub.sink_producers import sink_producers
 from hf2khc.passes.hub.sink_transposes import sink_transposes
 from hf2khc.passes.hub.split_fused_linear import split_fused_linear
 from hf2khc.passes.hub.tie_embeddings import tie_embeddings
+from hf2khc.passes.hub.unite_modules import unite_modules
 from hf2khc.passes.keras.fold_transposes import fold_transposes
 from hf2khc.passes.keras.lower_frequencies import lower_frequencies
 from hf2khc.passes.keras.lower_masks import lower_masks
@@ -109,6 +110,7 @@ PIPELINE = (
             hand_sizes_down,
             order_values,
             merge_graphs,
+            unite_modules,
             align_layers,
             roll_loops,
             hoist_loops,

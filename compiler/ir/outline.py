@@ -21,6 +21,8 @@ def outline(graph: Graph, region: frozenset[str], name: str, cls: str = "") -> t
     fixed = _fixed_behind(graph, inside, weights)
     given = [n for n in graph.nodes if n not in region and n not in fixed and any(n in node.used for node in inside)]
     given += _size_sources(graph, inside, given)
+    # A layer of Keras is called on something, be it for nothing.
+    given = given or [node.name for node in graph.inputs[:1]]
     results = [
         n.name for n in inside if n.name in graph.outputs or any(u.name not in region for u in graph.users(n.name))
     ]

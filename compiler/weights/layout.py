@@ -3,6 +3,8 @@
 Imported only in processes that run keras on the torch backend, whose `meta` device holds shapes and no data.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,12 +44,35 @@ def build(directory: Path, dtype: str | None = None) -> Any:
     """
     import_package(directory)
     try:
-        with keras.device("meta"):
+        with keras.device("meta"), _repeat_without_data():
             # An optimizer has variables of its own, and reads them.
             options = {"compile": False} if (directory / "preset" / TASK_FILE).is_file() else {}
             return load_preset(directory, load_weights=False, dtype=dtype, **options)
     except Exception as error:  # the constructor is generated code
         raise broken_package("the model cannot be built", error, directory) from error
+
+
+@contextmanager
+def _repeat_without_data() -> Iterator[None]:
+    """Let `keras.ops.repeat` work on the meta device.
+
+    Keras's own calls itself there until it fails; the layer is then computed with data, against weights without.
+    """
+    from keras.src.backend.torch import numpy as torch_ops
+
+    original = torch_ops.repeat
+
+    def repeat(x: Any, repeats: Any, axis: int | None = None) -> Any:
+        x = keras.ops.convert_to_tensor(x)
+        if x.is_meta and isinstance(repeats, int):
+            return x.repeat_interleave(repeats, dim=axis)
+        return original(x, repeats, axis=axis)
+
+    torch_ops.repeat = repeat
+    try:
+        yield
+    finally:
+        torch_ops.repeat = original
 
 
 def variables(model: Any) -> list[Variable]:

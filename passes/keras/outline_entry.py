@@ -115,7 +115,9 @@ def _depths(graph: Graph, data: set[str], weights: frozenset[str]) -> dict[str, 
     depth: dict[str, int] = {}
     free: set[str] = set()
     for node in graph:
-        before = [depth[o] + (o not in data and graph[o].op not in LEAVES) for o in node.used if o not in free | weights]
+        before = [
+            depth[o] + (o not in data and graph[o].op not in LEAVES) for o in node.used if o not in free | weights
+        ]
         depth[node.name] = max(before, default=0)
         if node.name in data and not before:
             free.add(node.name)
