@@ -92,9 +92,26 @@ def unflatten(exported: torch.export.ExportedProgram) -> torch.export.Unflattene
     It would make one module of calls that have the same operations, whatever their shapes: a dropout before and after
     a projection of another width.
     """
+    _attribute_lent_modules(exported.graph)
     implementation = sys.modules["torch.export.unflatten"]
     with mock.patch.object(implementation, "_deduplicate_modules", lambda partitions: {}):
         return torch.export.unflatten(exported)
+
+
+def _attribute_lent_modules(graph: torch.fx.Graph) -> None:
+    """Count the operations of a module that was handed to one it does not belong to as that one's own.
+
+    torch recovers a module only within the one that holds it.
+    """
+    for node in graph.nodes:
+        kept: dict = {}
+        inside = ""
+        for key, (path, kind) in node.meta.get("nn_module_stack", {}).items():
+            plain = path.partition("@")[0]
+            if not inside or plain == inside or plain.startswith(f"{inside}."):
+                kept[key], inside = (path, kind), plain
+        if "nn_module_stack" in node.meta:
+            node.meta["nn_module_stack"] = kept
 
 
 def output_paths(exported: torch.export.ExportedProgram) -> Iterator[str]:

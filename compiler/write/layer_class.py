@@ -36,7 +36,7 @@ def write_layer(analysis: Analysis, graph: Graph, heads: Mapping[str, ClassHead]
         analysis, graph, scope, owned, analysis.training(graph.name), policy="self.compute_dtype", decodes=True
     )
     call = _call(analysis, graph, render, scope)
-    shape = output_shape(graph, scope)
+    shape = output_shape(graph, scope, _arguments(analysis, graph, render))
     for parameter in graph.parameters:
         scope.field(parameter)
     fields = ordered(_in_plan_order(analysis, scope))
@@ -100,10 +100,14 @@ def _call(analysis: Analysis, graph: Graph, render: Render, scope: Scope) -> lis
     lines = body.lines()
     returned = [render.result(name, text) for name, text in zip(graph.outputs, body.returned(), strict=True)]
     sizes = [f"{name} = {text}" for name, text in sorted(scope.sizes.items(), key=lambda item: item[1])]
-    training = ["training=None"] if render.training else []
-    arguments = [*names.values(), *cache_arguments(analysis.plan, graph.name), *training]
     returns = returned_lines(analysis.plan, graph.name, ", ".join(returned))
-    return [signature("call", arguments), *indent([*sizes, *lines, *returns])]
+    return [signature("call", _arguments(analysis, graph, render)), *indent([*sizes, *lines, *returns])]
+
+
+def _arguments(analysis: Analysis, graph: Graph, render: Render) -> list[str]:
+    names = input_names(node.name for node in graph.inputs)
+    training = ["training=None"] if render.training else []
+    return [*names.values(), *cache_arguments(analysis.plan, graph.name), *training]
 
 
 def _docs(analysis: Analysis, graph: Graph, fields: tuple[Field, ...]) -> list[str]:

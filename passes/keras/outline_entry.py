@@ -78,7 +78,8 @@ def _regions(graph: Graph) -> list[frozenset[str]]:
 
 def _apart(graph: Graph) -> Graph:
     """With constant positions once for each that reads them, so that two tables are not one region for that alone."""
-    made, changed = [], {}
+    made: list[Node] = []
+    changed: dict[str, Node] = {}
     for node in graph:
         if node.op.startswith("ops.") and not node.used and not _symbols(node):
             for user in graph.users(node.name)[1:]:
@@ -98,7 +99,14 @@ def _tables(graph: Graph, weights: frozenset[str]) -> frozenset[str]:
             continue
         if all(o in free for o in node.used if o not in weights):
             free.add(node.name)
-    return frozenset(name for name in free if graph[name].op.startswith("layers."))
+    tables = (graph[name] for name in free if graph[name].op.startswith("layers."))
+    return frozenset(node.name for node in tables if not _shares(graph, node, weights))
+
+
+def _shares(graph: Graph, layer: Node, weights: frozenset[str]) -> bool:
+    """Whether another layer stands on the same parameters: both are calls of one, which the model's own body holds."""
+    behind = graph.behind(o for o in layer.used if o in weights)
+    return any(o in behind for node in graph if node.level == "layers" and node != layer for o in node.used)
 
 
 def _symbols(node: Node) -> set[str]:
@@ -137,7 +145,7 @@ def _absorbed(graph: Graph, region: set[str], weights: frozenset[str]) -> set[st
     for name in region:
         for user in graph.users(name):
             data = [o for o in user.used if o not in weights]
-            if user.op.startswith("layers.") and all(o in region for o in data):
+            if user.op.startswith("layers.") and all(o in region for o in data) and not _shares(graph, user, weights):
                 found.add(user.name)
     return found
 
