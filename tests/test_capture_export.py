@@ -3,12 +3,14 @@
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import transformers
 from torch import nn
 
 from hf2khc.capture import time_loops
+from hf2khc.capture.aten import aten_evaluator
 from hf2khc.capture.build import build_meta, configs, materialise
 from hf2khc.capture.export import export
 from hf2khc.capture.importer import import_program
@@ -17,6 +19,7 @@ from hf2khc.capture.random_weights import add_noise
 from hf2khc.capture.time_loops import looped_lengths
 from hf2khc.capture.truncate import truncate
 from hf2khc.diagnostics import ConversionError
+from hf2khc.ir.interpret import interpret
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 24, "vocab_size": 40}
 T5 = {"d_model": 16, "d_ff": 24, "d_kv": 8, "num_heads": 2, "num_layers": 2, "vocab_size": 40}
@@ -230,3 +233,39 @@ def test_a_table_of_positions_may_end(positions, free):
     config = transformers.BertConfig(**{**SMALL, "max_position_embeddings": 20000}, **positions)
     _, _, found = captured(Table, config)
     assert ("seq" in found.smallest) == free
+
+
+class Borrower(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Linear(8, 8)
+
+    def forward(self, hidden, lent):
+        return lent(self.scale(hidden))
+
+
+class Lending(Custom):
+    def __init__(self, config):
+        super().__init__(config)
+        self.inner = Borrower()
+        self.norm = nn.LayerNorm(8)
+        self.unread = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.1))
+
+    def forward(self, input_ids):
+        hidden = self.embed(input_ids)
+        self.unread(hidden)
+        return self.norm(hidden) + self.inner(hidden, self.norm)
+
+
+def test_a_module_that_is_handed_to_another_computes_there():
+    model, spec, found = captured(Lending, transformers.BertConfig(**SMALL))
+    fill(model)
+    program = import_program(found.program, model, found.symbols)
+    inputs = sample_inputs(spec, {symbol: size + 3 for symbol, size in found.sizes.items()}, padding="right")
+    with torch.no_grad():
+        expected = model(torch.from_numpy(inputs["input_ids"]))
+    weights = {path: tensor.numpy() for path, tensor in model.state_dict().items()}
+    (result,) = interpret(program, inputs, weights.__getitem__, {"aten": aten_evaluator()})
+    np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6)
+    # What nobody reads is no graph.
+    assert all(graph.outputs for graph in program.graphs.values())

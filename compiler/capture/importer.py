@@ -51,7 +51,9 @@ def import_program(exported: torch.export.ExportedProgram, model: torch.nn.Modul
     # A size among the outputs is no tensor, and no output.
     paths = zip(output_paths(exported), importer.results[entry], strict=True)
     outputs = tuple(path for path, result in paths if isinstance(result, str))
-    program = Program(importer.graphs, entry, outputs, importer.constants)
+    # A module whose results nobody reads has none.
+    graphs = {name: graph for name, graph in importer.graphs.items() if graph.outputs or name == entry}
+    program = Program(graphs, entry, outputs, importer.constants)
     return _without_unused_outputs(program)
 
 
@@ -167,9 +169,12 @@ class _Scope:
         types = tuple(callee[name].tensor for name in callee.outputs)
         attrs = {"graph": graph, "path": re.sub(r"@\d+", "", node.target)}
         name = self._name(node, re.sub(r"@\d+$", "", node.target.rsplit(".", 1)[-1]))
+        results = self.importer.results[graph]
+        if not types:
+            self.values[node] = self._results(name, results)  # sizes, or nothing
+            return
         type_: Type = types if len(types) > 1 else types[0]
         self._put(node, Node(name, "call", operands, attrs, type_, None, _origin(node)))
-        results = self.importer.results[graph]
         if len(results) > 1:
             self.values[node] = self._results(name, results)
 

@@ -1,5 +1,8 @@
 """Recognise projections to and from attention heads."""
 
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Iterator
+
 from hf2khc.ir.expr import same
 from hf2khc.ir.graph import Graph, Node, Program
 from hf2khc.ir.types import Tensor
@@ -44,13 +47,8 @@ def project_heads(program: Program) -> Program:
 
 def _to_heads(graph: Graph) -> Graph:
     new: list[Node] = []
-    for dense in graph.of("layers.Dense"):
-        users = graph.users(dense.name)
-        if len(users) != 1 or dense.name in graph.outputs or users[0].op != "ops.reshape":
-            continue
-        heads, x = users[0], graph[dense.used[0]]
-        if not _splits_last_axis(dense.tensor, heads.tensor):
-            continue
+    for dense, heads in _together(graph, _split(graph)):
+        x = graph[dense.used[0]]
         count, width = heads.tensor.shape[2:]
         kernel = _reshaped(graph, dense, 1, f"{heads.name}_kernel", (x.tensor.shape[-1], count, width))
         made = [kernel]
@@ -64,19 +62,51 @@ def _to_heads(graph: Graph) -> Graph:
 
 def _from_heads(graph: Graph) -> Graph:
     new: list[Node] = []
-    for dense in graph.of("layers.Dense"):
-        flat = graph[dense.used[0]]
-        if flat.op != "ops.reshape" or not _splits_last_axis(flat.tensor, graph[flat.used[0]].tensor):
-            continue
-        heads = graph[flat.used[0]]
+    for dense, heads in _together(graph, _merged(graph)):
         count, width = heads.tensor.shape[2:]
         units = dense.tensor.shape[-1]
         kernel = _reshaped(graph, dense, 1, f"{dense.name}_kernel", (count, width, units))
         attrs = {"equation": "bquh,uhm->bqm", "output_shape": (None, units)}
         if len(dense.operands) > 2:
             attrs["bias_axes"] = "m"
-        new += [kernel, _einsum_dense(dense, flat, (heads.name, kernel.name, *dense.operands[2:]), attrs)]
+        new += [
+            kernel, _einsum_dense(dense, graph[dense.used[0]], (heads.name, kernel.name, *dense.operands[2:]), attrs)
+        ]  # fmt: skip
     return graph.rewired(new) if new else graph
+
+
+def _split(graph: Graph) -> Iterator[tuple[Node, Node]]:
+    """Projections whose result is split into heads, and nothing else, with the heads."""
+    for dense in graph.of("layers.Dense"):
+        heads, *others = graph.users(dense.name) or [dense]
+        alone = not others and dense.name not in graph.outputs
+        if alone and heads.op == "ops.reshape" and _splits_last_axis(dense.tensor, heads.tensor):
+            yield dense, heads
+
+
+def _merged(graph: Graph) -> Iterator[tuple[Node, Node]]:
+    """Projections of merged heads, with the heads."""
+    for dense in graph.of("layers.Dense"):
+        flat = graph[dense.used[0]]
+        if flat.op == "ops.reshape" and _splits_last_axis(flat.tensor, graph[flat.used[0]].tensor):
+            yield dense, graph[flat.used[0]]
+
+
+def _together(graph: Graph, found: Iterable[tuple[Node, Node]]) -> list[tuple[Node, Node]]:
+    """Without those that share a kernel with a projection of another form: calls of one layer stay calls of one."""
+    pairs = list(found)
+    forms: dict[Hashable, list[object]] = defaultdict(list)
+    heads = {dense.name: heads.tensor.shape[2:] for dense, heads in pairs}
+    for dense in graph.of("layers.Dense", "layers.EinsumDense"):
+        forms[_spelled_out(graph, dense.used[1])].append(heads.get(dense.name))
+    return [(dense, h) for dense, h in pairs if len(set(forms[_spelled_out(graph, dense.used[1])])) == 1]
+
+
+def _spelled_out(graph: Graph, weight: str) -> Hashable:
+    """A weight expression down to its parameters."""
+    node = graph[weight]
+    attrs = tuple(sorted((name, str(value)) for name, value in node.attrs.items()))
+    return weight if not node.used else (node.op, attrs, *(_spelled_out(graph, o) for o in node.used))
 
 
 def _splits_last_axis(flat: Tensor, heads: Tensor) -> bool:
