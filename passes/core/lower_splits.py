@@ -40,7 +40,7 @@ def _split(builder: Builder, node: Node) -> list[Node]:
     assert isinstance(parts, tuple)
     axis = axis_of(node, builder.tensor(node.used[0]).rank)
     sizes = [part.shape[axis] for part in parts]
-    if len(sizes) > 1 and all(same(size, sizes[0]) for size in sizes):
+    if all(same(size, sizes[0]) for size in sizes):
         return builder.finish("ops.split", node.used[0], indices_or_sections=len(sizes), axis=axis)
     return builder.finish("ops.split", node.used[0], indices_or_sections=_borders(sizes), axis=axis)
 
