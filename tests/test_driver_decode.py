@@ -44,8 +44,12 @@ def derived(text: str = PROGRAM) -> tuple[Program, Decoding]:
 
 def refused(old: str, new: str) -> str:
     assert old in PROGRAM
+    return refused_in(PROGRAM.replace(old, new))
+
+
+def refused_in(text: str) -> str:
     with pytest.raises(NoCache) as reason:
-        derived(PROGRAM.replace(old, new))
+        derived(text)
     return str(reason.value)
 
 
@@ -240,3 +244,23 @@ def test_a_norm_over_the_last_axis_treats_every_position_by_itself() -> None:
     text = PROGRAM.replace("ops.negative(%key)", "ops.rms_normalization(%key, axis=-1, epsilon=0.1)")
     assert derived(text)[1] == derived()[1]
     assert "mixes positions" in refused("ops.negative(%key)", "ops.rms_normalization(%key, axis=1, epsilon=0.1)")
+
+
+def test_a_layer_may_take_the_tokens_of_all_sequences_in_one_row() -> None:
+    experts = """
+graph Experts(%rows: f32[batch * seq, 8]) {
+  %sums: f32[batch * seq, 8] = ops.exp(%rows)
+  return %sums
+}
+
+graph Attention("""
+    text = PROGRAM.replace("\ngraph Attention(", experts, 1).replace(
+        "  return %z\n",
+        """  %rows: f32[batch * seq, 8] = ops.reshape(%z, newshape=(batch * seq, 8))
+  %mixed: f32[batch * seq, 8] = call(%rows, graph="Experts", path="experts")
+  %back: f32[batch, seq, 8] = ops.reshape(%mixed, newshape=(batch, seq, 8))
+  return %back
+""",
+    )
+    assert derived(text)[1] == derived()[1]
+    assert "mixes positions" in refused_in(text.replace("ops.exp(%rows)", "ops.cumsum(%rows, axis=0)"))

@@ -256,7 +256,9 @@ class DerivedGraph:
         found: set[str] = set()
         for parameter, operand in zip(callee.inputs, node.operands, strict=True):
             for axis in self.positions.axes(operand) if operand else HERE:
-                found |= names_of(parameter.tensor.shape[axis])
+                inner, outer = parameter.tensor.shape[axis], self.graph[operand or ""].tensor.shape[axis]
+                # A product of sizes, such as tokens of all sequences in one row, is spelt alike on both sides.
+                found |= {self.positions.symbol} if str(inner) == str(outer) else names_of(inner)
         if len(found) > 1:
             raise NoCache(f"{callee.name} takes positions of several sequences")
         return next(iter(found), "")
