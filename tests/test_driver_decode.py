@@ -209,6 +209,43 @@ def test_an_encoder_runs_once_and_what_it_gives_is_not_cached() -> None:
     assert "%bias: f32[n, keys], %memory: f32[batch, m, 8]" in decoder
 
 
+PROJECTED = ENCODER_DECODER.replace(
+    "%memory: f32[batch, m, 8]) {\n",
+    """%memory: f32[batch, m, 8]) {
+  param @key.weight: f32[8, 4]
+  %small: f32[batch, m, 4] = layers.Dense(%memory, @key.weight, units=4, use_bias=false, name="key")
+  %twice: f32[batch, m, 8] = ops.repeat(%small, repeats=2, axis=2)
+""",
+).replace('ops.einsum(%own, %memory, ', 'ops.einsum(%own, %twice, ')  # fmt: skip
+
+
+def test_what_a_layer_computes_of_the_encoder_alone_is_computed_once() -> None:
+    program, decoding = derive_decoding(parse_program(PROJECTED), ["mask"], {})
+    assert decoding.once == {"Decoder": ("memory",)}
+    decoder = program.graphs["Decoder"]
+    (mark,) = decoder.of("hub.computed_once")
+    # Before it is repeated.
+    assert mark.operands == ("small",) and decoder["twice"].operands == ("small_kept",)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        # Beside `call` nobody casts a weight, or knows whether the model is trained.
+        ("  %twice: f32[batch, m, 8] = ops.repeat(%small, repeats=2, axis=2)",
+         "  %twice: f32[batch, m, 8] = ops.matmul(%small, @wide)"),
+        ("  %twice: f32[batch, m, 8] = ops.repeat(%small, repeats=2, axis=2)",
+         "  %some: f32[batch, m, 4] = layers.Dropout(%small, rate=0.1)\n"
+         "  %twice: f32[batch, m, 8] = ops.repeat(%some, repeats=2, axis=2)"),
+    ],
+)  # fmt: skip
+def test_what_is_not_computed_once(old: str, new: str) -> None:
+    assert old in PROJECTED
+    text = PROJECTED.replace(old, new).replace("f32[8, 4]\n", "f32[8, 4]\n  param @wide: f32[4, 8]\n")
+    program, decoding = derive_decoding(parse_program(text), ["mask"], {})
+    assert decoding.once == {} and not program.graphs["Decoder"].of("hub.computed_once")
+
+
 def test_a_layer_reads_from_a_mask_how_long_the_sequence_is() -> None:
     program, _ = derive_decoding(parse_program(ENCODER_DECODER), ["mask"], {})
     positions = program.graphs["Positions"]

@@ -103,7 +103,10 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
         assert not conversion.compiled.cacheless
     model = model_of("t5")
     expected["t5"] = greedy_answers(model, {name: array for name, array in inputs.items() if "coder" in name})
-    assert not hf2khc.convert(model, folder / "t5", check=False).compiled.cacheless
+    conversion = hf2khc.convert(model, folder / "t5", check=False)
+    assert not conversion.compiled.cacheless
+    # Keys and values of what the encoder gave are no work of a step.
+    assert conversion.compiled.plan.decoding.once
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("hf2khc.driver.compile.derive_decoding", no_cache)
         model = model_of("gpt2")

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from hf2khc.driver.decode_graph import DerivedGraph
+from hf2khc.driver.decode_once import Fixed, compute_once
 from hf2khc.driver.decode_positions import NoCache
 from hf2khc.ir.expr import Expr, names_of
 from hf2khc.ir.graph import Graph, Node, Program, callees
@@ -43,12 +44,13 @@ def derive_decoding(program: Program, masks: Collection[str], values: Mapping[st
     # The entry computes with no sizes: those of its values do not matter, only what its layers are given.
     main = main.replaced(replace(node, operands=_operands(node, entry)) for node in main)
     derived = {name: _in_order(graph.result) for name, graph in derivation.graphs.items()}
-    graphs = {**program.graphs, **derived, main.name: main}
+    program = program.with_graphs({**program.graphs, **derived, main.name: main}.values())
     indexed = frozenset(name for name, graph in derivation.graphs.items() if graph.is_indexed)
     layers = tuple(node.name for node in main.of("call", "loop") if cached.intersection(callees(node)))
-    return program.with_graphs(graphs.values()), Decoding(
-        cached, indexed, layers, derivation.shape, _encoded(main, entry.positions.fixed)
-    )
+    encoded = _encoded(main, entry.positions.fixed)
+    fixed = {name: Fixed(graph.positions.fixed, graph.positions.weights) for name, graph in derivation.graphs.items()}
+    program, once = compute_once(program, fixed, layers, encoded, values) if encoded else (program, {})
+    return program, Decoding(cached, indexed, layers, derivation.shape, encoded, once)
 
 
 def _operands(node: Node, entry: DerivedGraph) -> tuple[str | None, ...]:

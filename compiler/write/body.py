@@ -7,11 +7,12 @@ from hf2khc.write.analysis import Analysis
 from hf2khc.write.blocks import commented
 from hf2khc.write.cache import collected, is_cached, update_lines
 from hf2khc.write.construction import range_text
+from hf2khc.write.cross_cache import kept_lines
 from hf2khc.write.inlining import Inlining
 from hf2khc.write.members import Member
 from hf2khc.write.names import choose, clean, says_nothing
 from hf2khc.write.operations import Text
-from hf2khc.write.plan import UPDATE
+from hf2khc.write.plan import ONCE, UPDATE
 from hf2khc.write.render import Render
 
 
@@ -92,6 +93,9 @@ class Body:
         return [self._required(name).text for name in self.graph.outputs]
 
     def _assignment(self, index: int, node: Node) -> list[str]:
+        if node.op == ONCE:
+            given = [self._required(operand).text for operand in node.used]
+            return kept_lines(given, self._name(index, node, set()))
         text = self.render.node(node, self.read).text
         targets = self._name(index, node, set())
         if node.op == "call" and self._keeps(node):

@@ -74,7 +74,12 @@ def returned_lines(plan: Plan, graph: str, text: str) -> list[str]:
 
 def cache_of_layer(plan: Plan) -> str:
     """The expression for the cache of the next layer, of those of a whole model."""
-    return "cache[:, i, ...]" if _is_one_loop(plan) else "cache[:, len(updated_cache), ...]"
+    return f"cache[:, {index_of_layer(plan)}, ...]"
+
+
+def index_of_layer(plan: Plan) -> str:
+    """The expression for the index of the next layer among those with a cache."""
+    return "i" if _is_one_loop(plan) else "len(updated_cache)"
 
 
 def collected(plan: Plan, name: str, header: str, target: str, call: str) -> list[str]:

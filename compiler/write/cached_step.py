@@ -6,7 +6,8 @@ from dataclasses import replace
 from hf2khc.ir.graph import Graph, Node
 from hf2khc.write.analysis import Analysis
 from hf2khc.write.body import Body
-from hf2khc.write.cache import UPDATE_INDEX, cache_of_layer
+from hf2khc.write.cache import UPDATE_INDEX, cache_of_layer, index_of_layer
+from hf2khc.write.cross_cache import BUILD, CROSS
 from hf2khc.write.members import Member, members
 from hf2khc.write.plan import KEYS, Plan
 from hf2khc.write.render import Render
@@ -50,7 +51,8 @@ class CachedStep:
     @property
     def built(self) -> str:
         """What `_build_cache` returns."""
-        return ", ".join([*self.carried()[:1], "hidden_states", "cache"])
+        once = 1 + bool(self.decoding.once)
+        return ", ".join([*self.carried()[:once], "hidden_states", "cache"])
 
     def methods(self) -> Iterator[list[str]]:
         """Each a list of lines."""
@@ -64,7 +66,7 @@ class CachedStep:
         if not self.decoding.encoded:
             return []
         masks = [name for name in self._named(self.graph).values() if name not in sequence(self.plan)]
-        return [ENCODED, *(name for name in masks if name != ENCODED)]
+        return [ENCODED, *([CROSS] if self.decoding.once else []), *(name for name in masks if name != ENCODED)]
 
     def encoder_inputs(self) -> list[str]:
         """The inputs of the model that are no part of the sequence that is generated."""
@@ -110,6 +112,7 @@ class CachedStep:
         layers = {**self.owned, **below, **again}
         render = Render(analysis, graph, scope, layers, training=False, decodes=decodes)
         render.cache = cache_of_layer(self.plan)
+        render.cross = f"{CROSS}[{index_of_layer(self.plan)}]" if self.decoding.once else ""
         taken = {"cache", UPDATE_INDEX, "updated_cache", "next_cache"}
         body = Body(analysis, graph, render, dict(variables), taken=taken, outputs=tuple(outputs))
         return body.lines(), list(body.returned())
@@ -134,12 +137,30 @@ class CachedStep:
         given = self.encoder_inputs()
         lines = [f'"""Build an empty cache for use with `{self.name}()`."""']
         lines += [f"{ENCODED} = self.call_encoder({', '.join(given)})"] if given else []
+        lines += self._computed_once()
         lines += [f"batch_size = ops.shape({tokens})[0]"]
         lines += [f"max_length = ops.shape({tokens})[1]", f"shape = [{', '.join(dims)}]"]
         lines += ["cache = ops.zeros(shape, dtype=self.compute_dtype)", "# Seed the cache."]
         call = f"self.{self.name}({', '.join([*self.carried(), tokens, 'cache', '0'])})"
         lines += [f"_, hidden_states, cache = {call}", f"return {self.built}"]
         return [signature("_build_cache", [*given, tokens]), *indent(lines)]
+
+    def _computed_once(self) -> list[str]:
+        """What every layer computes of the encoder's output, in the order of the layers."""
+        if not self.decoding.once:
+            return []
+        graph = self.base.program.main
+        found = members(Analysis(self.base), graph)
+        parts = [_of_layers(replace(found[n], owner="self.backbone"), graph[n].op) for n in self.decoding.layers]
+        listed = parts[0] if len(parts) == 1 else f"[{', '.join(f'*{part}' for part in parts)}]"
+        return ["# What does not depend on the tokens is computed once.", f"{CROSS} = {listed}"]
+
+
+def _of_layers(member: Member, op: str) -> str:
+    """The list of what each of some layers computes once."""
+    if op == "call":
+        return f"[{member.reference}.{BUILD}({ENCODED})]"
+    return f"[{member.element}.{BUILD}({ENCODED}) for {member.element} in {member.owner}.{member.attribute}]"
 
 
 def _count(scope: Scope, node: Node) -> str:
@@ -154,6 +175,7 @@ def _docs(arguments: Sequence[str]) -> list[str]:
 
 _ARGUMENTS = {
     ENCODED: f"{ENCODED}: float tensor, what `call_encoder()` gives.",
+    CROSS: f"{CROSS}: list, what each layer computes once of the\n    encoder's output.",
     TOKENS: "token_ids: int tensor of shape `(batch_size, length)`.",
     f"decoder_{TOKENS}": "decoder_token_ids: int tensor of shape `(batch_size, length)`.",
     "cache": "cache: float tensor, the keys and values of every layer.",

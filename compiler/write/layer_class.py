@@ -8,6 +8,8 @@ from hf2khc.write.arguments import ordered
 from hf2khc.write.body import Body
 from hf2khc.write.cache import cache_arguments, returned_lines
 from hf2khc.write.construction import ClassHead, Construction, shape_argument
+from hf2khc.write.cross_cache import CROSS, call_graph, keeps
+from hf2khc.write.cross_method import build_method, with_graph
 from hf2khc.write.layer_facts import hub_imports
 from hf2khc.write.members import members
 from hf2khc.write.names import input_names, snake, spoken, without_prefix
@@ -32,16 +34,18 @@ def write_layer(analysis: Analysis, graph: Graph, heads: Mapping[str, ClassHead]
     scope = Scope(analysis, graph)
     owned = members(analysis, graph)
     build = Construction(analysis, graph, scope, heads, builds=True).lines(owned)
-    render = Render(
-        analysis, graph, scope, owned, analysis.training(graph.name), policy="self.compute_dtype", decodes=True
-    )
-    call = _call(analysis, graph, render, scope)
-    shape = output_shape(graph, scope, _arguments(analysis, graph, render))
+    called = call_graph(analysis.plan, graph)
+    training = analysis.training(graph.name)
+    reduced = with_graph(analysis, called)
+    render = Render(reduced, called, scope, owned, training, policy="self.compute_dtype", decodes=True)
+    call = _call(reduced, called, render, scope)
+    once = build_method(analysis, graph, scope, owned)
+    shape = output_shape(graph, scope, _arguments(analysis, called, render))
     for parameter in graph.parameters:
         scope.field(parameter)
     fields = ordered(_in_plan_order(analysis, scope))
     head = ClassHead(graph.name, module_name(analysis.plan.package, analysis.plan.prefix, graph.name), fields)
-    methods = [_init(fields), _build(graph, build), call, shape, get_config(fields) if fields else []]
+    methods = [_init(fields), _build(graph, build), once, call, shape, get_config(fields) if fields else []]
     body = docstring(_docs(analysis, graph, fields))
     for method in methods:
         body += ["", *method] if method else []
@@ -107,7 +111,8 @@ def _call(analysis: Analysis, graph: Graph, render: Render, scope: Scope) -> lis
 def _arguments(analysis: Analysis, graph: Graph, render: Render) -> list[str]:
     names = input_names(node.name for node in graph.inputs)
     training = ["training=None"] if render.training else []
-    return [*names.values(), *cache_arguments(analysis.plan, graph.name), *training]
+    kept = [f"{CROSS}=None"] if keeps(analysis.plan, graph.name) else []
+    return [*names.values(), *cache_arguments(analysis.plan, graph.name), *kept, *training]
 
 
 def _docs(analysis: Analysis, graph: Graph, fields: tuple[Field, ...]) -> list[str]:

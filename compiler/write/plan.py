@@ -50,6 +50,8 @@ class Head:
 KEYS, START = "keys", "start_index"
 # Puts new values into a cache; gives all values in it, or without a cache the new ones.
 UPDATE = "hub.cache_update"
+# Gives its operands: computed once by a method of the layer, or handed in. Its results' names end in the second.
+ONCE, KEPT = "hub.computed_once", "_kept"
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ class Decoding:
         layers: the names of the calls and loops of the entry whose layers have a cache.
         shape: of the cache of one layer.
         encoded: the value that the encoder hands to every step; empty where there is none.
+        once: for the graphs, among them those of the layers, with a `hub.computed_once` at some depth, the inputs that
+            its operands are computed from; empty where every step computes all.
     """
 
     cached: frozenset[str]
@@ -69,6 +73,7 @@ class Decoding:
     layers: tuple[str, ...]
     shape: tuple
     encoded: str = ""
+    once: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

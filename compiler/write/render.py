@@ -9,6 +9,7 @@ from hf2khc.ir.graph import Graph, Node, callee_of, callees
 from hf2khc.ir.types import Tensor
 from hf2khc.write.analysis import Analysis, call_keywords
 from hf2khc.write.cache import passed_on
+from hf2khc.write.cross_cache import CROSS, keeps
 from hf2khc.write.layer_facts import takes_list, takes_training
 from hf2khc.write.members import Member
 from hf2khc.write.names import input_names
@@ -46,6 +47,8 @@ class Render:
         self.pinned = _pinned(graph, promotes=not policy)
         # The expression for the cache that is handed to a layer.
         self.cache = "cache"
+        # That for what the layer computed once; empty where there is none to hand on.
+        self.cross = CROSS if keeps(analysis.plan, graph.name) else ""
 
     @functools.cached_property
     def graph_reads_cache(self) -> bool:
@@ -123,6 +126,7 @@ class Render:
             arguments.append(text if position == 0 else f"{names[given.name]}={text}")
         if self.decodes:
             arguments += passed_on(self.analysis.plan, callee.name, self.scope.start, self.cache)
+            arguments += [f"{CROSS}={self.cross}"] if self.cross and keeps(self.analysis.plan, callee.name) else []
         if self.training and all(map(self.analysis.training, callees(node))):
             arguments.append("training=training")
         return arguments
