@@ -170,7 +170,7 @@ def test_without_weights_the_map_speaks_of_the_file_it_would_be(passes: dict[str
     source = tmp_path / "model"
     CONFIG.architectures = ["LlamaModel"]
     CONFIG.save_pretrained(source)
-    done = hf2khc.convert(str(source), tmp_path / "out", random_init=True, weights=False)
+    done = hf2khc.convert(source, tmp_path / "out", random_init=True, weights=False)
     assert done.report.proved is None
     assert sorted(path.name for path in (tmp_path / "out" / "preset").iterdir()) == ["config.json", "metadata.json"]
     planned = {name for row in done.weight_map.rows for name in row.hf}

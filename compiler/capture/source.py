@@ -3,6 +3,7 @@
 import copy
 import difflib
 import keyword
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -47,7 +48,7 @@ class Source:
 
 
 def open_source(
-    model: str | PreTrainedModel,
+    model: str | os.PathLike[str] | PreTrainedModel,
     *,
     random_init: bool = False,
     task: str | None = None,
@@ -69,6 +70,8 @@ def open_source(
     Raises:
         ConversionError: one diagnostic per kind of bad input.
     """
+    if isinstance(model, os.PathLike):
+        model = os.fspath(model)
     if overrides and not random_init:
         raise fail(
             "override-without-random-init",

@@ -48,7 +48,7 @@ class Conversion:
 
 
 def convert(
-    model: "str | PreTrainedModel",
+    model: "str | Path | PreTrainedModel",
     output: str | Path | None = None,
     *,
     random_init: bool = False,
@@ -106,7 +106,7 @@ def convert(
 
 
 def compile_only(
-    model: "str | PreTrainedModel",
+    model: "str | Path | PreTrainedModel",
     *,
     random_init: bool = False,
     overrides: Mapping[str, Any] | None = None,
