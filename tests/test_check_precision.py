@@ -177,3 +177,33 @@ def test_a_query_without_keys_gets_the_mean_as_in_eager_attention(side):
     np.testing.assert_allclose(found, outputs(model, inputs)["last_hidden_state"], atol=1e-5)
     # It takes the mode for that, where a row is empty.
     assert np.allclose(found, alone.detach().numpy(), atol=1e-5) == (side == "right")
+
+
+class Holding(transformers.PreTrainedModel):
+    """A model that has no experts itself."""
+
+    config_class = transformers.MixtralConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.inner = transformers.MixtralModel(transformers.MixtralConfig(**config.to_dict()))
+        self.post_init()
+
+    def forward(self, input_ids):
+        return self.inner(input_ids).last_hidden_state
+
+
+def test_experts_of_an_inner_model_are_widened():
+    config = transformers.MixtralConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2, intermediate_size=8,
+        vocab_size=12, num_local_experts=2,
+    )  # fmt: skip
+    model = Holding(config).eval()
+    tokens = torch.arange(6)[None]
+    with torch.no_grad():
+        narrow = model(tokens)
+        widen(model)
+        with at_least_float64():
+            wide = model(tokens)
+    assert wide.dtype == torch.float64
+    torch.testing.assert_close(wide, narrow.double(), rtol=1e-4, atol=1e-5)

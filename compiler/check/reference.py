@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import PreTrainedModel
 
 from hf2khc.check.cases import Inputs, load_arrays, save_arrays
 from hf2khc.check.empty_rows import MeanOfAll
@@ -62,8 +63,10 @@ def _configs(config: Any) -> Iterator[Any]:
 def widen(model: torch.nn.Module) -> None:
     """Turn a model to float64 in place, one parameter at a time; buffers keep their float32 values."""
     model.double()
-    if getattr(model.config, "_experts_implementation", None) and model._can_set_experts_implementation():
-        model.set_experts_implementation("batched_mm")  # the default has no float64 kernel
+    # The default has no float64 kernel. A model that holds another with experts may have no say in them.
+    for part in model.modules():
+        if isinstance(part, PreTrainedModel) and part._can_set_experts_implementation():
+            part.set_experts_implementation("batched_mm")
 
 
 def outputs(model: torch.nn.Module, inputs: Inputs) -> Inputs:
