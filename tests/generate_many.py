@@ -22,7 +22,7 @@ def main(folder: Path, packages: list[str]) -> None:
         import_package(folder / name)
         task = load_preset(folder / name)
         task.compile(sampler="greedy")
-        names = [name for name in inputs if name.startswith(("encoder", "decoder")) == (len(task.input) == 4)]
+        names = [name for name in inputs if name in task.input]
         found = task.generate({name: inputs[name] for name in names}, stop_token_ids=None)
         tokens = found.get("token_ids", found.get("decoder_token_ids"))
         np.savez(folder / f"{name}-{keras.backend.backend()}.npz", token_ids=np.asarray(tokens))

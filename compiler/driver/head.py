@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 LOGITS = "logits"
 CAUSAL_LM, SEQ_2_SEQ_LM = "CausalLM", "Seq2SeqLM"
+# What a decoder is given, whatever its encoder takes.
+DECODER_TOKENS = "decoder_input_ids"
 _IMAGES = INPUT_NAMES["pixel_values"]
 _EMBEDDINGS = ("layers.Embedding", "layers.ReversibleEmbedding")
 
@@ -112,7 +114,8 @@ def _task(program: Program, model_class: str, causal: bool) -> tuple[str, str]:
         tokens = [node for node in graph if node.op in _EMBEDDINGS and _embeds_tokens(graph, node)]
         streams = {str(graph[node.operands[0] or ""].tensor.shape[1]) for node in tokens}
         scores = any(_scores_tokens(graph, node, logits) for node in tokens)
-        if scores and causal and len(streams) == 2:
+        decodes = len(streams) == 2 or any(node.name == DECODER_TOKENS for node in graph.inputs)
+        if scores and causal and decodes:
             return SEQ_2_SEQ_LM, SEQ_2_SEQ_LM
         if scores and len(streams) == 1 and len(program.outputs) == 1:
             return (CAUSAL_LM, CAUSAL_LM) if causal else ("MaskedLM", "MaskedLM")

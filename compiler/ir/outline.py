@@ -54,10 +54,13 @@ def _size_sources(graph: Graph, inside: list[Node], given: list[str]) -> list[st
     need = {s for node in inside for v in node.attrs.values() for s in names_of(v) if not s.startswith("config.")}
     have = {s for name in given for s in plain_symbols(graph[name].type)}
     sources = []
-    for node in graph.inputs:
-        if (need - have) & plain_symbols(node.type):
-            sources.append(node.name)
-            have |= plain_symbols(node.type)
+    while missing := need - have:
+        # One that shows several: a batch and its length are read off the tokens.
+        source = max(graph.inputs, key=lambda node: len(missing & plain_symbols(node.type)), default=None)
+        if source is None or not missing & plain_symbols(source.type):
+            break
+        sources.append(source.name)
+        have |= plain_symbols(source.type)
     return sources
 
 

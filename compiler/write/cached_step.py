@@ -180,7 +180,7 @@ _ARGUMENTS = {
     f"decoder_{TOKENS}": "decoder_token_ids: int tensor of shape `(batch_size, length)`.",
     "cache": "cache: float tensor, the keys and values of every layer.",
     UPDATE_INDEX: "cache_update_index: int, or int tensor. Where the given tokens\n    start in the whole sequence.",
-    "": "{}: int tensor, as the model takes it.",
+    "": "{}: tensor, as the model takes it.",
 }
 _ENCODER_DOCS = ["What every step of the decoder is given, computed once."]
 _DOCS = """
