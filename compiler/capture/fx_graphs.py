@@ -106,11 +106,12 @@ def _attribute_lent_modules(graph: torch.fx.Graph) -> None:
     for node in graph.nodes:
         kept: dict = {}
         inside = ""
-        for key, (path, kind) in node.meta.get("nn_module_stack", {}).items():
+        stack = node.meta.get("nn_module_stack")
+        for key, (path, kind) in (stack or {}).items():
             plain = path.partition("@")[0]
             if not inside or plain == inside or plain.startswith(f"{inside}."):
                 kept[key], inside = (path, kind), plain
-        if "nn_module_stack" in node.meta:
+        if stack:
             node.meta["nn_module_stack"] = kept
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from hf2khc.ir.expr import evaluate, names_of
 from hf2khc.ir.graph import LEAVES, Graph, Node, Program, callees
 from hf2khc.ir.types import Tensor
+from hf2khc.write.cross_cache import operands_of
 from hf2khc.write.layer_facts import takes_training
 from hf2khc.write.plan import KEPT, ONCE
 
@@ -51,16 +52,10 @@ def compute_once(
         if found:
             graphs[name], once[name] = found
     nodes = [program.main[name] for name in layers]
-    given = [_operands(node, callee, graphs, once) for node in nodes for callee in callees(node)]
+    given = [operands_of(node, graphs[name], once.get(name, ())) for node in nodes for name in callees(node)]
     if not given or any(names != (encoded,) for names in given):
         return program, {}
     return program.with_graphs(graphs.values()), once
-
-
-def _operands(node: Node, callee: str, graphs: Mapping[str, Graph], once: Mapping[str, tuple[str, ...]]) -> tuple:
-    """What a call hands to a graph of what it computes once from."""
-    operands = zip(graphs[callee].inputs, node.operands, strict=True)
-    return tuple(operand for given, operand in operands if given.name in once.get(callee, ()))
 
 
 def _marked(
@@ -71,7 +66,8 @@ def _marked(
     inner = [n for n in graph.of("call", "loop") if any(name in once for name in callees(n))]
     cuts = list(dict.fromkeys(_smallest(fixed, graph, name, sizes) for name in _computed(fixed, graph)))
     if inner:
-        operands = _operands(inner[0], callees(inner[0])[0], graphs, once)
+        callee = callees(inner[0])[0]
+        operands = operands_of(inner[0], graphs[callee], once.get(callee, ()))
         if cuts or len(inner) > 1 or inner[0].op != "call" or not _is_plain(fixed, graph, operands):
             return None
         return graph, _inputs(graph, operands)

@@ -7,7 +7,7 @@ from hf2khc.ir.analysis import weight_values
 from hf2khc.ir.expr import Expr, same
 from hf2khc.ir.graph import LEAVES, Graph, Node, Program, numbered
 from hf2khc.ir.types import Tensor, tensors
-from hf2khc.passes.keras.vocabulary import ENCODER_OUTPUT_NAMES, INPUT_NAMES, OUTPUT_NAMES
+from hf2khc.passes.keras.vocabulary import DECODER_TOKENS, ENCODER_OUTPUT_NAMES, INPUT_NAMES, OUTPUT_NAMES
 from hf2khc.write.names import clean
 from hf2khc.write.plan import IMAGE_CLASSIFIER, Head
 
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 LOGITS = "logits"
 CAUSAL_LM, SEQ_2_SEQ_LM = "CausalLM", "Seq2SeqLM"
-# What a decoder is given, whatever its encoder takes.
-DECODER_TOKENS = "decoder_input_ids"
 _IMAGES = INPUT_NAMES["pixel_values"]
 _EMBEDDINGS = ("layers.Embedding", "layers.ReversibleEmbedding")
 

@@ -193,14 +193,11 @@ def _measured(processor: ImageProcessor, flips: bool) -> tuple[Any, Any]:
 def _error(arguments: Mapping[str, Any], processor: ImageProcessor) -> float:
     """How far pixels are off at most."""
     convert, largest = pixels_function(), 0.0
-    given = {**arguments}
-    if given.get("resize_to") is None and not given.get("crop"):
-        given["resize_to"] = given["image_size"]
     for probe in (*processor.probes, *processor.plain):
         expected = probe.pixels(PIXELS)
         assert expected is not None
         try:
-            found = convert(probe.image, **given)
+            found = convert(probe.image, **arguments)
         except ValueError:
             return np.inf
         if found.shape != expected.shape:

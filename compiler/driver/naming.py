@@ -17,6 +17,7 @@ from hf2khc.ir.expr import Expr, entry_of
 from hf2khc.ir.graph import Node, Program
 from hf2khc.ir.outline import class_prefix
 from hf2khc.passes.keras.vocabulary import (
+    DECODER_TOKENS,
     ENCODER_INPUT_NAMES,
     ENCODER_OUTPUT_NAMES,
     FIELD_NAMES,
@@ -132,7 +133,7 @@ def _dtype(node: Node) -> str:
 
 
 def _input_name(name: str, spec: tuple[Input, ...]) -> str:
-    words = {**INPUT_NAMES, **(ENCODER_INPUT_NAMES if any(e.name == "decoder_input_ids" for e in spec) else {})}
+    words = {**INPUT_NAMES, **(ENCODER_INPUT_NAMES if any(e.name == DECODER_TOKENS for e in spec) else {})}
     return words.get(name, name)
 
 

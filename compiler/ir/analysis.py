@@ -18,6 +18,11 @@ def weight_values(graph: Graph) -> frozenset[str]:
     return frozenset(name for name, has_parameter in fixed.items() if has_parameter)
 
 
+def sizes_read(node: Node) -> set[str]:
+    """The sizes of the inputs that the attributes of a node name."""
+    return {s for value in node.attrs.values() for s in names_of(value) if not s.startswith("config.")}
+
+
 def _has_symbols(node: Node) -> bool:
     """Whether a size of the inputs is in the type; sizes that follow from the config are none."""
     return any(not name.startswith("config.") for t in tensors(node.type) for name in t.symbols)

@@ -4,8 +4,7 @@ import os
 import re
 from collections.abc import Container
 
-from hf2khc.ir.analysis import weight_values
-from hf2khc.ir.expr import names_of
+from hf2khc.ir.analysis import sizes_read, weight_values
 from hf2khc.ir.graph import Graph, Node, Program
 from hf2khc.ir.types import plain_symbols
 
@@ -51,7 +50,7 @@ def _fixed_behind(graph: Graph, inside: list[Node], weights: frozenset[str]) -> 
 
 def _size_sources(graph: Graph, inside: list[Node], given: list[str]) -> list[str]:
     """Inputs of the model to read the sizes off that no operand of the region shows."""
-    need = {s for node in inside for v in node.attrs.values() for s in names_of(v) if not s.startswith("config.")}
+    need = {size for node in inside for size in sizes_read(node)}
     have = {s for name in given for s in plain_symbols(graph[name].type)}
     sources = []
     while missing := need - have:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import keras
 import keras_hub
@@ -68,11 +69,8 @@ def _repeat_without_data() -> Iterator[None]:
             return x.repeat_interleave(repeats, dim=axis)
         return original(x, repeats, axis=axis)
 
-    torch_ops.repeat = repeat
-    try:
+    with mock.patch.object(torch_ops, "repeat", repeat):
         yield
-    finally:
-        torch_ops.repeat = original
 
 
 def variables(model: Any) -> list[Variable]:

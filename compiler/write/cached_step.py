@@ -8,6 +8,7 @@ from hf2khc.write.analysis import Analysis
 from hf2khc.write.body import Body
 from hf2khc.write.cache import UPDATE_INDEX, cache_of_layer, index_of_layer
 from hf2khc.write.cross_cache import BUILD, CROSS
+from hf2khc.write.cross_method import with_graph
 from hf2khc.write.members import Member, members
 from hf2khc.write.plan import KEYS, Plan
 from hf2khc.write.render import Render
@@ -102,8 +103,7 @@ class CachedStep:
     def _body(
         self, graph: Graph, variables: Mapping[str, str], outputs: Sequence[str], decodes: bool
     ) -> tuple[list[str], list[str]]:
-        program = replace(self.plan.program, graphs={**self.plan.program.graphs, graph.name: graph})
-        analysis = Analysis(replace(self.plan, program=program))
+        analysis = with_graph(Analysis(self.plan), graph)
         found = members(Analysis(self.base), self.base.program.main)
         below = {name: replace(member, owner="self.backbone") for name, member in found.items()}
         by_name = {str(member.node.attrs.get("name")): member for member in below.values()}

@@ -1,9 +1,9 @@
 """What a layer computes once, of an encoder's output alone: its argument, and where `call` reads it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from hf2khc.ir.graph import Graph, Node, callee_of
+from hf2khc.ir.graph import Graph, Node
 from hf2khc.write.plan import KEPT, ONCE, Plan
 
 CROSS = "cross_attention_cache"
@@ -32,9 +32,7 @@ def kept_lines(given: Sequence[str], targets: Sequence[str]) -> list[str]:
     return [f"if {CROSS} is None:", made, f"{', '.join(targets)} = {CROSS}"]
 
 
-def operands_of(plan: Plan, node: Node) -> tuple[str, ...]:
-    """What a call hands over of which something is computed once."""
-    assert plan.decoding is not None
-    callee = plan.program.graphs[callee_of(node)]
+def operands_of(node: Node, callee: Graph, taken: Collection[str]) -> tuple[str, ...]:
+    """What a call or loop hands to those inputs of a graph that something is computed once from."""
     pairs = zip(callee.inputs, node.operands, strict=True)
-    return tuple(o for given, o in pairs if o and given.name in plan.decoding.once[callee.name])
+    return tuple(operand for given, operand in pairs if operand and given.name in taken)

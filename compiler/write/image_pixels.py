@@ -25,10 +25,9 @@ try:
 except ImportError:
     Image = None
 """.strip().splitlines()
-PIXELS = '''
-# In the order of their numbers in Pillow.
-FILTERS = ("nearest", "lanczos3", "bilinear", "bicubic", "box", "hamming")
-
+PIXELS = (
+    f"# In the order of their numbers in Pillow.\nFILTERS = {FILTERS}\n".splitlines()
+    + '''
 
 def convert_pixels(
     image,
@@ -48,6 +47,8 @@ def convert_pixels(
     """
     if convert_rgb:
         image = to_rgb(image)
+    if resize_to is None and not crop:
+        resize_to = image_size
     size = resized(image.shape[:2], resize_to, max_size)
     if size is not None:
         image = resize(image, size, interpolation)
@@ -138,7 +139,8 @@ def to_arrays(x):
     if keras.ops.is_tensor(x):
         x = keras.ops.convert_to_numpy(x)
     return np.asarray(x)
-'''.strip().splitlines()
+'''.rstrip().splitlines()
+)
 METHODS = '''
 def call(self, inputs):
     if isinstance(inputs, dict):
@@ -158,7 +160,7 @@ def _convert(self, images):
     return convert_pixels(
         images,
         image_size=self.image_size,
-        resize_to=self.resize_to or (None if self.crop else self.image_size),
+        resize_to=self.resize_to,
         max_size=self.max_size,
         crop=self.crop,
         interpolation=self.interpolation,

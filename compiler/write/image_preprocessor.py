@@ -1,5 +1,7 @@
 """The file of a preprocessor for a model of images, or of images and texts."""
 
+from collections.abc import Mapping
+
 from hf2khc.write.image_converter_class import image_converter_class, image_converter_module
 from hf2khc.write.layer_class import register
 from hf2khc.write.plan import Plan
@@ -17,23 +19,16 @@ def write_image_preprocessor(plan: Plan) -> str:
         return _text_and_images(plan)
     converter = image_converter_class(plan)
     ((name, _),) = plan.inputs.values()
-    imports = ["import keras", f"from keras_hub.models import {plan.preprocessor}"]
-    imports += [f"from {plan.package}.{plan.package}_backbone import {plan.prefix}Backbone"]
-    imports += [f"from {plan.package}.{image_converter_module(plan)} import {converter}"]
     lines = paragraph(f"{plan.prefix} preprocessor for image classification and for features of images.")
     lines += ["", *paragraph("Labels and sample weights are passed through."), "", "Args:"]
     lines += entry("image_converter", f"A `{converter}` instance, or `None` for images that are pixels already.")
     body = [*docstring(lines), "", f"backbone_cls = {plan.prefix}Backbone", f"image_converter_cls = {converter}"]
     body += ["", *(line.replace("NAME", name) for line in _CALL)]
-    head = [register(plan.package), f"class {preprocessor_class(plan)}({plan.preprocessor}):"]
-    return "\n".join([*imports, "", "", *head, *indent(body)]) + "\n"
+    return _file(plan, {image_converter_module(plan): converter}, body)
 
 
 def _text_and_images(plan: Plan) -> str:
     own = {image_converter_module(plan): image_converter_class(plan), tokenizer_module(plan): tokenizer_class(plan)}
-    imports = ["import keras", f"from keras_hub.models import {plan.preprocessor}"]
-    imports += [f"from {plan.package}.{plan.package}_backbone import {plan.prefix}Backbone"]
-    imports += [f"from {plan.package}.{module} import {name}" for module, name in own.items()]
     lines = paragraph(f"{plan.prefix} preprocessor for texts and images.")
     lines += ["", *paragraph(_TEXT_AND_IMAGES), "", "Args:"]
     lines += entry("tokenizer", f"A `{tokenizer_class(plan)}` instance.")
@@ -44,6 +39,14 @@ def _text_and_images(plan: Plan) -> str:
     names = {node: name for node, (name, _) in plan.inputs.items()}
     values = {n: "pixels" if node == "pixel_values" else f'packed["{n}"]' for node, n in names.items()}
     body += [*(f'        "{name}": {value},' for name, value in values.items()), *_END]
+    return _file(plan, own, body)
+
+
+def _file(plan: Plan, own: Mapping[str, str], body: list[str]) -> str:
+    """The file around the body of the class, with its imports; `own` has those of the package by module."""
+    own = {f"{plan.package}_backbone": f"{plan.prefix}Backbone", **own}
+    imports = ["import keras", f"from keras_hub.models import {plan.preprocessor}"]
+    imports += [f"from {plan.package}.{module} import {name}" for module, name in own.items()]
     head = [register(plan.package), f"class {preprocessor_class(plan)}({plan.preprocessor}):"]
     return "\n".join([*imports, "", "", *head, *indent(body)]) + "\n"
 

@@ -103,9 +103,8 @@ def _call(analysis: Analysis, graph: Graph, render: Render, scope: Scope) -> lis
     body = Body(analysis, graph, render, names, taken=scope.size_names())
     lines = body.lines()
     returned = [render.result(name, text) for name, text in zip(graph.outputs, body.returned(), strict=True)]
-    sizes = [f"{name} = {text}" for name, text in sorted(scope.sizes.items(), key=lambda item: item[1])]
     returns = returned_lines(analysis.plan, graph.name, ", ".join(returned))
-    return [signature("call", _arguments(analysis, graph, render)), *indent([*sizes, *lines, *returns])]
+    return [signature("call", _arguments(analysis, graph, render)), *indent([*scope.size_lines(), *lines, *returns])]
 
 
 def _arguments(analysis: Analysis, graph: Graph, render: Render) -> list[str]:

@@ -48,7 +48,7 @@ def write_package(plan: Plan) -> dict[str, str]:
         own[module] = task_class(plan)
         files[f"{module}.py"] = write_task(plan, heads)
         files[f"{module}_test.py"] = write_task_test(plan)
-    for of_data, names in (_text(plan), _images(plan)):
+    for of_data, names in (_text(plan), _images(plan), _preprocessor(plan)):
         files, own = files | of_data, own | names
     shaped = {name: formatted(text, plan.package) for name, text in files.items()}
     return {"__init__.py": _init(plan, own, heads), **dict(sorted(shaped.items()))}
@@ -63,9 +63,6 @@ def _text(plan: Plan) -> tuple[dict[str, str], dict[str, str]]:
     files = {f"{module}.py": write_tokenizer(plan), f"{module}_test.py": write_text_test(plan)}
     if chats(plan):
         files[f"{chat_module(plan)}.py"] = write_chat_template()
-    if plan.text.preprocessor:
-        own[preprocessor_module(plan)] = preprocessor_class(plan)
-        files[f"{preprocessor_module(plan)}.py"] = write_preprocessor(plan)
     return files, own
 
 
@@ -76,10 +73,16 @@ def _images(plan: Plan) -> tuple[dict[str, str], dict[str, str]]:
     module = image_converter_module(plan)
     own = {module: image_converter_class(plan)}
     files = {f"{module}.py": write_image_converter(plan), f"{module}_test.py": write_image_test(plan)}
-    if plan.images.preprocessor:
-        own[preprocessor_module(plan)] = preprocessor_class(plan)
-        files[f"{preprocessor_module(plan)}.py"] = write_image_preprocessor(plan)
     return files, own
+
+
+def _preprocessor(plan: Plan) -> tuple[dict[str, str], dict[str, str]]:
+    """The file of the preprocessor, of texts or of images, and the class in it by module."""
+    if not plan.preprocessor:
+        return {}, {}
+    module = preprocessor_module(plan)
+    write = write_preprocessor if plan.text and plan.text.preprocessor else write_image_preprocessor
+    return {f"{module}.py": write(plan)}, {module: preprocessor_class(plan)}
 
 
 def _init(plan: Plan, own: Mapping[str, str], heads: Mapping[str, ClassHead]) -> str:

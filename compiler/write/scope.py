@@ -118,6 +118,10 @@ class Scope:
         """The argument that says where the inputs start in a longer sequence."""
         return UPDATE_INDEX if is_cached(self.analysis.plan, self.graph.name) else START
 
+    def size_lines(self) -> list[str]:
+        """The statements that read the sizes off the inputs."""
+        return [f"{name} = {text}" for name, text in sorted(self.sizes.items(), key=lambda item: item[1])]
+
     def size_names(self) -> set[str]:
         """Names kept for sizes, used or not."""
         dims = [dim for node in self.graph.inputs for dim in node.tensor.shape]

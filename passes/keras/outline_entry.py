@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import networkx as nx
 
-from hf2khc.ir.analysis import weight_values
-from hf2khc.ir.expr import names_of
+from hf2khc.ir.analysis import sizes_read, weight_values
 from hf2khc.ir.graph import LEAVES, Graph, Node, Program
 from hf2khc.ir.outline import class_prefix, outline, unused
 from hf2khc.ir.types import tensors
@@ -81,7 +80,7 @@ def _apart(graph: Graph) -> Graph:
     made: list[Node] = []
     changed: dict[str, Node] = {}
     for node in graph:
-        if node.op.startswith("ops.") and not node.used and not _symbols(node):
+        if node.op.startswith("ops.") and not node.used and not sizes_read(node):
             for user in graph.users(node.name)[1:]:
                 copy = replace(node, name=graph.fresh(f"{node.name}_{user.name}"))
                 made.append(copy)
@@ -95,7 +94,7 @@ def _tables(graph: Graph, weights: frozenset[str]) -> frozenset[str]:
     """Layers that read nothing of the inputs, whole tables, and so are no layers of a functional model."""
     free: set[str] = set()
     for node in graph:
-        if node.name in weights or node.op in LEAVES or _symbols(node):
+        if node.name in weights or node.op in LEAVES or sizes_read(node):
             continue
         if all(o in free for o in node.used if o not in weights):
             free.add(node.name)
@@ -107,10 +106,6 @@ def _shares(graph: Graph, layer: Node, weights: frozenset[str]) -> bool:
     """Whether another layer stands on the same parameters: both are calls of one, which the model's own body holds."""
     behind = graph.behind(o for o in layer.used if o in weights)
     return any(o in behind for node in graph if node.level == "layers" and node != layer for o in node.used)
-
-
-def _symbols(node: Node) -> set[str]:
-    return {s for value in node.attrs.values() for s in names_of(value) if not s.startswith("config.")}
 
 
 def _operation(graph: Graph, node: Node) -> Node:
@@ -136,7 +131,7 @@ def _depths(graph: Graph, data: set[str], weights: frozenset[str]) -> dict[str, 
 
 def _needs_layer(graph: Graph, node: Node, weights: frozenset[str]) -> bool:
     fixed = any(o in weights or graph[o].op == "const" for o in node.used)
-    return bool(_symbols(node)) or fixed or not node.used
+    return bool(sizes_read(node)) or fixed or not node.used
 
 
 def _absorbed(graph: Graph, region: set[str], weights: frozenset[str]) -> set[str]:

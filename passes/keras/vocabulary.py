@@ -61,11 +61,14 @@ FIELD_NAMES: Mapping[str, str] = {
     "num_labels": "num_classes",
 }
 
+# What a decoder is given, whatever its encoder takes.
+DECODER_TOKENS = "decoder_input_ids"
+
 INPUT_NAMES: Mapping[str, str] = {
     "input_ids": "token_ids",
     "attention_mask": "padding_mask",
     "token_type_ids": "segment_ids",
-    "decoder_input_ids": "decoder_token_ids",
+    DECODER_TOKENS: "decoder_token_ids",
     "decoder_attention_mask": "decoder_padding_mask",
     "pixel_values": "images",
 }
