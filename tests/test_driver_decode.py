@@ -6,7 +6,7 @@ from hf2khc.driver.decode import derive_decoding
 from hf2khc.driver.decode_positions import NoCache
 from hf2khc.ir.graph import Graph, Program
 from hf2khc.ir.text import format_graph, parse_program
-from hf2khc.write.plan import Decoding
+from hf2khc.write.plan import UPDATE, Decoding
 
 PROGRAM = """
 graph Attention(%x: f32[batch, seq, 8], %padding_mask: i64[batch, seq]) {
@@ -61,14 +61,13 @@ def attention() -> tuple[Graph, str]:
 def test_keys_and_values_are_cached_before_they_are_repeated() -> None:
     _, decoding = derived()
     assert decoding.cached == {"Attention", "Model"} == decoding.indexed and decoding.layers == ("y",)
-    assert tuple(map(str, decoding.shape)) == ("batch", "2", "keys", "2", "2")
     graph, text = attention()
     update = graph["cache_update"]
-    assert update.operands == ("key", "value") and update.attrs["axis"] == 1
+    assert update.operands == ("key", "value") and update.attrs["rows"] == ((2, 2), (2, 2))
     assert "%keys_1: f32[batch, keys, 4, 2] = ops.repeat(%key_cached" in text
 
 
-def test_keys_that_are_wider_than_values_are_cached_beside_them() -> None:
+def test_keys_may_be_wider_than_values() -> None:
     wide = PROGRAM.replace(
         "%value: f32[batch, seq, 2, 2] = ops.negative(%key)",
         '%value: f32[batch, seq, 2, 1] = ops.get_item(%key, key=("ellipsis", ("slice", none, 1, none)))',
@@ -82,12 +81,35 @@ def test_keys_that_are_wider_than_values_are_cached_beside_them() -> None:
         "  %value:", "  %small_2: f32[batch, seq, 2, 2] = ops.negative(%key)\n  %value:"
     )
     wide = wide.replace("ops.negative(%key)", "ops.reshape(%small, newshape=(batch, seq, 2, 2))")
-    program, decoding = derived(wide)
-    assert tuple(map(str, decoding.shape)) == ("batch", "1", "keys", "2", "3")
-    text = format_graph(program.graphs["Attention"])
-    assert "ops.concatenate(%key, %value, axis=-1)" in text
-    assert "%value_cached: f32[batch, keys, 2, 1] = ops.get_item(%cache_row_cached" in text
-    assert 'key=("ellipsis", ("slice", 2, 3, none))' in text
+    program, _ = derived(wide)
+    update = program.graphs["Attention"]["cache_update"]
+    assert update.operands == ("key", "value") and update.attrs["rows"] == ((2, 2), (2, 1))
+
+
+def test_layers_may_cache_rows_of_different_sizes() -> None:
+    other = (
+        PROGRAM.replace("graph Attention(", "graph Other(")
+        .partition("graph Model")[0]
+        .replace('key=("ellipsis", ("slice", none, 4, none)))', 'key=("ellipsis", ("slice", none, 2, none)))')
+    )
+    for old, new in {"%small: f32[batch, seq, 4]": "%small: f32[batch, seq, 2]",
+                     "[batch, seq, 2, 2]": "[batch, seq, 1, 2]", "(batch, seq, 2, 2)": "(batch, seq, 1, 2)",
+                     "repeats=2": "repeats=4"}.items():  # fmt: skip
+        assert old in other
+        other = other.replace(old, new)
+    text = other + PROGRAM.replace(
+        "  return %y\n}\n\nentry",
+        """
+  %w: f32[batch, seq, 8] = call(%y, %attention_mask, graph="Other", path="last")
+  return %w
+}
+
+entry""",
+    )
+    program, decoding = derived(text)
+    assert decoding.layers == ("y", "w")
+    rows = [program.graphs[name]["cache_update"].attrs["rows"] for name in ("Attention", "Other")]
+    assert rows == [((2, 2), (2, 2)), ((1, 2), (1, 2))]
 
 
 def test_positions_are_those_of_the_inputs_or_of_all_keys() -> None:
@@ -202,7 +224,7 @@ def test_an_encoder_runs_once_and_what_it_gives_is_not_cached() -> None:
     program, decoding = derive_decoding(parse_program(ENCODER_DECODER), ["mask"], {})
     assert decoding.encoded == "memory" and decoding.layers == ("y",)
     assert decoding.cached == {"Decoder", "Model"}
-    assert tuple(map(str, decoding.shape)) == ("batch", "2", "keys", "8")
+    assert program.graphs["Decoder"].of(UPDATE)[0].attrs["rows"] == ((8,), (8,))
     # It mixes positions, but not those of the decoder.
     assert format_graph(program.graphs["Encoder"]) == format_graph(parse_program(ENCODER_DECODER).graphs["Encoder"])
     decoder = format_graph(program.graphs["Decoder"])

@@ -34,7 +34,7 @@ from benchmarks.zoo.forks import Starter, import_everything  # noqa: E402
 from benchmarks.zoo.one import converted, ended  # noqa: E402
 from benchmarks.zoo.pool import Ended, Limits, run_all  # noqa: E402
 from benchmarks.zoo.servers import servers  # noqa: E402
-from benchmarks.zoo.specs import Spec, specs  # noqa: E402
+from benchmarks.zoo.specs import Spec, build, specs  # noqa: E402
 
 OTHERS = ("jax", "tensorflow")
 SHARE = 3
@@ -82,6 +82,7 @@ def run(
     """Convert specs and add a line for each; none is begun after `minutes`."""
     compiler = results.source_hash()
     import_everything()
+    _warm_up(specs()["bert"])
     gc.collect()
     gc.freeze()  # a collection in a fork would otherwise touch, and so copy, every page of it
     began, by_name = time.monotonic(), {spec.name: spec for spec in found}
@@ -92,6 +93,15 @@ def run(
             record = {**_record(by_name[done.key], done, third), "compiler": compiler}
             results.append(record, lines)
             print(f"{number}/{len(found)} {time.monotonic() - began:.0f} s  {_line(record)}", flush=True)
+
+
+def _warm_up(spec: Spec) -> None:
+    """What torch and transformers prepare when they first trace anything is there in every fork."""
+    from hf2khc.driver.compile import lower
+    from hf2khc.driver.twin import compile_twin
+
+    model = build(spec)
+    compile_twin(model.config, type(model), lower, validated=False)
 
 
 def _starter(addresses: Any) -> Starter:

@@ -115,6 +115,8 @@ def _compiled(source: Source, twin: TwinWorker, validate: bool, on_stage: OnStag
     captured = capture(source.config, source.model_class, cut, source.examples)
     on_stage("passes")
     stages = lower(captured.program)
+    # Layers that are no one computation show here: then nobody need wait for the twin.
+    with_depth(list(stages.values())[-1], captured.stacks, {})
     on_stage("validate")
     twinned = twin.result()
     on_stage("generalise")

@@ -6,7 +6,6 @@ from dataclasses import replace
 from hf2khc.driver.decode_graph import DerivedGraph
 from hf2khc.driver.decode_once import Fixed, compute_once
 from hf2khc.driver.decode_positions import NoCache
-from hf2khc.ir.expr import Expr, names_of
 from hf2khc.ir.graph import Graph, Node, Program, callees
 from hf2khc.ir.order import asked_order, ordered
 from hf2khc.ir.types import plain_symbols
@@ -39,7 +38,7 @@ def derive_decoding(program: Program, masks: Collection[str], values: Mapping[st
     if set(entry.result.nodes) - set(main.nodes):
         raise NoCache("the model itself, and no layer of it, computes with positions")
     cached = frozenset(name for name, graph in derivation.graphs.items() if graph.is_cached)
-    if not derivation.shape:
+    if not cached:
         raise NoCache("no layer sums over positions")
     # The entry computes with no sizes: those of its values do not matter, only what its layers are given.
     main = main.replaced(replace(node, operands=_operands(node, entry)) for node in main)
@@ -50,7 +49,7 @@ def derive_decoding(program: Program, masks: Collection[str], values: Mapping[st
     encoded = _encoded(main, entry.positions.fixed)
     fixed = {name: Fixed(graph.positions.fixed, graph.positions.weights) for name, graph in derivation.graphs.items()}
     program, once = compute_once(program, fixed, layers, encoded, values) if encoded else (program, {})
-    return program, Decoding(cached, indexed, layers, derivation.shape, encoded, once)
+    return program, Decoding(cached, indexed, layers, encoded, once)
 
 
 def _operands(node: Node, entry: DerivedGraph) -> tuple[str | None, ...]:
@@ -117,7 +116,6 @@ class _Derivation:
         self.values = values
         self.graphs: dict[str, DerivedGraph] = {}
         self.asked: dict[str, tuple] = {}
-        self.shape: tuple = ()
 
     def derived(
         self, graph: Graph, symbol: str, data: frozenset[str], keys: tuple[frozenset[int], ...]
@@ -135,19 +133,7 @@ class _Derivation:
             raise NoCache(f"{graph.name} is needed at the positions of the input, and at all positions")
         if graph.name not in self.graphs:
             self.graphs[graph.name] = DerivedGraph(self, graph, symbol, data, keys)
-            self._note(self.graphs[graph.name].cache.shape)
         return self.graphs[graph.name]
 
     def callees(self, node: Node) -> list[Graph]:
         return [self.program.graphs[name] for name in callees(node)]
-
-    def _note(self, shape: tuple) -> None:
-        if not shape:
-            return
-        if self.shape and tuple(map(str, shape)) != tuple(map(str, self.shape)):
-            raise NoCache("layers have caches of different shapes")
-        if any(not name.startswith("config.") and name not in ("batch", KEYS) for name in names_of(shape)):
-            raise NoCache("layers have caches of different shapes")
-        if isinstance(shape[0], Expr) and shape[0].text != "batch":
-            raise NoCache("keys and values hold the heads on the axis of the batch")
-        self.shape = shape

@@ -1,12 +1,12 @@
 """What a derived graph caches: sequences that a product sums over, as small as they come."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hf2khc.driver.decode_positions import HERE, NoCache, Places
-from hf2khc.ir.expr import Expr, evaluate, names_of, simplify
+from hf2khc.ir.expr import evaluate, names_of
 from hf2khc.ir.graph import Node
 from hf2khc.ir.types import Tensor
 from hf2khc.write.plan import UPDATE
@@ -34,26 +34,22 @@ class Cache:
         self.after: set[str] = set()
 
     @property
-    def shape(self) -> tuple:
-        """Of the cache of one call, batch first; empty where others have it."""
-        if not self.cuts:
-            return ()
-        types = [self._tensor(cut) for cut in self.cuts]
-        if self._side_by_side():
-            types = [self._beside(types)]
-        if any(type_.shape != types[0].shape for type_ in types):
-            raise NoCache(f"what {self.owner.graph.name} would cache has several shapes")
-        return (types[0].shape[0], len(types), *types[0].shape[1:])
+    def rows(self) -> tuple[tuple, ...]:
+        """The shape of every cached value without its batch and its positions.
 
-    def _side_by_side(self) -> bool:
-        """Whether what is cached differs in width alone, and is one row in the cache: keys wider than their values."""
-        shapes = [self._tensor(cut).shape for cut in self.cuts]
-        widths, rest = {shape[-1] for shape in shapes}, {shape[:-1] for shape in shapes}
-        return len(widths) > 1 and len(rest) == 1
+        Raises:
+            NoCache: where it is no row for each position of each sequence, of a size that is known beforehand.
+        """
+        return tuple(self._row(cut) for cut in self.cuts)
 
-    def _beside(self, types: Sequence[Tensor]) -> Tensor:
-        width = simplify(" + ".join(f"({type_.shape[-1]})" for type_ in types))
-        return Tensor(types[0].dtype, (*types[0].shape[:-1], width))
+    def _row(self, cut: str) -> tuple:
+        batch, _, *row = self._tensor(cut).shape
+        if str(batch) != "batch":
+            raise NoCache("keys and values hold the heads on the axis of the batch")
+        known = self.owner.graph.parameters
+        if any(not name.startswith("config.") and name not in known for name in names_of(tuple(row))):
+            raise NoCache(f"what {self.owner.graph.name} would cache has a size that only a call knows")
+        return tuple(row)
 
     def value(self, node: Node, keys: Places) -> str:
         if node.name in self.cuts:
@@ -90,31 +86,10 @@ class Cache:
         given = [self._laid_out(cut) for cut in self.cuts]
         types = tuple(self._tensor(cut) for cut in self.cuts)
         origin = frozenset().union(*(self.owner.graph[cut].origin for cut in self.cuts))
-        if self._side_by_side():
-            self._updated_beside(whole, given, types, node, origin)
-            return f"{node.name}_cached"
-        self.owner.made[whole] = Node(whole, UPDATE, tuple(given), {"axis": _ROWS}, types, node.loc, origin)
+        self.owner.made[whole] = Node(whole, UPDATE, tuple(given), {"rows": self.rows}, types, node.loc, origin)
         for index, (cut, type_) in enumerate(zip(self.cuts, types, strict=True)):
             self._taken_out(cut, Node(f"{cut}_cached", "item", (whole,), {"index": index}, type_, origin=origin))
         return f"{node.name}_cached"
-
-    def _updated_beside(
-        self, whole: str, given: list[str], types: tuple[Tensor, ...], node: Node, origin: frozenset[str]
-    ) -> None:
-        """The update of one value that holds all side by side, and each of them cut out of it."""
-        row = self.owner.graph.fresh("cache_row")
-        new = [self.owner.made[name].tensor for name in given]
-        joined, all_rows = self._beside(new), self._beside(types)
-        self.owner.add(Node(row, "ops.concatenate", tuple(given), {"axis": -1}, joined, node.loc, origin))
-        self.owner.add(Node(whole, UPDATE, (row,), {"axis": _ROWS}, (all_rows,), node.loc, origin))
-        self.owner.add(Node(f"{row}_cached", "item", (whole,), {"index": 0}, all_rows, origin=origin))
-        start: int | Expr = 0
-        for cut, type_ in zip(self.cuts, types, strict=True):
-            stop = simplify(f"({start}) + ({type_.shape[-1]})")
-            key = ("ellipsis", ("slice", start, stop, None))
-            part = Node(f"{cut}_cached", "ops.get_item", (f"{row}_cached",), {"key": key}, type_, node.loc, origin)
-            self._taken_out(cut, part)
-            start = stop
 
     def _laid_out(self, cut: str) -> str:
         """A value with its positions on the axis on which a cache has them."""

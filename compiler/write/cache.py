@@ -54,14 +54,15 @@ def update_lines(node: Node, names: Sequence[str], pinned: Sequence[bool], rende
         pinned: whether a value keeps its dtype under every policy; the cache has the dtype of the others.
         render: spells sizes.
     """
-    axis, rank = int(str(node.attrs["axis"])), render.graph[node.used[0]].tensor.rank
-    start = ", ".join(UPDATE_INDEX if i == axis else "0" for i in range(rank))
-    lines = [f"start = [{start}]"]
+    rows: Sequence[tuple] = node.attrs["rows"]  # type: ignore[assignment]
+    starts = [f"[{', '.join(['0', UPDATE_INDEX, *'0' * len(row)])}]" for row in rows]
+    same = len(set(starts)) == 1
+    lines = [f"start = {starts[0]}"] if same else []
     for place, (name, is_pinned) in enumerate(zip(names, pinned, strict=True)):
         new = f"ops.cast({name}, {render.policy})" if is_pinned else name
-        lines.append(f"{name} = ops.slice_update(cache[:, {place}, ...], start, {new})")
-    lines.append(f"cache = ops.stack([{', '.join(names)}], axis=1)")
-    after = [f"{KEY_LENGTH} = ops.shape({names[0]})[{axis}]"] if render.graph_reads_cache else []
+        lines.append(f"{name} = ops.slice_update(cache[{place}], {'start' if same else starts[place]}, {new})")
+    lines.append(f"cache = ({', '.join(names)}{',' * (len(names) == 1)})")
+    after = [f"{KEY_LENGTH} = ops.shape({names[0]})[1]"] if render.graph_reads_cache else []
     return ["if cache is not None:", *("    " + line for line in lines), *after]
 
 
@@ -74,7 +75,7 @@ def returned_lines(plan: Plan, graph: str, text: str) -> list[str]:
 
 def cache_of_layer(plan: Plan) -> str:
     """The expression for the cache of the next layer, of those of a whole model."""
-    return f"cache[:, {index_of_layer(plan)}, ...]"
+    return f"cache[{index_of_layer(plan)}]"
 
 
 def index_of_layer(plan: Plan) -> str:
@@ -97,7 +98,7 @@ def collected(plan: Plan, name: str, header: str, target: str, call: str) -> lis
     if _is_one_loop(plan):
         header = re.sub(r"^for (\w+) in (.*):$", r"for i, \1 in enumerate(\2):", header)
     first = ["# Each layer has a cache; they are updated separately.", "updated_cache = []"]
-    last = ["cache = ops.stack(updated_cache, axis=1)"]
+    last = ["cache = updated_cache"]
     body = [f"{target}, next_cache = {call}", "updated_cache.append(next_cache)"]
     lines = [header, *("    " + line for line in body)] if header else body
     return [*(first if name == layers[0] else ()), *lines, *(last if name == layers[-1] else ())]

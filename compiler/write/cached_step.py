@@ -7,10 +7,12 @@ from hf2khc.ir.graph import Graph, Node
 from hf2khc.write.analysis import Analysis
 from hf2khc.write.body import Body
 from hf2khc.write.cache import UPDATE_INDEX, cache_of_layer, index_of_layer
+from hf2khc.write.cache_method import BUILD_CACHE, SIZES
+from hf2khc.write.construction import range_text
 from hf2khc.write.cross_cache import BUILD, CROSS
 from hf2khc.write.cross_method import with_graph
 from hf2khc.write.members import Member, members
-from hf2khc.write.plan import KEYS, Plan
+from hf2khc.write.plan import Plan
 from hf2khc.write.render import Render
 from hf2khc.write.scope import Scope
 from hf2khc.write.source_text import docstring, indent, signature
@@ -118,29 +120,20 @@ class CachedStep:
         return body.lines(), list(body.returned())
 
     def _masks(self, masks: Collection[str]) -> list[str]:
-        shape = self.decoding.shape
-        axis = shape.index(next(d for d in shape if str(d) == KEYS)) + 1
         if not masks:
             return []
-        size = f"(ops.shape({sequence(self.plan)[0]})[0], ops.shape(cache)[{axis}])"
+        size = f"(ops.shape({sequence(self.plan)[0]})[0], ops.shape(cache[0][0])[1])"
         lines = ["# Tokens are padded on the right: nothing attends to what stands behind."]
         return lines + [f'{mask} = ops.ones({size}, dtype="int32")' for mask in masks]
 
     def _build_cache(self) -> list[str]:
-        plan, (tokens, _) = self.plan, sequence(self.plan)
-        analysis = Analysis(plan)
-        scope = Scope(analysis, plan.program.main, owner="self.", lent=self.base.by_source, lender="self.backbone")
-        sizes = {KEYS: "max_length", "batch": "batch_size"}
-        dims = [sizes.get(str(dim)) or scope.static(dim) for dim in self.decoding.shape]
-        layers = [_count(scope, plan.program.main[name]) for name in self.decoding.layers]
-        dims.insert(1, " + ".join(layers))
+        tokens, _ = sequence(self.plan)
         given = self.encoder_inputs()
         lines = [f'"""Build an empty cache for use with `{self.name}()`."""']
         lines += [f"{ENCODED} = self.call_encoder({', '.join(given)})"] if given else []
         lines += self._computed_once()
-        lines += [f"batch_size = ops.shape({tokens})[0]"]
-        lines += [f"max_length = ops.shape({tokens})[1]", f"shape = [{', '.join(dims)}]"]
-        lines += ["cache = ops.zeros(shape, dtype=self.compute_dtype)", "# Seed the cache."]
+        lines += [f"batch_size = ops.shape({tokens})[0]", f"max_length = ops.shape({tokens})[1]"]
+        lines += [f"cache = {self._of_layers(BUILD_CACHE, SIZES)}", "# Seed the cache."]
         call = f"self.{self.name}({', '.join([*self.carried(), tokens, 'cache', '0'])})"
         lines += [f"_, hidden_states, cache = {call}", f"return {self.built}"]
         return [signature("_build_cache", [*given, tokens]), *indent(lines)]
@@ -149,22 +142,26 @@ class CachedStep:
         """What every layer computes of the encoder's output, in the order of the layers."""
         if not self.decoding.once:
             return []
-        graph = self.base.program.main
-        found = members(Analysis(self.base), graph)
-        parts = [_of_layers(replace(found[n], owner="self.backbone"), graph[n].op) for n in self.decoding.layers]
-        listed = parts[0] if len(parts) == 1 else f"[{', '.join(f'*{part}' for part in parts)}]"
+        listed = self._of_layers(BUILD, [ENCODED])
         return ["# What does not depend on the tokens is computed once.", f"{CROSS} = {listed}"]
 
+    def _of_layers(self, method: str, arguments: Sequence[str]) -> str:
+        """The list of what a method of each layer with a cache gives, in the order of the layers."""
+        graph, call = self.base.program.main, f"{method}({', '.join(arguments)})"
+        found = members(Analysis(self.base), graph)
+        scope = Scope(Analysis(self.base), graph, owner="self.", lent=self.base.by_source, lender="self.backbone")
+        named = [(replace(found[name], owner="self.backbone"), graph[name]) for name in self.decoding.layers]
+        parts = list(dict.fromkeys(_of_member(member, node, call, scope) for member, node in named))
+        return parts[0] if len(parts) == 1 else f"[{', '.join(f'*{part}' for part in parts)}]"
 
-def _of_layers(member: Member, op: str) -> str:
-    """The list of what each of some layers computes once."""
-    if op == "call":
-        return f"[{member.reference}.{BUILD}({ENCODED})]"
-    return f"[{member.element}.{BUILD}({ENCODED}) for {member.element} in {member.owner}.{member.attribute}]"
 
-
-def _count(scope: Scope, node: Node) -> str:
-    return scope.static(node.attrs["count"]) if node.op == "loop" else "1"
+def _of_member(member: Member, node: Node, call: str, scope: Scope) -> str:
+    """The list of what a call gives of one layer, of each in a list of layers, or of one for each time it runs."""
+    if node.op == "call":
+        return f"[{member.reference}.{call}]"
+    if not member.element:
+        return f"[{member.reference}.{call} for _ in {range_text(scope, 0, node.attrs['count'])}]"
+    return f"[{member.element}.{call} for {member.element} in {member.owner}.{member.attribute}]"
 
 
 def _docs(arguments: Sequence[str]) -> list[str]:
@@ -178,7 +175,7 @@ _ARGUMENTS = {
     CROSS: f"{CROSS}: list, what each layer computes once of the\n    encoder's output.",
     TOKENS: "token_ids: int tensor of shape `(batch_size, length)`.",
     f"decoder_{TOKENS}": "decoder_token_ids: int tensor of shape `(batch_size, length)`.",
-    "cache": "cache: float tensor, the keys and values of every layer.",
+    "cache": "cache: list, the keys and values of every layer.",
     UPDATE_INDEX: "cache_update_index: int, or int tensor. Where the given tokens\n    start in the whole sequence.",
     "": "{}: tensor, as the model takes it.",
 }

@@ -7,6 +7,7 @@ from hf2khc.write.analysis import Analysis
 from hf2khc.write.arguments import ordered
 from hf2khc.write.body import Body
 from hf2khc.write.cache import cache_arguments, returned_lines
+from hf2khc.write.cache_method import cache_method
 from hf2khc.write.construction import ClassHead, Construction, shape_argument
 from hf2khc.write.cross_cache import CROSS, call_graph, keeps
 from hf2khc.write.cross_method import build_method, with_graph
@@ -39,13 +40,14 @@ def write_layer(analysis: Analysis, graph: Graph, heads: Mapping[str, ClassHead]
     reduced = with_graph(analysis, called)
     render = Render(reduced, called, scope, owned, training, policy="self.compute_dtype", decodes=True)
     call = _call(reduced, called, render, scope)
+    empty = cache_method(analysis, graph, scope, owned)
     once = build_method(analysis, graph, scope, owned)
     shape = output_shape(graph, scope, _arguments(analysis, called, render))
     for parameter in graph.parameters:
         scope.field(parameter)
     fields = ordered(_in_plan_order(analysis, scope))
     head = ClassHead(graph.name, module_name(analysis.plan.package, analysis.plan.prefix, graph.name), fields)
-    methods = [_init(fields), _build(graph, build), once, call, shape, get_config(fields) if fields else []]
+    methods = [_init(fields), _build(graph, build), empty, once, call, shape, get_config(fields) if fields else []]
     body = docstring(_docs(analysis, graph, fields))
     for method in methods:
         body += ["", *method] if method else []

@@ -48,7 +48,8 @@ class Head:
 
 # Symbols of a program that runs from any position on: how long the whole sequence is, and where the inputs start in it.
 KEYS, START = "keys", "start_index"
-# Puts new values into a cache; gives all values in it, or without a cache the new ones.
+# Puts new values into a cache; gives all values in it, or without a cache the new ones. The cache holds each of them as
+# (batch, positions, *row): `rows` are those of all its values.
 UPDATE = "hub.cache_update"
 # Gives its operands: computed once by a method of the layer, or handed in. Its results' names end in the second.
 ONCE, KEPT = "hub.computed_once", "_kept"
@@ -62,7 +63,6 @@ class Decoding:
         cached: the graphs with a `hub.cache_update`, at any depth.
         indexed: the graphs that need to know where their inputs start, those among them.
         layers: the names of the calls and loops of the entry whose layers have a cache.
-        shape: of the cache of one layer.
         encoded: the value that the encoder hands to every step; empty where there is none.
         once: for the graphs, among them those of the layers, with a `hub.computed_once` at some depth, the inputs that
             its operands are computed from; empty where every step computes all.
@@ -71,7 +71,6 @@ class Decoding:
     cached: frozenset[str]
     indexed: frozenset[str]
     layers: tuple[str, ...]
-    shape: tuple
     encoded: str = ""
     once: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 

@@ -1,15 +1,19 @@
 """Inline the modules between the model and its repeated layers."""
 
+import re
 from collections import Counter
 
 from hf2khc.ir.graph import Graph, Node, Program, callees
 from hf2khc.ir.inline import inline_calls
 
+_ELEMENT = re.compile(r"(.*)\.\d+")
+
 
 def hoist_loops(program: Program) -> Program:
-    """Put encoders and decoders that only hold a loop into their one caller: the layers stand in the model itself.
+    """Put encoders and decoders that hold a loop into their one caller: the layers stand in the model itself.
 
-    KerasHub's backbones own their `transformer_layers`; a stack called from several places stays a module.
+    KerasHub's backbones own their `transformer_layers`; a stack called from several places stays a module. Layers of
+    which each is another computation, and that no loop holds, are no other.
 
     Before:
 
@@ -48,6 +52,12 @@ def hoist_loops(program: Program) -> Program:
     calls = Counter(name for node in nodes for name in callees(node))
 
     def chosen(callee: Graph, call: Node) -> bool:
-        return calls[callee.name] == 1 and bool(callee.of("loop"))
+        return calls[callee.name] == 1 and (bool(callee.of("loop")) or _is_stack(callee, call))
 
     return inline_calls(program, chosen)
+
+
+def _is_stack(callee: Graph, call: Node) -> bool:
+    """Whether a module holds a list of layers, and is none of them itself."""
+    lists = Counter(found[1] for node in callee.of("call") if (found := _ELEMENT.fullmatch(str(node.attrs["path"]))))
+    return max(lists.values(), default=0) > 1 and not _ELEMENT.fullmatch(str(call.attrs["path"]))
