@@ -2,10 +2,12 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from hf2khc.check.proof import OutputError
+from hf2khc.driver.describe import _generation, _inputs
 from hf2khc.driver.report import Report, to_json, to_markdown, worst, write_report
 from hf2khc.driver.stages import StageRecord
 
@@ -65,3 +67,29 @@ def test_no_proof_is_never_called_one(proved: bool | None, part: str) -> None:
 def test_reasons_are_told() -> None:
     assert "the twin has other modules" in to_markdown(Report(source={}, reasons=("the twin has other modules",)))
     assert "at another config" in to_markdown(Report(source={}, config_generalises=True))
+
+
+def notes_on_inputs(**about: object) -> list[str]:
+    plan = SimpleNamespace(text=about.pop("tokenizer", None), images=about.pop("converter", None))
+    return list(_inputs(SimpleNamespace(plan=plan, **{"textless": "", "imageless": "", **about})))  # type: ignore[arg-type]
+
+
+def test_what_there_is_for_inputs_is_told_apart_from_what_is_missing() -> None:
+    assert notes_on_inputs() == []
+    (note,) = notes_on_inputs(textless="no vocabulary")
+    assert note == "the package makes no inputs of text: no vocabulary"
+    text, images = notes_on_inputs(textless="more", imageless="more", tokenizer=object(), converter=object())
+    assert text.startswith("the package has a tokenizer, but no preprocessor")
+    assert images.startswith("the package has an image converter, but no preprocessor") and images.endswith(": more")
+
+
+def test_what_generation_leaves_out_is_noted() -> None:
+    from transformers import GenerationConfig
+
+    live = SimpleNamespace(generation_config=GenerationConfig(num_beams=4))
+    source = SimpleNamespace(live=live, config=SimpleNamespace(is_encoder_decoder=False))
+    compiled = SimpleNamespace(cacheless="", uncached=object())
+    (note,) = _generation(compiled, source)  # type: ignore[arg-type]
+    assert note.endswith("num_beams=4")
+    compiled.uncached = None
+    assert list(_generation(compiled, source)) == []  # type: ignore[arg-type]

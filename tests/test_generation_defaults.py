@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from transformers import GenerationConfig, GPT2Config
 
-from hf2khc.capture.generation_defaults import generation_defaults
+from hf2khc.capture.generation_defaults import generation_defaults, left_out
 from hf2khc.check.proof import CACHED, CANNOT_DECODE, OutputError, Proof
 from hf2khc.diagnostics import Diagnostic
 from hf2khc.driver.build import _fails_in_cache
@@ -46,6 +46,25 @@ def test_where_the_config_comes_from(tmp_path: Path) -> None:
     GenerationConfig(eos_token_id=9).save_pretrained(tmp_path)
     assert defaults(directory=tmp_path)["stop_token_ids"] == [9]
     assert defaults(GenerationConfig())["stop_token_ids"] is None
+
+
+def left(config: GenerationConfig, **about: Any) -> dict[str, Any]:
+    about = {"is_encoder_decoder": False, **about}
+    live = SimpleNamespace(generation_config=config)
+    return left_out(SimpleNamespace(live=live, directory=None, config=SimpleNamespace(**about)))  # type: ignore[arg-type]
+
+
+def test_what_a_package_does_not_do_is_named() -> None:
+    assert (
+        left(GenerationConfig(eos_token_id=3, max_length=9, temperature=0.5, typical_p=0.5, length_penalty=2.0)) == {}
+    )
+    assert left(GenerationConfig(do_sample=True, typical_p=0.5)) == {"typical_p": 0.5}
+    assert left(GenerationConfig(num_beams=4, length_penalty=2.0)) == {"length_penalty": 2.0, "num_beams": 4}
+    assert left(GenerationConfig(repetition_penalty=1.0, no_repeat_ngram_size=0, min_length=0)) == {}
+    asked = {"no_repeat_ngram_size": 3, "repetition_penalty": 1.2, "suppress_tokens": [1, 2]}
+    assert left(GenerationConfig(**asked)) == asked
+    forced = GenerationConfig(forced_bos_token_id=0)
+    assert left(forced) == {"forced_bos_token_id": 0} and left(forced, is_encoder_decoder=True) == {}
 
 
 ROW = OutputError("logits", "none padding", "torch", 1.0, 1e-7, 2e-6, 1.0, 9, holds=False)

@@ -39,6 +39,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"chat_template": RICH, "tools": TOOLS, "documents": [{"title": "T", "text": "t"}]}, {"bos_token": "<other>"},
     {"chat_template": "{{ messages[0]['content'] }}|{{ eos_token }}"}, {"continue_final_message": True},
     {"continue_final_message": True, "chat_template": "simple"},
+    {"continue_final_message": "content", "chat_template": RICH},
 ]  # fmt: skip
 
 
@@ -50,6 +51,49 @@ def test_chats(both: tuple[Any, Any], options: dict[str, Any]) -> None:
         assert ours.apply_chat_template(chat, **options) == expected
         ids = theirs.apply_chat_template(chat, tokenize=True, return_dict=False, **options)
         assert ours.apply_chat_template(chat, tokenize=True, **options) == ids
+
+
+THOUGHTS = "{% for m in messages %}{{ m.role }} <{{ m.thinking }}> {{ m.content }}{% endfor %}"
+
+
+@pytest.mark.parametrize("field", ["reasoning_content", "thinking", "reasoning"])
+def test_a_chat_ends_within_another_field(both: tuple[Any, Any], field: str) -> None:
+    theirs, ours = both
+    options = {"continue_final_message": field, "chat_template": THOUGHTS}
+    expected = theirs.apply_chat_template(CHATS[2], tokenize=False, **options)
+    assert ours.apply_chat_template(CHATS[2], **options) == expected and expected.endswith("<because")
+    for wrong in ({"continue_final_message": "mood"}, {"chat_template": "{{ messages[0].role }}"}):
+        with pytest.raises(ValueError, match="to continue|does not read"):
+            ours.apply_chat_template(CHATS[2], **{**options, **wrong})
+
+
+class Part:
+    """What pydantic's models offer."""
+
+    def model_dump(self) -> dict[str, Any]:
+        return {"type": "text", "text": "hello"}
+
+
+def test_models_in_a_message_are_plain_data(both: tuple[Any, Any]) -> None:
+    theirs, ours = both
+    chat = [{"role": "user", "content": [Part()]}]
+    template = "{{ messages[0].content[0].text }}"
+    expected = theirs.apply_chat_template(chat, chat_template=template, tokenize=False)
+    assert ours.apply_chat_template(chat, chat_template=template) == expected == "hello"
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"tools": [len]}, "`tools` must be"), ({"documents": ["text"]}, "`documents` must be"),
+        ({"sanitize_control_tokens": True}, "sanitize_control_tokens"), ({"return_tensors": "pt"}, "return_tensors"),
+    ],
+)  # fmt: skip
+def test_what_would_be_rendered_otherwise_is_refused(
+    both: tuple[Any, Any], options: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(TypeError, match=named):
+        both[1].apply_chat_template(CHATS[0], **options)
 
 
 def test_what_a_template_may_not_do(both: tuple[Any, Any]) -> None:

@@ -71,6 +71,17 @@ def test_packed_rows(pair: tuple[Any, Any], length: int) -> None:
         np.testing.assert_array_equal(np.asarray(found["segment_ids"]), expected["token_type_ids"])
 
 
+def test_rows_have_room_for_the_tokens_around_a_text(pair: tuple[Any, Any]) -> None:
+    theirs, ours = pair
+    for second in (None, "b"):
+        around = theirs.num_special_tokens_to_add(second is not None)
+        packed = ours.pack("a", second, sequence_length=around + 2, prefix=[3, 4])
+        expected = theirs("a", second, truncation=True, max_length=around)["input_ids"] if around else []
+        assert sorted(np.asarray(packed["token_ids"]).tolist()) == sorted([3, 4, *expected])
+        with pytest.raises(ValueError, match=f"at least {around + 2}"):
+            ours.pack("a", second, sequence_length=around + 1, prefix=[3, 4])
+
+
 def test_inputs_of_every_form(pair: tuple[Any, Any]) -> None:
     _, ours = pair
     rows = ours(["one two", ""])

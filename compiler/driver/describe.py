@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+from hf2khc.capture.generation_defaults import left_out
 from hf2khc.capture.source import Source
 from hf2khc.check.gradient_report import Gradients
 from hf2khc.check.proof import Proof
@@ -63,7 +64,7 @@ def describe(
         residue=compiled.residue,
         config_generalises=not reasons,
         reasons=tuple(reasons),
-        notes=(*compiled.captured.notes, *_generation(compiled), *_inputs(compiled)),
+        notes=(*compiled.captured.notes, *_generation(compiled, source), *_inputs(compiled)),
         validation=compiled.validation,
         errors=proof.rows if proof is not None else (),
         runs=proof.runs if proof is not None else (),
@@ -82,14 +83,24 @@ def describe(
     )
 
 
-def _generation(compiled: "Compiled") -> tuple[str, ...]:
-    reason = compiled.cacheless
-    return (f"generation runs the whole model for every token: {reason}",) if reason else ()
+def _generation(compiled: "Compiled", source: Source) -> Iterator[str]:
+    if compiled.cacheless:
+        yield f"generation runs the whole model for every token: {compiled.cacheless}"
+    left = left_out(source) if compiled.uncached is not None else {}
+    if left:
+        named = ", ".join(f"{name}={value}" for name, value in left.items())
+        yield f"generation leaves out what the generation config asks for beside sampler and ends: {named}"
 
 
-def _inputs(compiled: "Compiled") -> tuple[str, ...]:
-    reasons = {"text": compiled.textless, "images": compiled.imageless}
-    return tuple(f"the package makes no inputs of {kind}: {reason}" for kind, reason in reasons.items() if reason)
+def _inputs(compiled: "Compiled") -> Iterator[str]:
+    plan = compiled.plan
+    parts = (("text", compiled.textless, plan.text, "a tokenizer"),
+             ("images", compiled.imageless, plan.images, "an image converter"))  # fmt: skip
+    for kind, reason, part, name in parts:
+        if reason and part is None:
+            yield f"the package makes no inputs of {kind}: {reason}"
+        elif reason:
+            yield f"the package has {name}, but no preprocessor that makes the model's inputs with it: {reason}"
 
 
 def about_source(source: Source, seed: int) -> dict[str, str]:

@@ -24,6 +24,11 @@ except ImportError:
 CONTINUE_TAG = "CONTINUE_FINAL_MESSAGE_TAG "
 # Names a message's reasoning is passed under; templates read the first.
 REASONING = ("reasoning_content", "thinking", "reasoning")
+# What transformers takes beside the variables of a template, and does with
+# the token ids; it is not done here.
+NO_VARIABLES = {"padding", "truncation", "max_length", "return_tensors"}
+NO_VARIABLES |= {"return_dict", "return_assistant_tokens_mask"}
+NO_VARIABLES |= {"sanitize_control_tokens", "tokenizer_kwargs"}
 
 
 def render_chat(
@@ -46,8 +51,9 @@ def render_chat(
         documents: list of dicts.
         add_generation_prompt: bool. Whether the text ends with what an answer
             begins with.
-        continue_final_message: bool. Whether the text ends within the last
-            message.
+        continue_final_message: bool, or string. Whether the text ends within
+            the last message; a string names the field of it, which is
+            `"content"` otherwise.
         **kwargs: Further variables of the template.
     """
     if jinja2 is None:
@@ -63,6 +69,7 @@ def render_chat(
         )
     if len(conversation) == 0:
         raise ValueError("The conversation is empty.")
+    check_options(tools, documents, kwargs)
     template = choose_template(chat_template, templates, tools)
     batched = isinstance(conversation[0], (list, tuple))
     variables = plain(kwargs)
@@ -76,6 +83,23 @@ def render_chat(
         for chat in (conversation if batched else [conversation])
     ]
     return texts if batched else texts[0]
+
+
+def check_options(tools, documents, kwargs):
+    """Refuse what would be rendered as something else than it is."""
+    for name, values in (("tools", tools), ("documents", documents)):
+        for value in values or ():
+            if not isinstance(value, dict):
+                raise TypeError(
+                    f"`{name}` must be a list of dicts, a tool as its JSON "
+                    f"schema. Received: {value!r}"
+                )
+    unknown = sorted(NO_VARIABLES.intersection(kwargs))
+    if unknown:
+        raise TypeError(
+            "These options are not supported, and a template has no such "
+            f"variables: {unknown}"
+        )
 
 
 def choose_template(chat_template, templates, tools):
@@ -106,7 +130,9 @@ def render(chat, template, continue_final_message, variables):
     chat = [with_reasoning(message) for message in plain(chat)]
     if not continue_final_message:
         return compiled(template).render(messages=chat, **variables)
-    final = mark_end(chat[-1])
+    is_named = isinstance(continue_final_message, str)
+    field = continue_final_message if is_named else "content"
+    final = mark_end(chat[-1], field, template)
     text = compiled(template).render(messages=chat, **variables)
     if final.strip() not in text or CONTINUE_TAG.strip() not in text:
         raise ValueError("The template leaves out the end of the last message.")
@@ -116,13 +142,21 @@ def render(chat, template, continue_final_message, variables):
     return text[:end] if exact else text[:end].rstrip()
 
 
-def mark_end(message):
-    """Mark where a message ends; returns its text."""
-    content = message.get("content")
+def mark_end(message, field, template):
+    """Mark where a field of a message ends; returns its text."""
+    content = message.get(field)
+    if content is None:
+        raise ValueError(f"The last message has no {field!r} to continue.")
+    fields = [field]
+    if field in REASONING:
+        # It stands under several names, and the template reads any of them.
+        fields = [name for name in REASONING if message.get(name) == content]
+    if not any(name in template for name in fields):
+        raise ValueError(f"The template does not read {field!r}.")
     if isinstance(content, str):
-        message["content"] = content + CONTINUE_TAG
+        message.update({name: content + CONTINUE_TAG for name in fields})
         return content
-    for block in reversed(content or []):
+    for block in reversed(content):
         if "text" in block:
             text = block["text"]
             block["text"] = text + CONTINUE_TAG
@@ -159,6 +193,8 @@ def plain(value):
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = dataclasses.fields(value)
         return {field.name: plain(getattr(value, field.name)) for field in fields}
+    if callable(getattr(value, "model_dump", None)):
+        return plain(value.model_dump())
     return f"<{type(value).__name__}>"
 
 

@@ -285,6 +285,14 @@ def _pack_rows(
     truncate,
 ):
     tokenizer = self._backend()
+    around = len(prefix)
+    if add_special_tokens:
+        around += tokenizer.num_special_tokens_to_add(bool(pairs))
+    if sequence_length < around:
+        raise ValueError(
+            f"`sequence_length` must be at least {around}, for the tokens "
+            f"around a text. Received: {sequence_length}"
+        )
     with LOCK:
         tokenizer.enable_truncation(
             sequence_length - len(prefix),
@@ -338,8 +346,9 @@ def apply_chat_template(
         chat_template: string. Another template, or the name of one.
         add_generation_prompt: bool. Whether the text ends with what an answer
             begins with.
-        continue_final_message: bool. Whether the text ends within the last
-            message.
+        continue_final_message: bool, or string. Whether the text ends within
+            the last message; a string names the field of it, which is
+            `"content"` otherwise.
         tokenize: bool. Whether token ids are returned.
         **kwargs: Further variables of the template.
 
