@@ -26,7 +26,7 @@ _SILENT = frozenset({
     "prefill_chunk_size", "transformers_version",
 })  # fmt: skip
 _SAMPLING = frozenset({"min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff"})
-_BEAMS = frozenset({"early_stopping", "length_penalty", "diversity_penalty", "num_beam_groups"})
+_BEAMS = frozenset({"early_stopping", "length_penalty", "diversity_penalty"})
 
 
 def generation_defaults(source: Source) -> dict[str, Any]:
