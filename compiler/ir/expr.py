@@ -80,15 +80,30 @@ def simplify(text: str):
 
 
 def same(a, b) -> bool:
-    """Whether two dimensions or attribute values are equal; expressions by value at two bindings of their names."""
+    """Whether two dimensions or attribute values are equal; expressions by value at several bindings of their names."""
     if not isinstance(a, Expr) and not isinstance(b, Expr):
         return type(a) is type(b) and a == b
     names = sorted(names_of(a) | names_of(b))
+    # A quotient of numbers of one size is 1, whatever they are: some are far larger. A power of such a number is too large.
+    sizes = (_alike,) if "**" in f"{a}{b}" else (_alike, _rising, _falling)
     for shift in (0, 5):
-        env = {name: _PRIMES[(i + shift) % len(_PRIMES)] for i, name in enumerate(names)}
-        if evaluate(a, env) != evaluate(b, env):
-            return False
+        for size in sizes:
+            env = {name: _PRIMES[(i + shift) % len(_PRIMES)] ** size(i) for i, name in enumerate(names)}
+            if evaluate(a, env) != evaluate(b, env):
+                return False
     return True
+
+
+def _alike(number: int) -> int:
+    return 1
+
+
+def _rising(number: int) -> int:
+    return 1 + number % 4
+
+
+def _falling(number: int) -> int:
+    return 4 - number % 4
 
 
 def entry_of(name: str) -> tuple[str, int] | None:

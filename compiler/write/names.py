@@ -2,6 +2,7 @@
 
 import builtins
 import keyword
+import itertools
 import re
 from collections.abc import Iterable
 
@@ -40,7 +41,8 @@ def choose(name: str, taken: Iterable[str], kind: str = "") -> str:
     candidates = ["x", name] if says_nothing(name) else [name]
     candidates += [f"{name}_{kind}" if kind else name, "x", "y", "z", f"other_{name}", f"another_{name}"]
     candidates += [f"{name}_{letter}" for letter in "abcdefghijklmnopqrstuvwxyz"]
-    return next(c for c in candidates if c not in taken)
+    more = (f"{name}_{number}" for number in itertools.count(2))
+    return next(c for c in itertools.chain(candidates, more) if c not in taken)
 
 
 _WORD_STARTS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")

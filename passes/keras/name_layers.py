@@ -9,6 +9,7 @@ from hf2khc.ir.graph import Graph, Node, Program
 from hf2khc.ir.outline import class_prefix
 from hf2khc.passes.keras.vocabulary import GENERIC_NAMES, LAYER_NAMES, snake
 
+_LIST = re.compile(r"_(layers|blocks)$")
 _LAYER_WEIGHT = re.compile("weight|bias|kernel|original")
 
 
@@ -120,6 +121,8 @@ def _owners(lists: set[str]) -> dict[str, list[str]]:
     parts = {path: found[:-1] if found[-2:-1] and found[-2].isdigit() else found[:-2] for path, found in split.items()}
     if len(lists) == 1:
         return {path: [] for path in lists}
+    if len({*map(tuple, parts.values())}) < len(lists):  # one module owns several: their own names tell them apart
+        parts = {path: [*found[:-2], _LIST.sub("", found[-2])] for path, found in split.items() if found[:-1]}
     modules = {path: [part for part in found if not part.isdigit()][-1:] for path, found in parts.items()}
     if len({*map(tuple, modules.values())}) == len(lists):
         return modules
