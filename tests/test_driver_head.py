@@ -81,6 +81,35 @@ def test_what_else_a_head_computes() -> None:
     assert named is not None and (named.task, named.name) == ("Task", "TinyScorerTask")
 
 
+def in_a_layer(text: str) -> str:
+    """The program with its token embedding in a layer of the base model."""
+    text = text.replace("  param @base.embed.weight: f32[9, 4]\n", "")
+    text = text.replace("layers.Embedding(%input_ids, @base.embed.weight, input_dim=9, output_dim=4)",
+                        'call(%input_ids, graph="Embeddings", path="base.embeddings")')  # fmt: skip
+    layer = """
+graph Embeddings(%ids: i64[batch, seq]) {
+  param @embed.weight: f32[9, 4]
+  %x: f32[batch, seq, 4] = layers.Embedding(%ids, @embed.weight, input_dim=9, output_dim=4)
+  return %x
+}
+"""
+    return layer + text
+
+
+@pytest.mark.parametrize("causal, task", [(True, "CausalLM"), (False, "MaskedLM")])
+def test_tokens_may_be_embedded_in_a_layer(causal: bool, task: str) -> None:
+    head = head_of(in_a_layer(PROGRAM), causal)
+    assert head is not None and head.task == task
+    pooled = PROGRAM.replace("f32[batch, seq, 9] = layers.Dense(%hidden", "f32[batch, 9] = layers.Dense(%first")
+    pooled = pooled.replace("  %logits", "  %first: f32[batch, 4] = ops.mean(%hidden, axis=1)\n  %logits")
+    head = head_of(in_a_layer(pooled), causal)
+    assert head is not None and head.task == "TextClassifier"
+    # What is told of a text and of something else is no class of the text.
+    seen = pooled.replace("%attention_mask: i64[batch, seq]", "%attention_mask: f32[batch, seq]")
+    head = head_of(in_a_layer(seen), causal)
+    assert head is not None and head.task == "Task"
+
+
 IMAGES = """
 graph Model(%pixel_values: f32[batch, 4, 6, 6]) {
   param @base.weight: f32[4, 5]

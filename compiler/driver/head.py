@@ -1,6 +1,6 @@
 """Where the base model ends and its head begins, and which task that makes."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from hf2khc.ir.analysis import weight_values
@@ -109,28 +109,35 @@ def _task(program: Program, model_class: str, causal: bool) -> tuple[str, str]:
     graph = program.main
     if LOGITS in program.outputs:
         logits = graph[graph.outputs[program.outputs.index(LOGITS)]].tensor
-        tokens = [node for node in graph if node.op in _EMBEDDINGS and _embeds_tokens(graph, node)]
-        streams = {str(graph[node.operands[0] or ""].tensor.shape[1]) for node in tokens}
-        scores = any(_scores_tokens(graph, node, logits) for node in tokens)
+        embedded = list(_embedded(program, graph, {node.name: node.tensor for node in graph.inputs}))
+        streams = {str(tokens.shape[1]) for _, tokens in embedded}
+        scores = any(_scores_tokens(node, tokens, logits) for node, tokens in embedded)
         decodes = len(streams) == 2 or any(node.name == DECODER_TOKENS for node in graph.inputs)
         if scores and causal and decodes:
             return SEQ_2_SEQ_LM, SEQ_2_SEQ_LM
         if scores and len(streams) == 1 and len(program.outputs) == 1:
             return (CAUSAL_LM, CAUSAL_LM) if causal else ("MaskedLM", "MaskedLM")
         if len(program.outputs) == 1 and logits.rank == 2 and isinstance(logits.shape[0], Expr):
-            if len(streams) == 1:
+            if len(streams) == 1 and not any(node.tensor.is_floating for node in graph.inputs):
                 return "TextClassifier", "TextClassifier"
             if {INPUT_NAMES.get(node.name) for node in graph.inputs} == {_IMAGES}:
                 return IMAGE_CLASSIFIER, IMAGE_CLASSIFIER
     return "Task", model_class.partition("For")[2] or f"{model_class}Task"
 
 
-def _embeds_tokens(graph: Graph, node: Node) -> bool:
-    return graph[node.operands[0] or ""].op == "input" and not node.attrs.get("reverse")
+def _embedded(program: Program, graph: Graph, given: Mapping[str, Tensor]) -> Iterator[tuple[Node, Tensor]]:
+    """The embeddings of the model's inputs, in whatever layer, each with its input; `given` has the inputs by the names
+    that they have in this graph."""
+    for node in graph:
+        read = {place: given[name] for place, name in enumerate(node.operands) if name in given}
+        if node.op in _EMBEDDINGS and 0 in read and not node.attrs.get("reverse"):
+            yield node, read[0]
+        if node.op == "call" and read:
+            callee = program.graphs[str(node.attrs["graph"])]
+            yield from _embedded(program, callee, {callee.inputs[place].name: read[place] for place in read})
 
 
-def _scores_tokens(graph: Graph, embedding: Node, logits: Tensor) -> bool:
+def _scores_tokens(embedding: Node, tokens: Tensor, logits: Tensor) -> bool:
     """Whether there is a number for every entry of the vocabulary at every position."""
-    tokens = graph[embedding.operands[0] or ""].tensor
     vocabulary = embedding.attrs["input_dim"]
     return logits.rank == 3 and logits.shape[:2] == tokens.shape and same(logits.shape[2], vocabulary)
