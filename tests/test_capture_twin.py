@@ -8,7 +8,7 @@ from hf2khc.capture.export import export
 from hf2khc.capture.inputs import input_spec, trace_sizes
 from hf2khc.capture.truncate import truncate
 from hf2khc.capture.twin import twin_config
-from hf2khc.capture.twin_fields import get_field, numeric_fields, set_field
+from hf2khc.capture.twin_fields import Field, Proposer, get_field, numeric_fields, set_field
 
 SMALL = {
     "hidden_size": 32,
@@ -164,3 +164,17 @@ def test_what_is_equal_by_chance_is_told_apart(name):
     whole = [field for field in numeric_fields(config) if type(field.value) is int]
     pairs = [(field.value, get_field(twin.config, field.path)) for field in whole]
     assert len(set(pairs)) == len(pairs), sorted(zip(pairs, (field.path for field in whole), strict=True))
+
+
+def test_small_numbers_stay_small_from_twin_to_twin():
+    field = Field("size", "size", "", 2)
+    for _ in range(4):
+        (((_, value),),) = [Proposer([field]).groups()[0][0].items()]
+        field = Field("size", "size", "", value)
+        assert value != 2 and 3 <= value <= 6
+
+
+def test_two_equal_small_numbers_become_different_ones():
+    fields = [Field(name, name, "", 2) for name in ("one", "other")]
+    groups = Proposer(fields).groups()
+    assert groups[0][0]["one"] != groups[1][0]["other"]

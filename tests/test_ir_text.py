@@ -100,3 +100,17 @@ def alike(a, b):
 def test_syntax_errors_have_a_place():
     with pytest.raises(ConversionError, match="line 2, column"):
         parse_program("graph G(%x: f32[4]) {\n  %y: f32[4] == ops.relu(%x)\n  return %y\n}\nentry G\n")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "equal"),
+    [
+        ("a + b", "b + a", True),
+        ("a // r", "b // r", False),
+        ("r // a", "r // b", False),
+        ("a // r * r", "a", False),
+        ("a**-0.5", "b**-0.5", False),
+    ],
+)
+def test_sizes_are_the_same_where_they_are_for_all_numbers(one, other, equal):
+    assert same(Expr(one), Expr(other)) == equal

@@ -4,6 +4,7 @@ Names of fields only choose which values are tried first; whether a value is tak
 the model with it.
 """
 
+import itertools
 import math
 import re
 from collections.abc import Iterator
@@ -107,6 +108,8 @@ class Proposer:
     def __init__(self, fields: list[Field]):
         self.fields = fields
         self.used: set[int] = set()
+        # What a field had, and what it may get: no two fields have both alike.
+        self.pairs: set[tuple[int, int]] = set()
         self.floats = 0
 
     def groups(self) -> list[list[dict[str, Any]]]:
@@ -130,6 +133,11 @@ class Proposer:
             value += step
         self.used.add(value)
         return value
+
+    def _take(self, chosen: list[dict[str, Any]], original: dict[str, int]) -> None:
+        for values in chosen:
+            self.used |= set(values.values())
+            self.pairs |= {(original[path], value) for path, value in values.items()}
 
     def _attention(self, fields: list[Field]) -> list[dict[str, Any]]:
         """Width, heads, grouped heads and size of a head: the ratios that occur stay, 1 stays 1."""
@@ -157,7 +165,7 @@ class Proposer:
             )
         )
         options = free[:1] + derived[:1] + free[1::4] + derived[1::4]
-        self.used |= set(options[0].values()) if options else set()
+        self._take(options[:1], original)
         return options
 
     def _image(self, fields: list[Field]) -> list[dict[str, Any]]:
@@ -184,7 +192,7 @@ class Proposer:
             for size, count in options
             if size > 1 and size != patch.value and size * count != image.value
         ]
-        self.used |= set(found[0].values()) if found else set()
+        self._take(found[:1], {image.path: image.value, patch.path: patch.value})
         return found
 
     def _single(self, field: Field) -> list[dict[str, Any]]:
@@ -203,10 +211,24 @@ class Proposer:
         if POSITIONS.search(field.name) and value > 2 * LARGE:
             return [self._fresh(field, 72, 8), value // 2, value * 2]
         if value < LARGE:
-            # Odd stays odd: kernels are centred.
-            near = self._fresh(field, value + 2 - (value + 1) % 2, 2 if value % 2 else 1)
+            near = self._near(field)
             return [near, value + 1, value + 2, value * 2, value // 2, value - 1]
         return [self._fresh(field, 24, 8), 64, 128, value // 2, value * 2]
+
+    def _near(self, field: Field) -> int:
+        """A small number near by: what a model multiplies would grow from twin to twin if each went far up.
+
+        Two of them may become equal where they were not before: that tells them apart, too.
+        """
+        # Odd stays odd: kernels are centred. Too much is 2, or 3, already.
+        step, least = (2, 5) if field.value % 2 else (1, 4)
+        for distance in itertools.count(step, step):
+            below, above = field.value - distance, field.value + distance
+            for value in (below, above) if below >= least else (above,):
+                if (field.value, value) not in self.pairs:
+                    self.pairs.add((field.value, value))
+                    return value
+        raise AssertionError("there is always a larger one")
 
     def _lists(self, field: Field, value: list[int]) -> list[list[int]]:
         fresh = {size: self._fresh(field, 24, 8) for size in dict.fromkeys(value)}

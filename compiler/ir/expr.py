@@ -84,7 +84,7 @@ def same(a, b) -> bool:
     if not isinstance(a, Expr) and not isinstance(b, Expr):
         return type(a) is type(b) and a == b
     names = sorted(names_of(a) | names_of(b))
-    # A quotient of numbers of one size is 1, whatever they are: some are far larger. A power of such a number is too large.
+    # A quotient of numbers of one size is 1, whatever they are: some are far larger. Powers of those are out of reach.
     sizes = (_alike,) if "**" in f"{a}{b}" else (_alike, _rising, _falling)
     for shift in (0, 5):
         for size in sizes:

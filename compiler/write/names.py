@@ -1,8 +1,8 @@
 """Names in the printed code."""
 
 import builtins
-import keyword
 import itertools
+import keyword
 import re
 from collections.abc import Iterable
 
