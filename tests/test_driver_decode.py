@@ -299,6 +299,16 @@ graph Model("""
     assert program.main["count"].operands == ("attention_mask", "input_ids")
 
 
+def test_what_stands_several_times_on_a_new_axis_treats_every_position_by_itself() -> None:
+    twice = """  %twice: f32[2, batch, seq, 2, 2] = ops.tile(%key, repeats=(2, 1, 1, 1, 1))
+  %value: f32[batch, seq, 2, 2] = ops.sum(%twice, axis=0)
+"""
+    line = "  %value: f32[batch, seq, 2, 2] = ops.negative(%key)\n"
+    assert derived(PROGRAM.replace(line, twice))[1] == derived()[1]
+    along = twice.replace("(2, 1, 1, 1, 1)", "(1, 2, 1, 1)").replace("[2, batch, seq, 2, 2]", "[batch, 2 * seq, 2, 2]")
+    assert "mixes positions" in refused(line, along.replace("ops.sum(%twice, axis=0)", "ops.flip(%twice, axis=0)"))
+
+
 def test_a_norm_over_the_last_axis_treats_every_position_by_itself() -> None:
     text = PROGRAM.replace("ops.negative(%key)", "ops.rms_normalization(%key, axis=-1, epsilon=0.1)")
     assert derived(text)[1] == derived()[1]

@@ -119,10 +119,13 @@ def _take(node: Node, operands: Sequence[Tensor | None]) -> Axes | None:
 
 
 def _tile(node: Node, operands: Sequence[Tensor | None]) -> Axes | None:
+    """Axes that stand once; the repeats are those of the last axes, and may be more than there are."""
     first, repeats = operands[0], node.attrs.get("repeats")
-    if first is None or not isinstance(repeats, tuple) or len(repeats) != first.rank:
+    if first is None or not isinstance(repeats, tuple):
         return None
-    return Axes(({i: i for i, times in enumerate(repeats) if times == 1},))
+    shift = node.tensor.rank - first.rank
+    times = (*(1,) * (node.tensor.rank - len(repeats)), *repeats)
+    return Axes(({i: i + shift for i in range(first.rank) if times[i + shift] == 1},))
 
 
 def _pad(node: Node, operands: Sequence[Tensor | None]) -> Axes | None:

@@ -48,14 +48,16 @@ def normalize(program: Program) -> Program:
 def _normalized(graph: Graph) -> Graph:
     redirect = {node.name: node.used[0] for node in graph if node.used and _is_identity(graph, node)}
     redirect |= {node.name: node.used[1] for node in graph if _replaces_all(graph, node)}
-    return graph.rewired(_without_empty_parts(graph), redirect).pruned()
+    joined = _without_empty_parts(graph)
+    redirect |= {node.name: node.used[0] for node in joined if len(node.used) == 1}
+    return graph.rewired([node for node in joined if len(node.used) > 1], redirect).pruned()
 
 
 def _without_empty_parts(graph: Graph) -> list[Node]:
-    """Concatenations without the empty vectors that torch lets stand among values of any rank."""
+    """Concatenations without values of no elements; torch lets empty vectors stand among values of any rank."""
     new = []
     for node in graph.of("aten.cat", "aten.concat", "aten.concatenate"):
-        kept = tuple(o for o in node.used if graph[o].tensor.shape != (0,))
+        kept = tuple(o for o in node.used if 0 not in graph[o].tensor.shape)
         if 0 < len(kept) < len(node.used):
             new.append(replace(node, operands=kept))
     return new
