@@ -51,6 +51,8 @@ def _split(graph: Graph) -> Graph:
         if split.name in graph.outputs or any(item.op != "item" for item in items):
             continue
         offsets = [0, *itertools.accumulate(int(str(part.shape[-1])) for part in tensors(split.type))]
+        if len(set(offsets)) < len(offsets):  # a part of no units is no layer
+            continue
         for item in items:
             index = item.attrs["index"]
             new += _piece(graph, dense, item, offsets[index], offsets[index + 1])

@@ -125,7 +125,7 @@ def _depths(graph: Graph, data: set[str], weights: frozenset[str]) -> dict[str, 
         if node.name in data and not before:
             free.add(node.name)
     for name in sorted(free, key=list(graph.nodes).index, reverse=True):
-        depth[name] = min((depth[user.name] for user in graph.users(name) if user.name in data), default=0)
+        depth[name] = min((depth[user.name] for user in graph.users(name)), default=0)
     return depth
 
 
