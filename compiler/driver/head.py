@@ -129,7 +129,7 @@ def _embedded(program: Program, graph: Graph, given: Mapping[str, Tensor]) -> It
     """The embeddings of the model's inputs, in whatever layer, each with its input; `given` has the inputs by the names
     that they have in this graph."""
     for node in graph:
-        read = {place: given[name] for place, name in enumerate(node.operands) if name in given}
+        read = {place: given[name] for place, name in enumerate(node.operands) if name and name in given}
         if node.op in _EMBEDDINGS and 0 in read and not node.attrs.get("reverse"):
             yield node, read[0]
         if node.op == "call" and read:
