@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks import minilm
+from benchmarks import minilm, rxnmapper
 from benchmarks.models import LLAMA3_ROPE, LM, Benchmark
 
 # Small everywhere: what is compared does not depend on the size.
@@ -64,5 +64,6 @@ CASES = (
     Case("bloom", "BLOOM", "bloom", {"vocab_size": 512, "hidden_size": 64, "n_layer": 2, "n_head": 4}, LM,
          kind="zoo"),
     Case("minilm", "MiniLM L6, real weights", prepare=minilm.prepare),
+    Case("rxnmapper", "ALBERT of rxnmapper, real weights", prepare=rxnmapper.prepare),
     Case("dialogpt_medium", "DialoGPT-medium shape", "gpt2", DIALOGPT, LM),
 )  # fmt: skip

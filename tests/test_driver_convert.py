@@ -72,7 +72,7 @@ def compiled(mutate: tuple[str, str] = ("", "")) -> SimpleNamespace:
     return SimpleNamespace(
         plan=plan, signature=SIGNATURE, captured=captured, program=program, stages={"last": program},
         idioms={"LlamaMLP": {"Dense": 3}}, residue={"ops.add": 4}, misses=(), generalises=(), validation={}, twin=None,
-        cacheless="", textless="", imageless="",
+        cacheless="", uncached=None, textless="", imageless="",
     )  # fmt: skip
 
 

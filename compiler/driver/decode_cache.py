@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 # Operations that only arrange what one operand holds: a cache may stand before them.
 _ARRANGING = ("ops.repeat", "ops.reshape", "ops.transpose", "ops.swapaxes", "ops.expand_dims", "ops.broadcast_to")
 _ANY = 7919
-# The axis of positions in what is cached, behind the batch.
-_ROWS = 1
 
 
 class Cache:
