@@ -17,7 +17,7 @@ from hf2khc.check.gradient_report import Gradients
 from hf2khc.diagnostics import ConversionError, Diagnostic
 from hf2khc.driver.config_fields import flat_fields
 from hf2khc.driver.fill import fill, with_weights
-from hf2khc.driver.gradients import gradients_of_package
+from hf2khc.driver.gradients import MOST_PARAMETERS, gradients_of_package
 from hf2khc.driver.layout import write_preset
 from hf2khc.driver.naming import make_signature
 from hf2khc.driver.proof import prove_package
@@ -73,12 +73,13 @@ def other_config(directory: Path, source: Source, compiled: "Compiled", seed: in
             other = with_weights(
                 replace(source, config=config, directory=None, live=None, examples=()), Path(folder, "model"), seed
             )
-            fill(other, plan, package, weights=True)
+            filled = fill(other, plan, package, weights=True)
             there = replace(compiled, plan=plan, signature=signature, captured=captured)
             proof = prove_package(package, other, there, (BACKEND,), seed)
         except ConversionError as error:
             return _failed(error.diagnostics)
-        gradients = gradients_of_package(package, other, there, "another config", seed) if proof.holds else None
+        compared = proof.holds and filled.parameters["transformers"] <= MOST_PARAMETERS
+        gradients = gradients_of_package(package, other, there, "another config", seed) if compared else None
     return replace(_failed(proof.diagnostics), gradients=gradients)
 
 
