@@ -22,6 +22,7 @@ import hf2khc
 from hf2khc.capture.inputs import Input
 from hf2khc.capture.source import Source
 from hf2khc.diagnostics import ConversionError
+from hf2khc.driver.compile import Compiled
 from hf2khc.driver.proof import proof_cases
 
 TESTS = Path(__file__).parent
@@ -50,7 +51,7 @@ def load_plans() -> ModuleType:
     return module
 
 
-def compiled(mutate: tuple[str, str] = ("", "")) -> SimpleNamespace:
+def compiled(mutate: tuple[str, str] = ("", "")) -> Compiled:
     """What the passes would give for the model below; `mutate` replaces a piece of the program's text."""
     from hf2khc.ir.text import format_program, parse_program
 
@@ -69,11 +70,7 @@ def compiled(mutate: tuple[str, str] = ("", "")) -> SimpleNamespace:
         notes=(),
         parameters=LlamaModel(CONFIG).num_parameters(),
     )
-    return SimpleNamespace(
-        plan=plan, signature=SIGNATURE, captured=captured, program=program, stages={"last": program},
-        idioms={"LlamaMLP": {"Dense": 3}}, residue={"ops.add": 4}, misses=(), generalises=(), validation={}, twin=None,
-        cacheless="", uncached=None, textless="", imageless="",
-    )  # fmt: skip
+    return Compiled(plan, SIGNATURE, {"last": program}, captured)
 
 
 CONFIG = LlamaConfig(

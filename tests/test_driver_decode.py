@@ -112,6 +112,19 @@ entry""",
     assert rows == [((2, 2), (2, 2)), ((1, 2), (1, 2))]
 
 
+def test_layers_with_a_cache_stand_in_the_model_itself() -> None:
+    stack = """
+graph Stack(%x: f32[batch, seq, 8], %padding_mask: i64[batch, seq]) {
+  %y: f32[batch, seq, 8] = loop(%x, %padding_mask, graph="Attention", path="h.{i}", start=0, count=3, carry=1)
+  return %y
+}
+
+graph Model("""
+    text = PROGRAM.replace('loop(%x, %attention_mask, graph="Attention", path="h.{i}", start=0, count=3, carry=1)',
+                           'call(%x, %attention_mask, graph="Stack", path="stack")')  # fmt: skip
+    assert "several layers that cache" in refused_in(text.replace("\ngraph Model(", stack))
+
+
 def test_positions_are_those_of_the_inputs_or_of_all_keys() -> None:
     graph, text = attention()
     assert graph["padding_mask"].tensor.symbols == {"batch", "keys"} and graph["x"].tensor.symbols == {"batch", "seq"}

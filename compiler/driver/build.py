@@ -11,7 +11,7 @@ from hf2khc.diagnostics import ConversionError, Diagnostic
 from hf2khc.driver.compile import Compiled, compile_model, without_cache
 from hf2khc.driver.describe import describe
 from hf2khc.driver.fill import check_weights, fill, with_weights
-from hf2khc.driver.gradients import MOST_PARAMETERS, gradients_of_package
+from hf2khc.driver.gradients import gradients_of_package
 from hf2khc.driver.layout import lay_out
 from hf2khc.driver.other_config import other_config
 from hf2khc.driver.proof import prove_package
@@ -89,7 +89,7 @@ def build_package(
             stages("other config")
             other = other_config(directory, source, compiled, seed)
             reasons, gradients = other.reasons, other.gradients
-            if gradients is None and filled.parameters["transformers"] <= MOST_PARAMETERS:
+            if gradients is None:
                 gradients = gradients_of_package(directory, weighted, compiled, "the package itself", seed)
     stages.end()
     report = describe(source, compiled, filled, proof, gradients, reasons, stages.records, seed, sources)

@@ -62,7 +62,8 @@ class DerivedGraph:
         self.names: dict[tuple[str, Places], str] = {}
         self.inner = {}
         self.outputs = [self.want(o, k) for o, k in zip(self.graph.outputs, keys, strict=True)]
-        if len(self.inner) + bool(self.cache.cuts) > 1 and self.graph.name != self.derivation.program.entry:
+        several = any(self.graph[name].op == "loop" for name in self.inner)
+        if several + len(self.inner) + bool(self.cache.cuts) > 1 and self.graph.name != self.derivation.program.entry:
             raise NoCache(f"{self.graph.name} has several layers that cache")
 
     def _graph(self, keys: tuple[Places, ...]) -> Graph:

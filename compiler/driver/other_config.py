@@ -17,7 +17,7 @@ from hf2khc.check.gradient_report import Gradients
 from hf2khc.diagnostics import ConversionError, Diagnostic
 from hf2khc.driver.config_fields import flat_fields
 from hf2khc.driver.fill import fill, with_weights
-from hf2khc.driver.gradients import MOST_PARAMETERS, gradients_of_package
+from hf2khc.driver.gradients import gradients_of_package
 from hf2khc.driver.layout import write_preset
 from hf2khc.driver.naming import make_signature
 from hf2khc.driver.proof import prove_package
@@ -73,13 +73,12 @@ def other_config(directory: Path, source: Source, compiled: "Compiled", seed: in
             other = with_weights(
                 replace(source, config=config, directory=None, live=None, examples=()), Path(folder, "model"), seed
             )
-            filled = fill(other, plan, package, weights=True)
+            fill(other, plan, package, weights=True)
             there = replace(compiled, plan=plan, signature=signature, captured=captured)
             proof = prove_package(package, other, there, (BACKEND,), seed)
         except ConversionError as error:
             return _failed(error.diagnostics)
-        compared = proof.holds and filled.parameters["transformers"] <= MOST_PARAMETERS
-        gradients = gradients_of_package(package, other, there, "another config", seed) if compared else None
+        gradients = gradients_of_package(package, other, there, "another config", seed) if proof.holds else None
     return replace(_failed(proof.diagnostics), gradients=gradients)
 
 
@@ -144,4 +143,5 @@ def _captured(captured: Captured, source: Source, config: "PreTrainedConfig") ->
     model = build_meta(config, source.model_class)
     spec = input_spec(model, source.examples)
     fixed = {symbol: size for symbol, size in captured.sizes.items() if symbol not in captured.smallest}
-    return replace(captured, spec=spec, sizes=trace_sizes(model, spec) | fixed)
+    sizes = trace_sizes(model, spec) | fixed
+    return replace(captured, spec=spec, sizes=sizes, parameters=model.num_parameters())

@@ -29,6 +29,8 @@ _FUNCTIONS: dict[str, Callable] = {
 
 # Two bindings of every symbol; expressions that agree at both are taken as equal.
 _PRIMES = (10007, 10009, 10037, 10039, 10061, 10067, 10069, 10079, 10091, 10093, 10099, 10103)
+# To which powers they stand for names, one after another: all of one size, rising, falling.
+_MAGNITUDES = ((1, 1, 1, 1), (1, 2, 3, 4), (4, 3, 2, 1))
 
 
 @functools.lru_cache(maxsize=100_000)
@@ -85,25 +87,13 @@ def same(a, b) -> bool:
         return type(a) is type(b) and a == b
     names = sorted(names_of(a) | names_of(b))
     # A quotient of numbers of one size is 1, whatever they are: some are far larger. Powers of those are out of reach.
-    sizes = (_alike,) if "**" in f"{a}{b}" else (_alike, _rising, _falling)
+    magnitudes = _MAGNITUDES[:1] if "**" in f"{a}{b}" else _MAGNITUDES
     for shift in (0, 5):
-        for size in sizes:
-            env = {name: _PRIMES[(i + shift) % len(_PRIMES)] ** size(i) for i, name in enumerate(names)}
+        for powers in magnitudes:
+            env = {n: _PRIMES[(i + shift) % len(_PRIMES)] ** powers[i % len(powers)] for i, n in enumerate(names)}
             if evaluate(a, env) != evaluate(b, env):
                 return False
     return True
-
-
-def _alike(number: int) -> int:
-    return 1
-
-
-def _rising(number: int) -> int:
-    return 1 + number % 4
-
-
-def _falling(number: int) -> int:
-    return 4 - number % 4
 
 
 def entry_of(name: str) -> tuple[str, int] | None:

@@ -148,8 +148,9 @@ class CachedStep:
     def _of_layers(self, method: str, arguments: Sequence[str]) -> str:
         """The list of what a method of each layer with a cache gives, in the order of the layers."""
         graph, call = self.base.program.main, f"{method}({', '.join(arguments)})"
-        found = members(Analysis(self.base), graph)
-        scope = Scope(Analysis(self.base), graph, owner="self.", lent=self.base.by_source, lender="self.backbone")
+        analysis = Analysis(self.base)
+        found = members(analysis, graph)
+        scope = Scope(analysis, graph, owner="self.", lent=self.base.by_source, lender="self.backbone")
         named = [(replace(found[name], owner="self.backbone"), graph[name]) for name in self.decoding.layers]
         parts = list(dict.fromkeys(_of_member(member, node, call, scope) for member, node in named))
         return parts[0] if len(parts) == 1 else f"[{', '.join(f'*{part}' for part in parts)}]"

@@ -1,12 +1,10 @@
 """Inline the modules between the model and its repeated layers."""
 
-import re
 from collections import Counter
 
 from hf2khc.ir.graph import Graph, Node, Program, callees
 from hf2khc.ir.inline import inline_calls
-
-_ELEMENT = re.compile(r"(.*)\.\d+")
+from hf2khc.passes.hub.layer_sequences import list_of
 
 
 def hoist_loops(program: Program) -> Program:
@@ -59,5 +57,5 @@ def hoist_loops(program: Program) -> Program:
 
 def _is_stack(callee: Graph, call: Node) -> bool:
     """Whether a module holds a list of layers, and is none of them itself."""
-    lists = Counter(found[1] for node in callee.of("call") if (found := _ELEMENT.fullmatch(str(node.attrs["path"]))))
-    return max(lists.values(), default=0) > 1 and not _ELEMENT.fullmatch(str(call.attrs["path"]))
+    lists = Counter(filter(None, map(list_of, callee.of("call"))))
+    return max(lists.values(), default=0) > 1 and not list_of(call)

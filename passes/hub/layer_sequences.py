@@ -33,6 +33,12 @@ def is_aligned(calls: Sequence) -> bool:
     )
 
 
+def list_of(call: Node) -> str:
+    """The path of the list that the layer of a call is in; empty where it is in none below the caller."""
+    path, _, number = str(call.attrs["path"]).rpartition(".")
+    return path if number.isdigit() else ""
+
+
 def _following(graph: Graph, call: Node) -> Node | None:
     users = graph.users(call.name)
     if isinstance(call.type, tuple) or graph.uses(call.name) != 1 or len(users) != 1 or users[0].op != "call":

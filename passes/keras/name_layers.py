@@ -122,7 +122,7 @@ def _owners(lists: set[str]) -> dict[str, list[str]]:
     if len(lists) == 1:
         return {path: [] for path in lists}
     if len({*map(tuple, parts.values())}) < len(lists):  # one module owns several: their own names tell them apart
-        parts = {path: [*found[:-2], _LIST.sub("", found[-2])] for path, found in split.items() if found[:-1]}
+        parts = {path: [*found[:-2], *(_LIST.sub("", name) for name in found[-2:-1])] for path, found in split.items()}
     modules = {path: [part for part in found if not part.isdigit()][-1:] for path, found in parts.items()}
     if len({*map(tuple, modules.values())}) == len(lists):
         return modules
