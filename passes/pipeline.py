@@ -31,6 +31,7 @@ from hf2khc.passes.hub.recognize_norms import recognize_norms
 from hf2khc.passes.hub.recognize_rotary import recognize_rotary
 from hf2khc.passes.hub.recognize_tables import recognize_tables
 from hf2khc.passes.hub.roll_loops import roll_loops
+from hf2khc.passes.hub.share_parameters import share_parameters
 from hf2khc.passes.hub.simplify import simplify
 from hf2khc.passes.hub.sink_producers import sink_producers
 from hf2khc.passes.hub.sink_transposes import sink_transposes
@@ -45,6 +46,7 @@ from hf2khc.passes.keras.name_inputs import name_inputs
 from hf2khc.passes.keras.name_layers import name_layers
 from hf2khc.passes.keras.name_values import name_values
 from hf2khc.passes.keras.outline_entry import outline_entry
+from hf2khc.passes.keras.outline_parameters import outline_parameters
 from hf2khc.passes.keras.outline_rotary import outline_rotary
 from hf2khc.passes.keras.softmax_in_float32 import softmax_in_float32
 from hf2khc.passes.keras.use_hub_layers import use_hub_layers
@@ -107,6 +109,7 @@ PIPELINE = (
             # While every graph has one caller; the layers of a tied embedding then stand in one graph.
             lift_shared_layers,
             tie_embeddings,
+            share_parameters,
             hand_sizes_down,
             order_values,
             merge_graphs,
@@ -126,6 +129,7 @@ PIPELINE = (
             use_hub_layers,
             lower_frequencies,
             outline_rotary,
+            outline_parameters,
             outline_entry,
             name_graphs,
             name_inputs,

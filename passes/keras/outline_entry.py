@@ -45,7 +45,7 @@ def outline_entry(program: Program) -> Program:
     """
     entry, prefix = _apart(program.main), class_prefix(program)
     graphs = dict(program.graphs)
-    for region in _regions(entry):
+    for region in regions(entry):
         cls = f"{prefix}{_role(entry, region)}"
         name = unused(cls, graphs)
         entry, layer = outline(entry, region, name, cls)
@@ -54,7 +54,7 @@ def outline_entry(program: Program) -> Program:
     return program.with_graphs(graphs.values())
 
 
-def _regions(graph: Graph) -> list[frozenset[str]]:
+def regions(graph: Graph) -> list[frozenset[str]]:
     """Connected computations that must leave the body, each between two layers: no path leaves one and comes back."""
     weights = weight_values(graph)
     tables = _tables(graph, weights)
