@@ -117,7 +117,7 @@ MUTATIONS = [
     ("tie_embeddings", 0, "ops.add(%z_reverse, @head.bias)", "ops.subtract(%z_reverse, @head.bias)"),
     ("share_parameters", 0, "ops.add(%x, %eoi)", "ops.subtract(%x, %eoi)"),
     ("share_parameters", 2, "key=(0,)", "key=(1,)"),
-    ("outline_parameters", 0, 'call(%a, %scale, graph="Layer"', 'call(%a, %a, graph="Layer"'),
+    ("outline_parameters", 0, "ops.add(%b, %scale)", "ops.subtract(%b, %scale)"),
     ("merge_graphs", 0, 'path="h.0", x2=2.0', 'path="h.0", x2=3.0'),
     ("roll_loops", 0, "scale=(2.0, 3.0, 3.0)", "scale=(3.0, 2.0, 3.0)"),
     ("roll_loops", 0, "count=3", "count=2"),
