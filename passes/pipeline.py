@@ -1,6 +1,6 @@
 """The pipeline: levels of passes in the order they run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from hf2khc.ir.graph import Program
@@ -48,6 +48,7 @@ from hf2khc.passes.keras.name_values import name_values
 from hf2khc.passes.keras.outline_entry import outline_entry
 from hf2khc.passes.keras.outline_parameters import outline_parameters
 from hf2khc.passes.keras.outline_rotary import outline_rotary
+from hf2khc.passes.keras.pad_heads import pad_heads
 from hf2khc.passes.keras.softmax_in_float32 import softmax_in_float32
 from hf2khc.passes.keras.use_hub_layers import use_hub_layers
 
@@ -138,6 +139,9 @@ PIPELINE = (
         ),
     ),
 )
+
+# Passes over the program whose sizes are expressed by the config; they are given what its names stand for.
+SIZED: tuple[Callable[[Program, Mapping[str, object]], Program], ...] = (pad_heads,)
 
 
 def stage_names() -> list[str]:

@@ -11,9 +11,10 @@ import pytest
 
 from hf2khc.ir.text import format_program, parse_program
 from hf2khc.ir.verify import verify
-from hf2khc.passes.pipeline import PIPELINE, stage_names
+from hf2khc.passes.pipeline import PIPELINE, SIZED, stage_names
 
 PASSES = [(level.name, step) for level in PIPELINE for step in level.passes]
+PASSES += [("keras", step) for step in SIZED]
 
 
 def example(function) -> tuple[str, str]:
@@ -56,5 +57,5 @@ def test_one_file_per_pass_under_the_name_of_the_pass(level, step):
 
 
 def test_stages_are_the_passes_each_once():
-    assert stage_names() == ["aten", *(step.__name__ for _, step in PASSES)]
+    assert stage_names() == ["aten", *(step.__name__ for level in PIPELINE for step in level.passes)]
     assert len(set(stage_names())) == len(stage_names())

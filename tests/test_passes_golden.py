@@ -15,9 +15,9 @@ from hf2khc.ir.text import format_program, parse_program
 from hf2khc.ir.types import concrete
 from hf2khc.ir.validate import validate
 from hf2khc.ir.verify import verify
-from hf2khc.passes.pipeline import PIPELINE
+from hf2khc.passes.pipeline import PIPELINE, SIZED
 
-PASSES = {step.__name__: step for level in PIPELINE for step in level.passes}
+PASSES = {step.__name__: step for step in (*(step for level in PIPELINE for step in level.passes), *SIZED)}
 FILES = sorted(path.stem for path in golden_files.FOLDER.glob("*.test"))
 CASES = [case for step in FILES for case in golden_files.cases(step)]
 EVALUATORS = {**keras_evaluators(), "aten": aten_evaluator()}
@@ -117,6 +117,9 @@ MUTATIONS = [
     ("tie_embeddings", 0, "ops.add(%z_reverse, @head.bias)", "ops.subtract(%z_reverse, @head.bias)"),
     ("share_parameters", 0, "ops.add(%x, %eoi)", "ops.subtract(%x, %eoi)"),
     ("share_parameters", 2, "key=(0,)", "key=(1,)"),
+    ("pad_heads", 0, "ops.dot_product_attention(%q_padded, %k_padded", "ops.dot_product_attention(%q_padded, %q_padded"),
+    ("simplify", 3, "ops.concatenate(%b, %c, axis=-1)", "ops.concatenate(%c, %b, axis=-1)"),
+    ("pad_heads", 2, "scale=0.5", "scale=0.4"),
     ("outline_parameters", 0, "ops.add(%b, %scale)", "ops.subtract(%b, %scale)"),
     ("merge_graphs", 0, 'path="h.0", x2=2.0', 'path="h.0", x2=3.0'),
     ("roll_loops", 0, "scale=(2.0, 3.0, 3.0)", "scale=(3.0, 2.0, 3.0)"),

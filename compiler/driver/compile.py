@@ -21,7 +21,7 @@ from hf2khc.driver.twin import Twinned
 from hf2khc.driver.twin_worker import TwinWorker
 from hf2khc.ir.graph import Program
 from hf2khc.ir.verify import verify
-from hf2khc.passes.pipeline import PIPELINE
+from hf2khc.passes.pipeline import PIPELINE, SIZED
 from hf2khc.write.plan import Plan
 
 OnStage = Callable[[str], object]
@@ -125,6 +125,8 @@ def _compiled(source: Source, twin: TwinWorker, validate: bool, on_stage: OnStag
     program = with_depth(result.program, captured.stacks, twinned.depth)
     head = find_head(source.model_class, captured.program, program, twinned.causal, twinned.depth)
     plan = make_plan(source, program, captured, twinned, head)
+    for step in SIZED:
+        plan = replace(plan, program=step(plan.program, plan.tiny_values))
     cacheless, uncached = "", None
     if head is not None and head.task == SEQ_2_SEQ_LM:
         plan, left = _logits_alone(plan)

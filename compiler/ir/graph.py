@@ -153,8 +153,8 @@ class Program:
         return self.graphs[self.entry]
 
     def map(self, transform) -> "Program":
-        """The program with `transform(graph)` in place of every graph."""
-        return replace(self, graphs={name: transform(graph) for name, graph in self.graphs.items()})
+        """The program with `transform(graph)` in place of every graph; those that nothing calls then are dropped."""
+        return self.with_graphs(transform(graph) for graph in self.graphs.values())
 
     def with_graphs(self, graphs: Iterable[Graph]) -> "Program":
         """The program with these graphs and no others; those the entry cannot reach are dropped."""

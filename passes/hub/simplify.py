@@ -1,16 +1,22 @@
 """Simplify what a trace spells out: equal computations once, chains of new axes as one index."""
 
 import importlib.resources
+from dataclasses import replace
 
+from hf2khc.ir.expr import same
+from hf2khc.ir.expr import simplify as simplify_size
 from hf2khc.ir.graph import Graph, Node, Program
 from hf2khc.rewrite.apply import apply_rules
 from hf2khc.rewrite.load import load_rules
 
 RULES = load_rules(importlib.resources.files(__package__) / "simplify.rules")
+_WHOLE = ("slice", None, None, None)
 
 
 def simplify(program: Program) -> Program:
-    """Apply the rules of `simplify.rules`, compute equal values once, and index new axes in one step.
+    """Apply the rules of `simplify.rules`, compute equal values once, index new axes in one step, and read parts.
+
+    What is put together and cut where it was joined is read from the parts.
 
     Before:
 
@@ -39,7 +45,7 @@ def simplify(program: Program) -> Program:
 
         entry Mask
     """
-    return program.map(lambda graph: _new_axes(once(apply_rules(graph, RULES))))
+    return program.map(lambda graph: _new_axes(_parts(once(apply_rules(graph, RULES)))))
 
 
 def once(graph: Graph) -> Graph:
@@ -56,6 +62,48 @@ def once(graph: Graph) -> Graph:
     return graph.rewired(redirect=redirect) if redirect else graph
 
 
+def _parts(graph: Graph) -> Graph:
+    """Slices that begin and end where a concatenation joins its parts, as those parts."""
+    new: list[Node] = []
+    redirect: dict[str, str] = {}
+    for node in graph.of("ops.get_item"):
+        joined = graph[node.used[0]]
+        parts = _cut(graph, node, joined) if joined.op == "ops.concatenate" else []
+        if len(parts) == 1:
+            redirect[node.name] = parts[0]
+        elif parts:
+            new.append(replace(joined, name=node.name, operands=tuple(parts), type=node.type, loc=node.loc))
+    return graph.rewired(new, redirect) if new or redirect else graph
+
+
+def _cut(graph: Graph, node: Node, joined: Node) -> list[str]:
+    """The operands of a concatenation that a slice takes whole; none where it takes a part of one."""
+    axis = int(joined.attrs["axis"]) % joined.tensor.rank  # type: ignore[call-overload]
+    bounds = _bounds(node.attrs["key"], axis, joined.tensor.rank)
+    if bounds is None:
+        return []
+    edges: list = [0]
+    for part in joined.used:
+        edges.append(simplify_size(f"({edges[-1]}) + ({graph[part].tensor.shape[axis]})"))
+    start, stop = (edges[-1 if end else 0] if bound is None else bound for end, bound in enumerate(bounds))
+    first = next((i for i, edge in enumerate(edges) if same(edge, start)), len(edges))
+    last = next((i for i, edge in enumerate(edges) if same(edge, stop)), 0)
+    return list(joined.used[first:last])
+
+
+def _bounds(key: object, axis: int, rank: int) -> tuple | None:
+    """Where a slice along one axis alone begins and ends."""
+    parts = list(key) if isinstance(key, tuple) else []
+    if "ellipsis" in parts:
+        at = parts.index("ellipsis")
+        parts[at : at + 1] = [_WHOLE] * (rank + 1 - len(parts))
+    parts += [_WHOLE] * (rank - len(parts))
+    if len(parts) != rank or any(part != _WHOLE for i, part in enumerate(parts) if i != axis):
+        return None
+    own = parts[axis]
+    return own[1:3] if isinstance(own, tuple) and own != _WHOLE and own[3] in (None, 1) else None
+
+
 def _new_axes(graph: Graph) -> Graph:
     """Every chain of two or more `expand_dims` as one index."""
     new = []
@@ -63,8 +111,7 @@ def _new_axes(graph: Graph) -> Graph:
         base, axes = _chain(graph, node)
         if len(axes) < 2:
             continue
-        whole = ("slice", None, None, None)
-        key = tuple("newaxis" if axis in axes else whole for axis in range(node.tensor.rank))
+        key = tuple("newaxis" if axis in axes else _WHOLE for axis in range(node.tensor.rank))
         new.append(Node(node.name, "ops.get_item", (base,), {"key": key}, node.type, node.loc, node.origin))
     return graph.rewired(new) if new else graph
 
