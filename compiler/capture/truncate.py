@@ -39,7 +39,8 @@ def truncate(model: PreTrainedModel) -> dict[str, Stack]:
     """Cuts every ModuleList of a model in place.
 
     What is kept is the shortest prefix that shows each kind of layer, and each kind after another or itself where that
-    occurs, and no fewer than two layers. Only lists whose tail repeats kinds of the prefix are cut.
+    occurs, and no fewer than two layers. Only lists whose tail repeats kinds of the prefix are cut, and none whose
+    layers share parameters: what is cut off would be taken for layers with parameters of their own.
 
     Returns:
         Every list of two layers or more, by module path; a short one is whole. Lists inside a layer that is gone are
@@ -64,12 +65,19 @@ def _truncate_below(model: PreTrainedModel, module: nn.Module, path: str, stacks
         child_path = f"{path}.{name}" if path else name
         if isinstance(child, nn.ModuleList) and type(child).forward is nn.ModuleList.forward and len(child) >= SHORTEST:
             kinds = layer_kinds(model, child)
-            stack = Stack(child_path, len(child), prefix_length(kinds), kinds, child)
+            kept = len(child) if _share(child) else prefix_length(kinds)
+            stack = Stack(child_path, len(child), kept, kinds, child)
             stacks[child_path] = stack
             if stack.cut:
                 child = nn.ModuleList(list(child)[: stack.kept])
                 setattr(module, name, child)
         _truncate_below(model, child, child_path, stacks)
+
+
+def _share(layers: nn.ModuleList) -> bool:
+    """Whether two layers have a parameter in common."""
+    owned = [{id(parameter) for parameter in layer.parameters()} for layer in layers if layer is not None]
+    return len(set().union(*owned)) < sum(map(len, owned))
 
 
 def prefix_length(kinds: Sequence[Hashable]) -> int:

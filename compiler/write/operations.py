@@ -137,9 +137,12 @@ def attribute(node: Node, name: str, scope: Scope) -> str:
 
 
 def new_shape(dims: tuple, scope: Scope) -> str:
-    """The target of a reshape; the last size known only at run time is left to Keras as -1."""
+    """The target of a reshape; the last size known only at run time is left to Keras as -1.
+
+    Of a tensor without elements any size would do: there it is written out.
+    """
     unknown = [i for i, dim in enumerate(dims) if isinstance(dim, Expr) and any(map(scope.is_size, dim.names))]
-    if unknown and -1 not in dims:
+    if unknown and -1 not in dims and 0 not in dims:
         dims = tuple(-1 if i == unknown[-1] else dim for i, dim in enumerate(dims))
     return scope.value(dims)
 
