@@ -41,19 +41,22 @@ def converted(spec: Spec, backends: Sequence[str]) -> dict[str, Any]:
         if event.record is not None:
             stages[event.name] = round(event.record.seconds, 2)
 
+    found = recorded(spec, lambda package: _success(_convert(spec, package, backends, note), package))
+    return {**found, "backends": list(backends), "stages": stages}
+
+
+def recorded(spec: Spec, work: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    """What `work` finds of a spec, given where to write the package, or its error, as a record."""
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="zoo-package-") as folder:
-        package = Path(folder, "package")
         try:
-            found = _success(_convert(spec, package, backends, note), package)
+            found = work(Path(folder, "package"))
         except ConversionError as error:
             found = _failure(error.diagnostics)
         except Exception as error:  # what no diagnostic tells is a fault of the compiler, and a result
             found = _crash(error)
-    return {
-        "name": spec.name, "family": spec.family, "head": spec.head, **found, "backends": list(backends),
-        "seconds": round(time.perf_counter() - began, 1), "stages": stages,
-    }  # fmt: skip
+    seconds = round(time.perf_counter() - began, 1)
+    return {"name": spec.name, "family": spec.family, "head": spec.head, **found, "seconds": seconds}
 
 
 def _convert(

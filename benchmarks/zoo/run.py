@@ -36,6 +36,8 @@ from benchmarks.zoo.pool import Ended, Limits, run_all  # noqa: E402
 from benchmarks.zoo.servers import servers  # noqa: E402
 from benchmarks.zoo.specs import Spec, build, specs  # noqa: E402
 
+Work = Callable[[Spec, Sequence[str]], dict[str, Any]]
+
 OTHERS = ("jax", "tensorflow")
 SHARE = 3
 DEFAULT_SECONDS, DEFAULT_GIGABYTES = 300, 8
@@ -77,9 +79,9 @@ def backends_of(spec: Spec, third: int | None) -> tuple[str, ...]:
 
 def run(
     found: Sequence[Spec], workers: int, limits: Limits, third: int | None, lines: Path = results.LINES,
-    minutes: float = math.inf,
+    minutes: float = math.inf, work: Work = converted,
 ) -> None:  # fmt: skip
-    """Convert specs and add a line for each; none is begun after `minutes`."""
+    """Do the work on specs, convert and prove them, and add a line for each; none is begun after `minutes`."""
     compiler = results.source_hash()
     import_everything()
     _warm_up(specs()["bert"])
@@ -88,7 +90,7 @@ def run(
     began, by_name = time.monotonic(), {spec.name: spec for spec in found}
     with servers(OTHERS if third is not None else ()) as addresses, start_with(_starter(addresses)):
         in_time = itertools.takewhile(lambda _: time.monotonic() - began < 60 * minutes, found)
-        jobs = ((spec.name, _job(spec, backends_of(spec, third))) for spec in in_time)
+        jobs = ((spec.name, _job(work, spec, backends_of(spec, third))) for spec in in_time)
         for number, done in enumerate(run_all(jobs, workers, limits), 1):
             record = {**_record(by_name[done.key], done, third), "compiler": compiler}
             results.append(record, lines)
@@ -110,8 +112,8 @@ def _starter(addresses: Any) -> Starter:
     return Starter("torch", addresses, process.new_process)
 
 
-def _job(spec: Spec, backends: Sequence[str]) -> Callable[[], None]:
-    return lambda: print(f"\n{MARK}{json.dumps(converted(spec, backends))}", flush=True)
+def _job(work: Work, spec: Spec, backends: Sequence[str]) -> Callable[[], None]:
+    return lambda: print(f"\n{MARK}{json.dumps(work(spec, backends))}", flush=True)
 
 
 # What a job prints before its record; the rest of its output is the log of a crash.

@@ -1,0 +1,129 @@
+"""Generates greedily with every causal language model of the zoo, and with transformers; `make decoders` runs it.
+
+    python -m benchmarks.zoo.decoders [--only llama,qwen3] [--fresh] [--workers 2] [--minutes 60]
+
+Each is converted and loaded on torch as a user loads it; four prompts of other lengths in one batch are continued by 64
+tokens, fewer where the model has fewer positions, and compared token for token with what `generate` of transformers
+makes of each prompt by itself. Results: benchmarks/results/decoders.json, quoted in docs/coverage.md.
+"""
+
+# First, as it sets what torch and keras read when they are imported.
+from benchmarks.zoo.run import chosen, run  # isort: skip
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+import hf2khc
+from benchmarks.machine import machine
+from benchmarks.zoo import results
+from benchmarks.zoo.coverage import write_coverage
+from benchmarks.zoo.one import recorded
+from benchmarks.zoo.pool import Limits
+from benchmarks.zoo.specs import Spec, build, specs
+from hf2khc.package import import_package, load_preset
+
+AUTO_CLASS = "AutoModelForCausalLM"
+LINES = results.LINES.with_name("decoders.jsonl")
+RESULT = results.RESULT.with_name("decoders.json")
+PROMPTS, NEW = (9, 4, 7, 2), 64
+# Tokens below are often special.
+FIRST_TOKEN = 3
+
+
+def generated(spec: Spec, backends: Sequence[str]) -> dict[str, Any]:
+    """Convert a spec and generate with it and with transformers.
+
+    Returns:
+        JSON-able: status `equal` or `differs`, or that of a conversion that failed; how many new tokens were compared
+        in all rows, how many are equal up to the first that differs, how many are distinct, why there is no cache, and
+        `fixed` where the package takes one length alone, at which nothing can be generated.
+    """
+    return recorded(spec, lambda package: _compared(spec, package))
+
+
+def _compared(spec: Spec, package: Path) -> dict[str, Any]:
+    model = build(spec)
+    done = hf2khc.convert(model, package, backends=("torch",), check=False)
+    cacheless = done.compiled.cacheless
+    fixed = [note for note in done.report.notes if note.startswith("fixed length")]
+    if fixed:
+        return {"status": "fixed-length", "cacheless": cacheless, "fixed": str(fixed[0])[:200]}
+    new = min(NEW, _positions(model) - max(PROMPTS))
+    vocabulary = model.config.get_text_config().vocab_size
+    tokens = np.random.default_rng(0).integers(FIRST_TOKEN, vocabulary, (len(PROMPTS), max(PROMPTS) + new))
+    mask = np.arange(tokens.shape[1]) < np.array(PROMPTS)[:, None]
+    theirs = [_continued(model, row[:length], new) for row, length in zip(tokens, PROMPTS, strict=True)]
+    ours = _package_tokens(package, tokens * mask, mask)
+    pairs = [(found[n : n + new], row) for found, row, n in zip(ours, theirs, PROMPTS, strict=True)]
+    equal = sum(_equal(a, b) for a, b in pairs)
+    return {
+        "status": "equal" if equal == new * len(PROMPTS) else "differs", "compared": new * len(PROMPTS), "equal": equal,
+        "distinct": len({int(token) for row in theirs for token in row}), "cacheless": cacheless,
+    }  # fmt: skip
+
+
+def _positions(model: PreTrainedModel) -> int:
+    """How many positions a model has; where its config does not say, any number."""
+    return int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or sys.maxsize)
+
+
+@torch.no_grad()
+def _continued(model: PreTrainedModel, prompt: np.ndarray, new: int) -> np.ndarray:
+    """What transformers generates behind a prompt."""
+    given = torch.from_numpy(prompt[None])
+    found = model.generate(
+        given, attention_mask=torch.ones_like(given), max_new_tokens=new, min_new_tokens=new, do_sample=False,
+        eos_token_id=None, pad_token_id=0, use_cache=True,
+    )  # fmt: skip
+    return found[0, len(prompt) :].numpy()
+
+
+def _package_tokens(package: Path, tokens: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    import_package(package)
+    task = load_preset(package)
+    task.compile(sampler="greedy")
+    given = {"token_ids": tokens.astype("int32"), "padding_mask": mask.astype("int32")}
+    missing = set(task.input) - set(given)
+    if missing:
+        raise ValueError(f"the task takes {', '.join(sorted(missing))} as well")
+    return np.asarray(task.generate(given, stop_token_ids=None)["token_ids"])
+
+
+def _equal(ours: np.ndarray, theirs: np.ndarray) -> int:
+    """How many tokens are equal before the first that differs."""
+    differing = np.nonzero(ours != theirs)[0]
+    return int(differing[0]) if differing.size else len(theirs)
+
+
+def main() -> int:
+    """The command line; 1 where some token differs."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.zoo.decoders", description=__doc__)
+    parser.add_argument(
+        "--only", default="", metavar="NAMES", help="specs, separated by commas; a base takes its heads"
+    )
+    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), metavar="N")
+    parser.add_argument("--minutes", type=float, default=float("inf"), metavar="M", help="begin no model after that")
+    parser.add_argument("--fresh", action="store_true", help="generate with everything again")
+    options = parser.parse_args()
+    compiler, known = results.source_hash(), results.read_lines(LINES)
+    found = [spec for spec in chosen(options.only) if spec.auto_class == AUTO_CLASS]
+    if not options.fresh:
+        found = [s for s in found if known.get(s.name, {}).get("status") != "equal" and not
+                 results.still_good(known.get(s.name), compiler)]  # fmt: skip
+    run(found, options.workers, Limits(300, 8 << 30), None, LINES, options.minutes, generated)
+    records = [record for name, record in results.read_lines(LINES).items() if name in specs()]
+    results.write_result(records, {"machine": machine(), "specs": len(found)}, RESULT)
+    write_coverage()
+    return int(any(record["status"] == "differs" for record in records))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
