@@ -134,8 +134,14 @@ def test_the_page_counts_and_names_reasons(tmp_path):
     diagnostic = {"code": "unsupported-op", "message": "aten.odd has no lowering", "location": "a.py:3", "excerpt": ""}
     bad = {"name": "bad", "status": "unsupported-op", "diagnostic": diagnostic, **base}
     results.write_result([good, bad], {"specs": 2}, tmp_path / "zoo.json")
-    coverage.write_coverage(tmp_path / "zoo.json", tmp_path / "coverage.md")
+    same = {"name": "same", "status": "equal", "compared": 4, "equal": 4, "cacheless": ""}
+    slow = {"name": "slow", "status": "equal", "compared": 4, "equal": 4, "cacheless": "states of its own"}
+    other = {"name": "other", "status": "differs", "compared": 4, "equal": 1, "cacheless": ""}
+    results.write_result([same, slow, other], {}, tmp_path / "decoders.json")
+    coverage.write_coverage(tmp_path / "zoo.json", tmp_path / "coverage.md", tmp_path / "decoders.json")
     text = (tmp_path / "coverage.md").read_text()
+    assert "2 of 3 causal language models give the very tokens of `generate` of transformers, 8 in all; 1 of" in text
+    assert "| other | differs | 1 of 4 equal |\n| slow | equal | no cache: states of its own |" in text
     assert "2 of 2 specs converted: 1 exact, 1 unsupported-op." in text
     assert "90.0% of their parameters" in text
     assert "| `aten.odd` | 1 |" in text

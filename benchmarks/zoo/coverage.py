@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.zoo.one import COMPILE_STAGES
-from benchmarks.zoo.results import RESULT, ROOT, Record, read_result
+from benchmarks.zoo.results import DECODERS, RESULT, ROOT, Record, read_result
 
 PAGE = ROOT / "docs" / "coverage.md"
 STATUSES = ("exact", "wrong", "unsupported-op", "not-capturable", "error")
@@ -27,14 +27,14 @@ transformers on torch, and with `--third` one in three on JAX and TensorFlow as 
 | error | anything else that ended the conversion |"""
 
 
-def write_coverage(result: Path = RESULT, page: Path = PAGE) -> None:
-    """Write the page from the result file."""
+def write_coverage(result: Path = RESULT, page: Path = PAGE, decoders: Path = DECODERS) -> None:
+    """Write the page from the result files."""
     about, records = read_result(result)
     if records:
-        page.write_text(coverage(about, records), encoding="utf-8")
+        page.write_text(coverage(about, records, read_result(decoders)[1]), encoding="utf-8")
 
 
-def coverage(about: Mapping, records: Sequence[Record]) -> str:
+def coverage(about: Mapping, records: Sequence[Record], decoders: Sequence[Record] = ()) -> str:
     """The page as text."""
     parts = [
         INTRODUCTION,
@@ -44,6 +44,7 @@ def coverage(about: Mapping, records: Sequence[Record]) -> str:
         _counted("Operations without a lowering", "operation", _unsupported(records)),
         _counted("Reasons by code", "code", Counter(r["diagnostic"]["code"] for r in records if "diagnostic" in r)),
         _counted("Operations outside every idiom, in what is exact", "operation", _residue(records)),
+        _decoders(decoders),
         _exact(records),
         _refused(records),
     ]
@@ -101,6 +102,34 @@ def _residue(records: Sequence[Record]) -> Counter[str]:
 def _counted(title: str, column: str, counts: Counter[str]) -> str:
     rows = [(f"`{name}`", str(count)) for name, count in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))]
     return f"## {title}\n\n" + table((column, "specs"), rows) if rows else ""
+
+
+def _decoders(records: Sequence[Record]) -> str:
+    """What generates as transformers does, and why the rest does not, or does so without a cache."""
+    if not records:
+        return ""
+    compared = [record for record in records if "compared" in record]
+    equal = [record for record in compared if record["status"] == "equal"]
+    cached = sum(not record["cacheless"] for record in equal)
+    text = (
+        f"Four prompts of other lengths in one batch, continued greedily by up to 64 tokens on torch (`make decoders`): "
+        f"{len(equal)} of {len(compared)} causal language models give the very tokens of `generate` of transformers, "
+        f"{sum(record['compared'] for record in equal)} in all; {cached} of them with a cache."
+    )
+    rows = [
+        (record["name"], record["status"], _why(record))
+        for record in sorted(records, key=lambda record: record["name"])
+        if record["status"] != "equal" or record["cacheless"]
+    ]
+    return f"## Generation\n\n{text}\n\n{table(('spec', 'tokens', 'why'), rows)}"
+
+
+def _why(record: Record) -> str:
+    if record["status"] == "differs":
+        return f"{record['equal']} of {record['compared']} equal"
+    if "diagnostic" in record:
+        return f"[{record['diagnostic']['code']}] {record['diagnostic']['message']}"
+    return record.get("fixed") or f"no cache: {record['cacheless']}"
 
 
 def _exact(records: Sequence[Record]) -> str:

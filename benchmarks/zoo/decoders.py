@@ -32,7 +32,6 @@ from hf2khc.package import import_package, load_preset
 
 AUTO_CLASS = "AutoModelForCausalLM"
 LINES = results.LINES.with_name("decoders.jsonl")
-RESULT = results.RESULT.with_name("decoders.json")
 PROMPTS, NEW = (9, 4, 7, 2), 64
 # Tokens below are often special.
 FIRST_TOKEN = 3
@@ -120,7 +119,7 @@ def main() -> int:
                  results.still_good(known.get(s.name), compiler)]  # fmt: skip
     run(found, options.workers, Limits(300, 8 << 30), None, LINES, options.minutes, generated)
     records = [record for name, record in results.read_lines(LINES).items() if name in specs()]
-    results.write_result(records, {"machine": machine(), "specs": len(found)}, RESULT)
+    results.write_result(records, {"machine": machine(), "specs": len(found)}, results.DECODERS)
     write_coverage()
     return int(any(record["status"] == "differs" for record in records))
 

@@ -9,6 +9,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 LINES = ROOT / "build" / "zoo" / "lines.jsonl"
 RESULT = ROOT / "benchmarks" / "results" / "zoo.json"
+DECODERS = RESULT.with_name("decoders.json")
 SOURCES = ("compiler", "passes", "grammar")
 SUFFIXES = (".py", ".rules", ".lark")
 
