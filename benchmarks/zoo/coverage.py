@@ -112,7 +112,7 @@ def _decoders(records: Sequence[Record]) -> str:
     equal = [record for record in compared if record["status"] == "equal"]
     cached = sum(not record["cacheless"] for record in equal)
     text = (
-        f"Four prompts of other lengths in one batch, continued greedily by up to 64 tokens on torch (`make decoders`): "
+        f"Four prompts of other lengths in one batch, continued by up to 64 tokens on torch (`make decoders`): "
         f"{len(equal)} of {len(compared)} causal language models give the very tokens of `generate` of transformers, "
         f"{sum(record['compared'] for record in equal)} in all; {cached} of them with a cache."
     )
@@ -125,6 +125,8 @@ def _decoders(records: Sequence[Record]) -> str:
 
 
 def _why(record: Record) -> str:
+    if record["status"] == "not-causal":
+        return "its attention sees both sides, so that it generates nothing"
     if record["status"] == "differs":
         return f"{record['equal']} of {record['compared']} equal"
     if "diagnostic" in record:

@@ -28,6 +28,7 @@ from benchmarks.zoo.coverage import write_coverage
 from benchmarks.zoo.one import recorded
 from benchmarks.zoo.pool import Limits
 from benchmarks.zoo.specs import Spec, build, specs
+from hf2khc.driver.head import CAUSAL_LM
 from hf2khc.package import import_package, load_preset
 
 AUTO_CLASS = "AutoModelForCausalLM"
@@ -41,9 +42,9 @@ def generated(spec: Spec, backends: Sequence[str]) -> dict[str, Any]:
     """Convert a spec and generate with it and with transformers.
 
     Returns:
-        JSON-able: status `equal` or `differs`, or that of a conversion that failed; how many new tokens were compared
-        in all rows, how many are equal up to the first that differs, how many are distinct, why there is no cache, and
-        `fixed` where the package takes one length alone, at which nothing can be generated.
+        JSON-able: status `equal`, `differs`, `not-causal`, `fixed-length` (the package takes one length alone, at which
+        nothing can be generated), or that of a conversion that failed; how many new tokens were compared in all rows,
+        how many are equal up to the first that differs, how many are distinct, and why there is no cache.
     """
     return recorded(spec, lambda package: _compared(spec, package))
 
@@ -51,7 +52,10 @@ def generated(spec: Spec, backends: Sequence[str]) -> dict[str, Any]:
 def _compared(spec: Spec, package: Path) -> dict[str, Any]:
     model = build(spec)
     done = hf2khc.convert(model, package, backends=("torch",), check=False)
-    cacheless = done.compiled.cacheless
+    head, cacheless = done.compiled.plan.head, done.compiled.cacheless
+    if head is None or head.task != CAUSAL_LM:
+        # BERT and its kind attend to both sides unless their config says otherwise.
+        return {"status": "not-causal", "cacheless": cacheless}
     fixed = [note for note in done.report.notes if note.startswith("fixed length")]
     if fixed:
         return {"status": "fixed-length", "cacheless": cacheless, "fixed": str(fixed[0])[:200]}
@@ -80,7 +84,7 @@ def _continued(model: PreTrainedModel, prompt: np.ndarray, new: int) -> np.ndarr
     given = torch.from_numpy(prompt[None])
     found = model.generate(
         given, attention_mask=torch.ones_like(given), max_new_tokens=new, min_new_tokens=new, do_sample=False,
-        eos_token_id=None, pad_token_id=0, use_cache=True,
+        eos_token_id=None, pad_token_id=0, use_cache=True, forced_bos_token_id=None, forced_eos_token_id=None,
     )  # fmt: skip
     return found[0, len(prompt) :].numpy()
 
