@@ -1,5 +1,7 @@
 """Numbers of several programs of one architecture become expressions over config fields."""
 
+import math
+
 import pytest
 from float64_reference import error_against, noisy_model
 from tiny_models import gpt2, llama
@@ -41,6 +43,8 @@ FIELDS = {
         ((3, 3, 4), "config.buckets // 2 - config.buckets // 4"),
         ((5, 8, 4), "config.hidden_size // config.heads // 2"),
         ((40**0.5, 96**0.5, 72**0.5), "sqrt(config.hidden_size)"),
+        ((0.1 * math.log(12) + 1, 0.1 * math.log(13) + 1, 0.1 * math.log(15) + 1), "0.1 * log(config.buckets) + 1"),
+        ((2048, 3072, 4608), "512 * config.heads"),
     ],
 )
 def test_the_smallest_expression_that_fits_everywhere(values, text):

@@ -137,8 +137,17 @@ class Search:
     def _candidates(self, values: tuple) -> Iterator[Expr]:
         """Expressions in order of size; a field that fits alone is always preferred."""
         real = isinstance(values[0], float)
-        texts = itertools.chain(_unary(self._numeric(), real), _binary(self._positive(), real), self._ternary())
+        texts = itertools.chain(
+            _unary(self._numeric(), real), _binary(self._positive(), real), self._ternary(), self._multiples(values)
+        )
         return (Expr.of(text) for text in texts if self._agrees(text, values))
+
+    def _multiples(self, values: tuple) -> Iterator[str]:
+        """A field times a number that no field holds: heads that are as wide at every config."""
+        for name in self._positive():
+            factor, rest = divmod(values[0], self.fields[name][0])
+            if factor > 1 and not rest and isinstance(factor, int):
+                yield f"{factor} * {name}"
 
     def _agrees(self, text: str, values: tuple) -> bool:
         expr = Expr(text)
@@ -177,6 +186,8 @@ def _unary(names: list[str], real: bool) -> Iterable[str]:
     for name in names:
         if real:
             yield from (f"{name} ** -0.5", f"sqrt({name})", f"1.0 / {name}", f"-{name}", f"1 - {name}")
+            # What scales the angles of YaRN (Peng et al., 2023).
+            yield f"0.1 * log({name}) + 1"
         yield from (f"-{name}", f"{name} - 1", f"{name} + 1", f"{name} + 2")
         yield from (f"{name} // 2", f"{name} // 2 - 1", f"-({name} // 2)")
         # What is left when a half, and a half of a half, is taken away: an odd number tells it from the half.
