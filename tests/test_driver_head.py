@@ -62,6 +62,19 @@ def test_a_number_for_every_token_of_the_vocabulary(causal: bool, task: str) -> 
     assert head.backbone == set(INSIDE) and head.outputs == {"sequence_output": "hidden"}
 
 
+def test_a_table_may_have_entries_that_are_never_predicted() -> None:
+    more = PROGRAM.replace("[9, 4]", "[config.vocab_size + 1, 4]").replace(
+        "input_dim=9", "input_dim=config.vocab_size + 1"
+    )
+    more = more.replace("[4, 9]", "[4, config.vocab_size]").replace("units=9", "units=config.vocab_size")
+    more = more.replace("[batch, seq, 9]", "[batch, seq, config.vocab_size]")
+    head = head_of(more)
+    assert head is not None and head.task == "CausalLM"
+    head = head_of(more.replace("[4, config.vocab_size]", "[4, config.labels]").replace("seq, config.vocab_size]",
+                   "seq, config.labels]").replace("units=config.vocab_size", "units=config.labels"))  # fmt: skip
+    assert head is not None and head.task == "Task"
+
+
 def test_what_else_a_head_computes() -> None:
     pooled = PROGRAM.replace("f32[batch, seq, 9] = layers.Dense(%hidden", "f32[batch, 9] = layers.Dense(%first")
     pooled = pooled.replace(

@@ -58,7 +58,9 @@ def test_what_does_not_differ_stays_a_number():
     assert Search(FIELDS).value(((40, -1), (96, -1), (72, -1)), "place") == (Expr.of("config.hidden_size"), -1)
 
 
-@pytest.mark.parametrize("values", [(41, 90, 72), ("a", "b", "c"), (True, False, True), (None, 3, 4)])
+@pytest.mark.parametrize(
+    "values", [(41, 90, 72), (2048, 3072, 2048), ("a", "b", "c"), (True, False, True), (None, 3, 4)]
+)
 def test_what_follows_from_no_field_is_said(values):
     search = Search(FIELDS)
     assert search.value(values, "Block.x.units") == values[0]

@@ -117,7 +117,7 @@ MUTATIONS = [
     ("tie_embeddings", 0, "ops.add(%z_reverse, @head.bias)", "ops.subtract(%z_reverse, @head.bias)"),
     ("share_parameters", 0, "ops.add(%x, %eoi)", "ops.subtract(%x, %eoi)"),
     ("share_parameters", 2, "key=(0,)", "key=(1,)"),
-    ("pad_heads", 0, "ops.dot_product_attention(%q_padded, %k_padded", "ops.dot_product_attention(%q_padded, %q_padded"),
+    ("pad_heads", 0, "dot_product_attention(%q_padded, %k_padded", "dot_product_attention(%q_padded, %q_padded"),
     ("simplify", 3, "ops.concatenate(%b, %c, axis=-1)", "ops.concatenate(%c, %b, axis=-1)"),
     ("pad_heads", 2, "scale=0.5", "scale=0.4"),
     ("outline_parameters", 0, "ops.add(%b, %scale)", "ops.subtract(%b, %scale)"),

@@ -143,8 +143,11 @@ class Search:
         return (Expr.of(text) for text in texts if self._agrees(text, values))
 
     def _multiples(self, values: tuple) -> Iterator[str]:
-        """A field times a number that no field holds: heads that are as wide at every config."""
-        for name in self._positive():
+        """A field times a number that no field holds: heads that are as wide at every config.
+
+        Two points lie on some line for every other field: each config must have its own.
+        """
+        for name in self._positive() if len(set(values)) == len(values) else ():
             factor, rest = divmod(values[0], self.fields[name][0])
             if factor > 1 and not rest and isinstance(factor, int):
                 yield f"{factor} * {name}"

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from hf2khc.ir.analysis import weight_values
-from hf2khc.ir.expr import Expr, same
+from hf2khc.ir.expr import Expr, names_of, same
 from hf2khc.ir.graph import LEAVES, Graph, Node, Program, numbered
 from hf2khc.ir.types import Tensor, tensors
 from hf2khc.passes.keras.vocabulary import DECODER_TOKENS, ENCODER_OUTPUT_NAMES, INPUT_NAMES, OUTPUT_NAMES
@@ -138,6 +138,11 @@ def _embedded(program: Program, graph: Graph, given: Mapping[str, Tensor]) -> It
 
 
 def _scores_tokens(embedding: Node, tokens: Tensor, logits: Tensor) -> bool:
-    """Whether there is a number for every entry of the vocabulary at every position."""
-    vocabulary = embedding.attrs["input_dim"]
-    return logits.rank == 3 and logits.shape[:2] == tokens.shape and same(logits.shape[2], vocabulary)
+    """Whether there is a number for every entry of the vocabulary at every position.
+
+    A table may have entries that are read and never predicted, some more than the vocabulary (Moshi, Mllama).
+    """
+    if logits.rank != 3 or logits.shape[:2] != tokens.shape:
+        return False
+    vocabulary, scored = embedding.attrs["input_dim"], logits.shape[2]
+    return same(scored, vocabulary) or bool(names_of(scored) and names_of(scored) <= names_of(vocabulary))
