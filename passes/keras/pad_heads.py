@@ -49,9 +49,10 @@ def _equal(graph: Graph, attention: Node, values: Mapping[str, object]) -> Itera
     """The attention with operands of one width, and what it needs; nothing where they are."""
     query, key, value, *rest = attention.operands
     width, own = (graph[str(name)].tensor.shape[-1] for name in (query, value))
-    if same(width, own):
+    sizes = [_size(dim, values) for dim in (width, own)]
+    if same(width, own) or None in sizes:  # a width that only a run knows is no width of heads
         return
-    if evaluate(own, values) <= evaluate(width, values):  # type: ignore[operator]
+    if sizes[1] <= sizes[0]:  # type: ignore[operator]
         padded = _widened(graph, str(value), own, width)
         yield padded
         shape = (*attention.tensor.shape[:-1], width)
@@ -68,6 +69,13 @@ def _equal(graph: Graph, attention: Node, values: Mapping[str, object]) -> Itera
         # Unless it is said, the scale is that of the width.
         attrs = {"scale": simplify(f"({width}) ** -0.5"), **attention.attrs}
         yield replace(attention, operands=(*(node.name for node in made), value, *rest), attrs=attrs)
+
+
+def _size(dim, values: Mapping[str, object]) -> int | None:
+    try:
+        return int(evaluate(dim, values))  # type: ignore[call-overload]
+    except KeyError:
+        return None
 
 
 def _widened(graph: Graph, name: str, own, width) -> Node:
