@@ -62,6 +62,14 @@ def test_a_number_for_every_token_of_the_vocabulary(causal: bool, task: str) -> 
     assert head.backbone == set(INSIDE) and head.outputs == {"sequence_output": "hidden"}
 
 
+def test_tokens_of_images_may_be_replaced_before_they_are_embedded() -> None:
+    image = "  %image: bool[batch, seq] = ops.equal(%input_ids, x2=8)\n"
+    image += "  %ids: i64[batch, seq] = ops.where(%image, _, %input_ids, x1=0)\n"
+    masked = PROGRAM.replace("  %embedded", image + "  %embedded")
+    head = head_of(masked.replace("Embedding(%input_ids", "Embedding(%ids"), inside=(*INSIDE, "image", "ids"))
+    assert head is not None and head.task == "CausalLM"
+
+
 def test_a_table_may_have_entries_that_are_never_predicted() -> None:
     more = PROGRAM.replace("[9, 4]", "[config.vocab_size + 1, 4]").replace(
         "input_dim=9", "input_dim=config.vocab_size + 1"

@@ -127,8 +127,10 @@ def _task(program: Program, model_class: str, causal: bool) -> tuple[str, str]:
 
 def _embedded(program: Program, graph: Graph, given: Mapping[str, Tensor]) -> Iterator[tuple[Node, Tensor]]:
     """The embeddings of the model's inputs, in whatever layer, each with its input; `given` has the inputs by the names
-    that they have in this graph."""
+    that they have in this graph. Tokens of which some are replaced, those of images, are still the tokens."""
     for node in graph:
+        if node.op == "ops.where" and node.tensor in (given.get(name or "") for name in node.operands[1:]):
+            given = {**given, node.name: node.tensor}
         read = {place: given[name] for place, name in enumerate(node.operands) if name and name in given}
         if node.op in _EMBEDDINGS and 0 in read and not node.attrs.get("reverse"):
             yield node, read[0]
