@@ -121,7 +121,7 @@ def main() -> int:
     if not options.fresh:
         found = [s for s in found if known.get(s.name, {}).get("status") != "equal" and not
                  results.still_good(known.get(s.name), compiler)]  # fmt: skip
-    run(found, options.workers, Limits(300, 8 << 30), None, LINES, options.minutes, generated)
+    run(found, options.workers, Limits(600, 8 << 30), None, LINES, options.minutes, generated)
     records = [record for name, record in results.read_lines(LINES).items() if name in specs()]
     results.write_result(records, {"machine": machine(), "specs": len(found)}, results.DECODERS)
     write_coverage()
