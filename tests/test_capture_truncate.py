@@ -33,6 +33,14 @@ def test_equal_layers():
     assert len(model.model.layers) == 2 and len(stack.kinds) == 9
 
 
+def test_layers_that_share_parameters_are_all_kept():
+    config = transformers.LlamaConfig(**SMALL, num_hidden_layers=5)
+    model = build_meta(config, transformers.LlamaModel)
+    model.layers[4].mlp = model.layers[1].mlp
+    stack = truncate(model)["layers"]
+    assert not stack.cut and stack.kept == 5
+
+
 def test_kinds_come_from_the_config_and_from_parameters():
     gemma = transformers.Gemma3TextConfig(**SMALL, num_hidden_layers=13, head_dim=8)
     _, stacks = stacks_of(transformers.Gemma3TextModel, gemma)
