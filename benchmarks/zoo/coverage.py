@@ -126,7 +126,7 @@ def _decoders(records: Sequence[Record]) -> str:
 
 def _why(record: Record) -> str:
     if record["status"] == "not-causal":
-        return "its attention sees both sides, so that it generates nothing"
+        return "no CausalLM: its attention sees both sides, it has more outputs than logits, or another vocabulary"
     if record["status"] == "differs":
         return f"{record['equal']} of {record['compared']} equal"
     if "diagnostic" in record:

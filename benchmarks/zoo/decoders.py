@@ -54,7 +54,7 @@ def _compared(spec: Spec, package: Path) -> dict[str, Any]:
     done = hf2khc.convert(model, package, backends=("torch",), check=False)
     head, cacheless = done.compiled.plan.head, done.compiled.cacheless
     if head is None or head.task != CAUSAL_LM:
-        # BERT and its kind attend to both sides unless their config says otherwise.
+        # BERT and its kind attend to both sides unless their config says otherwise; Moshi has a second output.
         return {"status": "not-causal", "cacheless": cacheless}
     fixed = [note for note in done.report.notes if note.startswith("fixed length")]
     if fixed:

@@ -142,7 +142,7 @@ def _embedded(program: Program, graph: Graph, given: Mapping[str, Tensor]) -> It
 def _scores_tokens(embedding: Node, tokens: Tensor, logits: Tensor) -> bool:
     """Whether there is a number for every entry of the vocabulary at every position.
 
-    A table may have entries that are read and never predicted, some more than the vocabulary (Moshi, Mllama).
+    A table may have entries that are read and never predicted, some more than the vocabulary.
     """
     if logits.rank != 3 or logits.shape[:2] != tokens.shape:
         return False
