@@ -84,8 +84,8 @@ def _success(done: "hf2khc.Conversion", package: Path) -> dict[str, Any]:
         "error": _largest(report.errors),
         "bound": max((row.bound for row in report.errors), default=0.0),
         "generalises": report.config_generalises,
-        "reasons": [str(reason)[:LONGEST_TEXT] for reason in report.reasons],
-        "notes": [str(note)[:LONGEST_TEXT] for note in report.notes],
+        "reasons": [_without_folders(str(reason))[:LONGEST_TEXT] for reason in report.reasons],
+        "notes": [_without_folders(str(note))[:LONGEST_TEXT] for note in report.notes],
         "idioms": dict(sorted(counts.items())),
         "residue": dict(report.residue),
         "parameters": report.parameters["keras"],
@@ -135,16 +135,18 @@ def _plain(diagnostic: Diagnostic) -> dict[str, str]:
 
 def _local(text: str) -> str:
     """The text without this machine's folders, and not too long."""
-    for root in _roots():
-        text = text.replace(root, "")
+    text = _without_folders(text)
     # Both ends say something: what it is about, and where a traceback or a comparison ends.
     return text if len(text) <= LONGEST_TEXT else f"{text[: LONGEST_TEXT // 3]} ... {text[-LONGEST_TEXT * 2 // 3 :]}"
 
 
-def _roots() -> tuple[str, ...]:
+def _without_folders(text: str) -> str:
     import torch
 
-    return f"{Path(torch.__file__).parents[1]}/", f"{Path(hf2khc.__file__).resolve().parents[1]}/"
+    roots = Path(torch.__file__).parents[1], Path(hf2khc.__file__).resolve().parents[1], Path(tempfile.gettempdir())
+    for root in roots:
+        text = text.replace(f"{root}/", "")
+    return text
 
 
 def _crash(error: Exception) -> dict[str, Any]:
