@@ -144,6 +144,12 @@ PIPELINE = (
 SIZED: tuple[Callable[[Program, Mapping[str, object]], Program], ...] = (pad_heads,)
 
 
+def every_pass() -> list[tuple[str, Callable[..., Program]]]:
+    """Each pass with the name of its level, in the order they run."""
+    passes = [(level.name, step) for level in PIPELINE for step in level.passes]
+    return [*passes, *((PIPELINE[-1].name, step) for step in SIZED)]
+
+
 def stage_names() -> list[str]:
     """Names `--emit-ir` takes, in order: the import, then every pass."""
     return ["aten", *(step.__name__ for level in PIPELINE for step in level.passes)]

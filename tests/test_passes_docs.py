@@ -11,10 +11,9 @@ import pytest
 
 from hf2khc.ir.text import format_program, parse_program
 from hf2khc.ir.verify import verify
-from hf2khc.passes.pipeline import PIPELINE, SIZED, stage_names
+from hf2khc.passes.pipeline import PIPELINE, every_pass, stage_names
 
-PASSES = [(level.name, step) for level in PIPELINE for step in level.passes]
-PASSES += [("keras", step) for step in SIZED]
+PASSES = every_pass()
 
 
 def example(function) -> tuple[str, str]:

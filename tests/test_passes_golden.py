@@ -15,9 +15,9 @@ from hf2khc.ir.text import format_program, parse_program
 from hf2khc.ir.types import concrete
 from hf2khc.ir.validate import validate
 from hf2khc.ir.verify import verify
-from hf2khc.passes.pipeline import PIPELINE, SIZED
+from hf2khc.passes.pipeline import every_pass
 
-PASSES = {step.__name__: step for step in (*(step for level in PIPELINE for step in level.passes), *SIZED)}
+PASSES = {step.__name__: step for _, step in every_pass()}
 FILES = sorted(path.stem for path in golden_files.FOLDER.glob("*.test"))
 CASES = [case for step in FILES for case in golden_files.cases(step)]
 EVALUATORS = {**keras_evaluators(), "aten": aten_evaluator()}

@@ -8,10 +8,8 @@ makes of each prompt by itself. Results: benchmarks/results/decoders.json, quote
 """
 
 # First, as it sets what torch and keras read when they are imported.
-from benchmarks.zoo.run import chosen, run  # isort: skip
+from benchmarks.zoo.run import chosen, command_line, work_through  # isort: skip
 
-import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,11 +20,8 @@ import torch
 from transformers import PreTrainedModel
 
 import hf2khc
-from benchmarks.machine import machine
 from benchmarks.zoo import results
-from benchmarks.zoo.coverage import write_coverage
 from benchmarks.zoo.one import recorded
-from benchmarks.zoo.pool import Limits
 from benchmarks.zoo.specs import Spec, build, specs
 from hf2khc.driver.head import CAUSAL_LM
 from hf2khc.package import import_package, load_preset
@@ -36,6 +31,7 @@ LINES = results.LINES.with_name("decoders.jsonl")
 PROMPTS, NEW = (9, 4, 7, 2), 64
 # Tokens below are often special.
 FIRST_TOKEN = 3
+LONGEST = 600  # seconds for a model: without a cache transformers is slow as well
 
 
 def generated(spec: Spec, backends: Sequence[str]) -> dict[str, Any]:
@@ -108,23 +104,12 @@ def _equal(ours: np.ndarray, theirs: np.ndarray) -> int:
 
 def main() -> int:
     """The command line; 1 where some token differs."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.zoo.decoders", description=__doc__)
-    parser.add_argument(
-        "--only", default="", metavar="NAMES", help="specs, separated by commas; a base takes its heads"
-    )
-    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), metavar="N")
-    parser.add_argument("--minutes", type=float, default=float("inf"), metavar="M", help="begin no model after that")
-    parser.add_argument("--fresh", action="store_true", help="generate with everything again")
+    parser = command_line("python -m benchmarks.zoo.decoders", __doc__)
+    parser.set_defaults(limit_seconds=LONGEST)
     options = parser.parse_args()
-    compiler, known = results.source_hash(), results.read_lines(LINES)
     found = [spec for spec in chosen(options.only) if spec.auto_class == AUTO_CLASS]
-    if not options.fresh:
-        found = [s for s in found if known.get(s.name, {}).get("status") != "equal" and not
-                 results.still_good(known.get(s.name), compiler)]  # fmt: skip
-    run(found, options.workers, Limits(600, 8 << 30), None, LINES, options.minutes, generated)
-    records = [record for name, record in results.read_lines(LINES).items() if name in specs()]
-    results.write_result(records, {"machine": machine(), "specs": len(found)}, results.DECODERS)
-    write_coverage()
+    every = sum(spec.auto_class == AUTO_CLASS for spec in specs().values())
+    records = work_through(found, every, options, None, LINES, results.DECODERS, generated)
     return int(any(record["status"] == "differs" for record in records))
 
 

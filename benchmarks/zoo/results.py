@@ -46,8 +46,8 @@ def append(record: Record, path: Path = LINES) -> None:
 
 
 def still_good(record: Record | None, compiler: str) -> bool:
-    """Whether a spec need not be converted again: it is exact, or this very compiler has refused it already."""
-    return record is not None and (record["status"] == "exact" or record["compiler"] == compiler)
+    """Whether a spec need not be tried again: all is right with it, or this very compiler has refused it already."""
+    return record is not None and (record["status"] in ("exact", "equal") or record["compiler"] == compiler)
 
 
 def write_result(records: Iterable[Record], about: Mapping[str, Any], path: Path = RESULT) -> None:

@@ -141,9 +141,9 @@ def _line(record: dict[str, Any]) -> str:
     return f"{text} [{found['code']}] {found['message'][:120]}" if found else text
 
 
-def main() -> int:
-    """The command line; 1 where some result is wrong: a package that computes something else."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.zoo.run", description=__doc__)
+def command_line(prog: str, description: str | None) -> argparse.ArgumentParser:
+    """The options of every command over the zoo."""
+    parser = argparse.ArgumentParser(prog=prog, description=description)
     parser.add_argument(
         "--only", default="", metavar="NAMES", help="specs, separated by commas; a base takes its heads"
     )
@@ -153,27 +153,41 @@ def main() -> int:
     parser.add_argument("--limit-seconds", type=float, default=DEFAULT_SECONDS, metavar="S", help="per model")
     parser.add_argument("--minutes", type=float, default=math.inf, metavar="M", help="begin no model after that")
     parser.add_argument("--limit-gigabytes", type=float, default=DEFAULT_GIGABYTES, metavar="GB", help="per model")
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--fresh", action="store_true", help="do everything again")
+    group.add_argument("--resume", action="store_true", help="keep what is right (the default)")
+    return parser
+
+
+def work_through(
+    found: Sequence[Spec], every: int, options: argparse.Namespace, third: int | None, lines: Path, result: Path,
+    work: Work = converted,
+) -> list[results.Record]:  # fmt: skip
+    """Do the work on what still needs it and write the result file and the page; all the records there are.
+
+    Args:
+        every: how many specs there are for this work, those included that were not chosen.
+    """
+    known = {} if options.fresh else results.read_lines(lines)
+    compiler = results.source_hash()
+    waiting = [spec for spec in found if not results.still_good(known.get(spec.name), compiler)]
+    limits = Limits(options.limit_seconds, int(options.limit_gigabytes * 2**30))
+    run(waiting, options.workers, limits, third, lines, options.minutes, work)
+    records = [record for name, record in results.read_lines(lines).items() if name in specs()]
+    results.write_result(records, {"machine": machine(), "specs": every}, result)
+    write_coverage()
+    return records
+
+
+def main() -> int:
+    """The command line; 1 where some result is wrong: a package that computes something else."""
+    parser = command_line("python -m benchmarks.zoo.run", __doc__)
     parser.add_argument(
         "--third", default="0", choices=("0", "1", "2", "none"), help="which third runs on every backend"
     )
-    group = parser.add_mutually_exclusive_group()
-    group.add_argument("--fresh", action="store_true", help="convert everything again")
-    group.add_argument("--resume", action="store_true", help="keep what is exact (the default)")
     options = parser.parse_args()
     third = None if options.third == "none" else int(options.third)
-    found, compiler, known = chosen(options.only), results.source_hash(), results.read_lines()
-    if not options.fresh:
-        found = [spec for spec in found if not results.still_good(known.get(spec.name), compiler)]
-    run(
-        found,
-        options.workers,
-        Limits(options.limit_seconds, int(options.limit_gigabytes * 2**30)),
-        third,
-        minutes=options.minutes,
-    )
-    records = [record for name, record in results.read_lines().items() if name in specs()]
-    results.write_result(records, {"machine": machine(), "specs": len(specs())})
-    write_coverage()
+    records = work_through(chosen(options.only), len(specs()), options, third, results.LINES, results.RESULT)
     return int(any(record["status"] == "wrong" for record in records))
 
 

@@ -134,13 +134,9 @@ def _stage_text(stage: str, compiled: Any) -> str:
 
 
 def _list_passes(options: Options) -> int:
-    from hf2khc.passes.pipeline import PIPELINE
+    from hf2khc.passes.pipeline import every_pass
 
-    rows = [
-        (level.name, step.__name__, (inspect.getdoc(step) or "").split("\n")[0])
-        for level in PIPELINE
-        for step in level.passes
-    ]
+    rows = [(level, step.__name__, (inspect.getdoc(step) or "").split("\n")[0]) for level, step in every_pass()]
     if options.as_json:
         print(json.dumps([dict(zip(("level", "name", "description"), row, strict=True)) for row in rows], indent=2))
     else:

@@ -191,9 +191,10 @@ def lower(program: Program, after: Callable[[str, Program, Program], None] | Non
             stages[step.__name__] = program
             if after:
                 after(step.__name__, before, program)
-    for sized in SIZED if after else ():
+    if after:
         # They run once the sizes are expressions; what they do to numbers is checked like every pass.
-        changed = sized(program, {})
-        verify(changed, None)
-        after(sized.__name__, program, changed)  # type: ignore[misc]
+        for sized in SIZED:
+            changed = sized(program, {})
+            verify(changed, None)
+            after(sized.__name__, program, changed)
     return stages

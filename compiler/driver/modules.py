@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from hf2khc.ir.analysis import first_parameter, weight_values
 from hf2khc.ir.graph import Graph, Node, Program, callees, join
-from hf2khc.passes.pipeline import PIPELINE
+from hf2khc.passes.pipeline import every_pass
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,6 @@ def _rules(node: Node) -> tuple[str, ...]:
 @functools.cache
 def _known() -> frozenset[str]:
     """Names of all passes, and of the rules in their files; an origin also names values of the trace."""
-    steps = [step for level in PIPELINE for step in level.passes]
+    steps = [step for _, step in every_pass()]
     files = [getattr(sys.modules[step.__module__], "RULES", ()) for step in steps]
     return frozenset({step.__name__ for step in steps} | {rule.name for rules in files for rule in rules})

@@ -1,6 +1,6 @@
 """Facts about the values of a graph that several passes ask for."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from hf2khc.ir.expr import entry_of, names_of
 from hf2khc.ir.graph import Graph, Node, Program, callees, first_iterations, join
@@ -44,6 +44,16 @@ def module_paths(program: Program) -> dict[str, str]:
         for call in graph.of("call"):
             paths[str(call.attrs["graph"])] = join(paths[graph.name], str(call.attrs["path"]))
     return paths
+
+
+def call_sites(program: Program) -> dict[str, tuple[str, str]]:
+    """The caller and the call of each graph, by name; defined where `module_paths` is."""
+    return {str(c.attrs["graph"]): (g.name, c.name) for g in program.graphs.values() for c in g.of("call")}
+
+
+def call_depth(graph: str, sites: Mapping[str, tuple[str, str]]) -> int:
+    """How many calls lie between the entry and a graph, given the `call_sites`."""
+    return 1 + call_depth(sites[graph][0], sites) if graph in sites else 0
 
 
 def parameters_behind(graph: Graph, name: str) -> frozenset[str]:

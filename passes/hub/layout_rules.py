@@ -5,6 +5,7 @@ from types import MappingProxyType
 
 from hf2khc.ir.expr import same
 from hf2khc.ir.graph import Node
+from hf2khc.ir.signatures import axis_entries
 from hf2khc.ir.types import Tensor, Type
 
 Permutation = tuple[int, ...]
@@ -119,14 +120,8 @@ def _get_item(node: Node, permutation: Permutation) -> Moved | None:
     assert isinstance(key, tuple)
     if any(part != "ellipsis" and not isinstance(part, tuple) for part in key) or node.tensor.rank != rank:
         return None
-    whole = ("slice", None, None, None)
-    if "ellipsis" in key:
-        at = key.index("ellipsis")
-        full = [*key[:at], *[whole] * (rank - len(key) + 1), *key[at + 1 :]]
-    else:
-        full = [*key, *[whole] * (rank - len(key))]
-    slices: list = [whole] * rank
-    for axis, part in enumerate(full):
+    slices: list = [None] * rank
+    for axis, part in enumerate(axis_entries(key, rank)):
         slices[permutation[axis]] = part
     return {"key": _short(slices)}, _before(node.tensor, permutation), permutation
 

@@ -3,7 +3,14 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from hf2khc.ir.analysis import has_parameters, module_paths, parameters_behind, weight_values
+from hf2khc.ir.analysis import (
+    call_depth,
+    call_sites,
+    has_parameters,
+    module_paths,
+    parameters_behind,
+    weight_values,
+)
 from hf2khc.ir.graph import LEAVES, Graph, Node, Program, join
 from hf2khc.ir.inline import inline_calls, leaf_name
 from hf2khc.passes.hub.simplify import once
@@ -71,7 +78,7 @@ class _Use:
 
 def _next(program: Program) -> _Use | None:
     """The most deeply nested layer that shares weights with a layer of another module."""
-    paths, sites = module_paths(program), _sites(program)
+    paths, sites = module_paths(program), call_sites(program)
     places: dict[str, set[str]] = {}
     uses = []
     for graph in program.callees_first():
@@ -83,7 +90,7 @@ def _next(program: Program) -> _Use | None:
     candidates = [(g, layer) for g, layer, parameters in uses if parameters & shared and g != program.entry]
     if not candidates:
         return None
-    name, layer = max(candidates, key=lambda use: _depth(use[0], sites))
+    name, layer = max(candidates, key=lambda use: call_depth(use[0], sites))
     return _Use(name, layer, *sites[name])
 
 
@@ -94,15 +101,6 @@ def _layers(graph: Graph, path: str) -> Iterator[tuple[Node, frozenset[str]]]:
         if node.level == "layers":
             behind = [p for o in node.used if o in weights for p in parameters_behind(graph, o)]
             yield node, frozenset(join(path, p[1:]) for p in behind)
-
-
-def _sites(program: Program) -> dict[str, tuple[str, str]]:
-    """The caller and the call of each graph."""
-    return {str(c.attrs["graph"]): (g.name, c.name) for g in program.graphs.values() for c in g.of("call")}
-
-
-def _depth(graph: str, sites: dict[str, tuple[str, str]]) -> int:
-    return 1 + _depth(sites[graph][0], sites) if graph in sites else 0
 
 
 def _lifted(program: Program, use: _Use, root: bool) -> Program:

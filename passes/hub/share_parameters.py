@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import networkx as nx
 
-from hf2khc.ir.analysis import module_paths, parameters_behind, weight_values
+from hf2khc.ir.analysis import call_depth, call_sites, module_paths, parameters_behind, weight_values
 from hf2khc.ir.graph import Graph, Node, Program, join
 from hf2khc.ir.inline import leaf_name
 from hf2khc.ir.types import Tensor
@@ -175,17 +175,10 @@ _BARE: Mapping[str, Callable[[Graph, Node, str, str], tuple]] = {
 
 def _deepest(program: Program, shared: frozenset[str]) -> tuple[str, Graph] | None:
     """A shared parameter that several graphs read, and the one of them that is the farthest from the model."""
-    paths, depth = module_paths(program), _depths(program)
+    paths, sites = module_paths(program), call_sites(program)
     readers = {path: [g for g in program.graphs.values() if _names(g, paths, path)] for path in sorted(shared)}
     several = [(path, graph) for path, graphs in readers.items() for graph in graphs if len(graphs) > 1]
-    return max(several, key=lambda reader: depth[reader[1].name], default=None)
-
-
-def _depths(program: Program) -> dict[str, int]:
-    depth = {program.entry: 0}
-    for graph in reversed(program.callees_first()):
-        depth |= {str(call.attrs["graph"]): depth[graph.name] + 1 for call in graph.of("call")}
-    return depth
+    return max(several, key=lambda reader: call_depth(reader[1].name, sites), default=None)
 
 
 def _names(graph: Graph, paths: Mapping[str, str], path: str) -> list[str]:
@@ -196,8 +189,8 @@ def _names(graph: Graph, paths: Mapping[str, str], path: str) -> list[str]:
 def _handed(program: Program, path: str, callee: Graph) -> Program:
     """The program in which the caller of a graph hands a parameter to it."""
     paths = module_paths(program)
-    sites = {str(call.attrs["graph"]): (graph, call) for graph in program.graphs.values() for call in graph.of("call")}
-    caller, call = sites[callee.name]
+    name, site = call_sites(program)[callee.name]
+    caller, call = program.graphs[name], program.graphs[name][site]
     names = _names(callee, paths, path)
     parameter = callee[names[0]]
     given = Node(callee.fresh(_title(path)), "input", type=parameter.type, origin=call.origin)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from hf2khc.ir.expr import same
 from hf2khc.ir.expr import simplify as simplify_size
 from hf2khc.ir.graph import Graph, Node, Program
+from hf2khc.ir.signatures import axis_entries
 from hf2khc.rewrite.apply import apply_rules
 from hf2khc.rewrite.load import load_rules
 
@@ -93,11 +94,7 @@ def _cut(graph: Graph, node: Node, joined: Node) -> list[str]:
 
 def _bounds(key: object, axis: int, rank: int) -> tuple | None:
     """Where a slice along one axis alone begins and ends."""
-    parts = list(key) if isinstance(key, tuple) else []
-    if "ellipsis" in parts:
-        at = parts.index("ellipsis")
-        parts[at : at + 1] = [_WHOLE] * (rank + 1 - len(parts))
-    parts += [_WHOLE] * (rank - len(parts))
+    parts = axis_entries(key, rank)
     if len(parts) != rank or any(part != _WHOLE for i, part in enumerate(parts) if i != axis):
         return None
     own = parts[axis]
