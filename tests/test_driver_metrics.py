@@ -38,5 +38,7 @@ def test_hand_written_lines_count_what_a_backbone_needs() -> None:
 
 
 def test_core_share() -> None:
-    rows = [Row("a/kernel", ("a",), "x", (3, 5), "float32"), Row("b", ("b",), "x", (5,), "float32")]
+    parameters = [Row("a/kernel", ("a",), "x", (3, 5), "float32"), Row("b", ("b",), "x", (5,), "float32")]
+    others = [Row("index", ("c",), "x", (9,), "int32"), Row("table", (), "x", (9,), "float32", constant="table")]
+    rows = [*parameters, *others]
     assert core_share(rows, {"a/kernel"}) == 0.75

@@ -89,7 +89,7 @@ def ran(tmp_path_factory) -> dict:
 def test_the_runner_proves_one_spec_and_says_why_it_refuses_another(ran):
     assert ran[SMALLEST]["status"] == "exact"
     assert 0 < ran[SMALLEST]["error"] <= ran[SMALLEST]["bound"]
-    assert 0 < ran[SMALLEST]["core_parameters"] <= ran[SMALLEST]["parameters"]
+    assert 0 < ran[SMALLEST]["core_layer_share"] <= 1 <= ran[SMALLEST]["parameters"]
     assert ran[REFUSED]["status"] != "exact"
     assert ran[REFUSED]["diagnostic"]["code"] and ran[REFUSED]["diagnostic"]["message"]
     assert str(ROOT) not in json.dumps(ran)
@@ -129,7 +129,7 @@ def test_the_page_counts_and_names_reasons(tmp_path):
     base = {"family": "decoder", "head": False, "backends": ["torch"], "seconds": 1.0, "stages": {"capture": 2.0}}
     good = {
         "name": "good", "status": "exact", "error": 1e-7, "generalises": True, "residue": {"ops.add": 3},
-        "idioms": {"Dense": 2}, "parameters": 10, "core_parameters": 9, **base,
+        "idioms": {"Dense": 2}, "parameters": 10, "core_layer_share": 0.9, **base,
     }  # fmt: skip
     diagnostic = {"code": "unsupported-op", "message": "aten.odd has no lowering", "location": "a.py:3", "excerpt": ""}
     bad = {"name": "bad", "status": "unsupported-op", "diagnostic": diagnostic, **base}

@@ -56,7 +56,7 @@ def _summary(about: Mapping, records: Sequence[Record]) -> str:
     counts = Counter(record["status"] for record in records)
     lines = [f"{len(records)} of {about.get('specs', len(records))} specs converted: " + _enumerated(counts) + "."]
     if exact:
-        core = sum(r["core_parameters"] for r in exact) / sum(r["parameters"] for r in exact)
+        core = sum(r["core_layer_share"] * r["parameters"] for r in exact) / sum(r["parameters"] for r in exact)
         seconds = statistics.median(sum(r["stages"].get(stage, 0.0) for stage in COMPILE_STAGES) for r in exact)
         follow = sum(r["generalises"] for r in exact)
         everywhere = sum(len(r["backends"]) > 1 for r in exact)

@@ -74,7 +74,7 @@ def _convert(
     return hf2khc.convert(model, package, backends=backends, on_event=note, inputs=examples)
 
 
-def _success(done: "hf2khc.Conversion", package: Path) -> dict[str, Any]:
+def _success(done: "hf2khc.Conversion") -> dict[str, Any]:
     report = done.report
     counts: Counter[str] = Counter()
     for found in report.idioms.values():
@@ -88,33 +88,13 @@ def _success(done: "hf2khc.Conversion", package: Path) -> dict[str, Any]:
         "notes": [_without_folders(str(note))[:LONGEST_TEXT] for note in report.notes],
         "idioms": dict(sorted(counts.items())),
         "residue": dict(report.residue),
-        "parameters": report.parameters["keras"],
-        "core_parameters": parameters_in_core_layers(package),
+        "parameters": report.parameters["transformers"],
+        "core_layer_share": report.code["core_layer_share"],
     }
 
 
 def _largest(errors: Sequence[Any]) -> float | None:
     return max((row.ours for row in errors if row.ours is not None), default=None)
-
-
-def parameters_in_core_layers(package: Path) -> int:
-    """How many parameters of a package lie in layers of Keras or KerasHub, and not in weights of its own classes."""
-    from hf2khc.weights import layout
-
-    model = layout.build(package)
-    own = {id(variable): 0 for variable in model.weights}
-    for layer in model._flatten_layers(include_self=False):
-        if type(layer).__module__.partition(".")[0] in ("keras", "keras_hub"):
-            own.update((id(v), v.shape.num_elements() if hasattr(v.shape, "num_elements") else _size(v.shape))
-                       for v in layer.weights if id(v) in own)  # fmt: skip
-    return sum(own.values())
-
-
-def _size(shape: Sequence[int]) -> int:
-    size = 1
-    for dimension in shape:
-        size *= int(dimension)
-    return size
 
 
 def _failure(diagnostics: Sequence[Diagnostic]) -> dict[str, Any]:

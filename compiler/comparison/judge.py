@@ -8,10 +8,13 @@ Facts = Mapping[str, Any]
 # A config value that KerasHub calls by another name where keys and values have fewer heads.
 _OTHER_NAMES = {"num_heads": "num_query_heads"}
 _LINEAR, _CONVOLUTION, _EMBEDDING = "linear", "convolution", "embedding"
-_OF_TORCH = {"Linear": _LINEAR, "Conv1D": _LINEAR, "Conv1d": _CONVOLUTION, "Conv2d": _CONVOLUTION,
-             "Conv3d": _CONVOLUTION}  # fmt: skip
-_OF_KERAS = {"Dense": _LINEAR, "EinsumDense": _LINEAR, "Conv1D": _CONVOLUTION, "Conv2D": _CONVOLUTION,
-             "Conv3D": _CONVOLUTION, "DepthwiseConv2D": _CONVOLUTION}  # fmt: skip
+_RANKS = (1, 2, 3)
+_OF_TORCH = {"Linear": _LINEAR, "Conv1D": _LINEAR} | {
+    f"Conv{transpose}{rank}d": _CONVOLUTION for rank in _RANKS for transpose in ("", "Transpose")
+}
+_OF_KERAS = {"Dense": _LINEAR, "EinsumDense": _LINEAR, "DepthwiseConv2D": _CONVOLUTION} | {
+    f"Conv{rank}D{transpose}": _CONVOLUTION for rank in _RANKS for transpose in ("", "Transpose")
+}
 _REVERSE = "reverse_embeddings"
 MOST_NAMES = 4
 

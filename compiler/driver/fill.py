@@ -119,11 +119,14 @@ def fill(source: Source, plan: Plan, directory: Path, *, weights: bool) -> Fille
 def core_share(rows: Sequence[Row], core: Set[str]) -> float:
     """The share of the parameters that belongs to layers of Keras: what LoRA and quantization can reach.
 
+    Tables of whole numbers and what the compiler computed are no parameters.
+
     Args:
         rows: one per variable.
         core: paths of the variables of such layers.
     """
-    sizes = {row.keras: math.prod(row.keras_shape) for row in rows}
+    parameters = [row for row in rows if not row.constant and "float" in row.keras_dtype]
+    sizes = {row.keras: math.prod(row.keras_shape) for row in parameters}
     return sum(size for name, size in sizes.items() if name in core) / (sum(sizes.values()) or 1)
 
 

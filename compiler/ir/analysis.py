@@ -75,13 +75,17 @@ def first_parameter(graph: Graph, node: Node, weights: frozenset[str]) -> str | 
     return next((parameter for o in node.used if o in weights for parameter in parameters(o)), None)
 
 
-def added_bias(graph: Graph, product: Node, weights: frozenset[str]) -> tuple[Node, str | None]:
-    """The addition of a bias along the last axis to `product`, and the bias; `product` itself where there is none."""
+def added_bias(graph: Graph, product: Node, weights: frozenset[str], most: int = 1) -> tuple[Node, str | None]:
+    """The addition of a bias to `product`, and the bias; `product` itself where there is none.
+
+    The bias lies along the last axes, `most` of them at most.
+    """
     users = graph.users(product.name)
     if graph.uses(product.name) != 1 or not users or users[0].op != "ops.add" or len(users[0].used) != 2:
         return product, None
     other = next((o for o in users[0].used if o != product.name), None)
-    if other not in weights or graph[other].tensor.shape != product.tensor.shape[-1:]:
+    shape = graph[other].tensor.shape if other in weights else ()
+    if not 0 < len(shape) <= most or shape != product.tensor.shape[-len(shape) :]:
         return product, None
     return users[0], other
 

@@ -3,11 +3,13 @@
 from hf2khc.ir.analysis import added_bias, weight_values
 from hf2khc.ir.graph import Graph, Node, Program
 
-_LAYERS = {3: "layers.Conv1D", 4: "layers.Conv2D", 5: "layers.Conv3D"}
+# By operation and rank; which axis of the kernel holds what is made, and which what is given.
+_LAYERS = {"ops.conv": "layers.Conv{}D", "ops.conv_transpose": "layers.Conv{}DTranspose"}
+_AXES = {"ops.conv": (-1, -2), "ops.conv_transpose": (-2, -1)}
 
 
 def recognize_convolution(program: Program) -> Program:
-    """Turn `ops.conv` with a weight as its kernel, and the bias added to it, into `layers.Conv*`.
+    """Turn `ops.conv` and `ops.conv_transpose` with a weight as kernel, and the bias added, into `layers.Conv*`.
 
     Before:
 
@@ -38,18 +40,19 @@ def recognize_convolution(program: Program) -> Program:
 def _convolutions(graph: Graph) -> Graph:
     weights = weight_values(graph)
     new = []
-    for conv in graph.of("ops.conv"):
+    for conv in graph.of(*_LAYERS):
         x, kernel = conv.operands[:2]
         shape = graph[kernel].tensor.shape  # type: ignore[index]
         channels = graph[x].tensor.shape[-1]  # type: ignore[index]
         if kernel not in weights or x in weights or not all(isinstance(d, int) for d in (*shape, channels)):
             continue
         root, bias = added_bias(graph, conv, weights)
-        attrs = {"filters": shape[-1], "kernel_size": shape[:-2], **conv.attrs}
-        if channels != shape[-2]:
-            attrs["groups"] = int(str(channels)) // int(str(shape[-2]))
+        made, given = (shape[axis] for axis in _AXES[conv.op])
+        attrs = {"filters": made, "kernel_size": shape[:-2], **conv.attrs}
+        if channels != given:
+            attrs["groups"] = int(str(channels)) // int(str(given))
         operands = (x, kernel, bias) if bias else (x, kernel)
         attrs |= {} if bias else {"use_bias": False}
         origin = root.origin | conv.origin | {"recognize_convolution"}
-        new.append(Node(root.name, _LAYERS[conv.tensor.rank], operands, attrs, root.type, conv.loc, origin))
+        new.append(Node(root.name, _LAYERS[conv.op].format(len(shape) - 2), operands, attrs, root.type, conv.loc, origin))
     return graph.rewired(new) if new else graph

@@ -1,4 +1,4 @@
-"""Recognise matrix products with weights as Dense layers."""
+"""Recognise products with weights as Dense and EinsumDense layers."""
 
 from hf2khc.ir.analysis import added_bias, weight_values
 from hf2khc.ir.expr import same
@@ -7,6 +7,8 @@ from hf2khc.ir.graph import Graph, Node, Program
 
 def recognize_linear(program: Program) -> Program:
     """Turn `x @ kernel + bias` into `layers.Dense`, and drop reshapes that only flatten around it.
+
+    A product with the kernels of all experts, `ops.einsum`, is a `layers.EinsumDense`.
 
     Before:
 
@@ -33,7 +35,7 @@ def recognize_linear(program: Program) -> Program:
 
         entry Linear
     """
-    return program.map(lambda graph: _without_flattening(_dense(graph)))
+    return program.map(lambda graph: _einsum_dense(_without_flattening(_dense(graph))))
 
 
 def _dense(graph: Graph) -> Graph:
@@ -49,6 +51,45 @@ def _dense(graph: Graph) -> Graph:
         origin = root.origin | product.origin | {"recognize_linear"}
         new.append(Node(root.name, "layers.Dense", operands, attrs, root.type, product.loc, origin))
     return graph.rewired(new) if new else graph
+
+
+def _einsum_dense(graph: Graph) -> Graph:
+    weights = weight_values(graph)
+    new = []
+    for product in graph.of("ops.einsum"):
+        terms, _, made = str(product.attrs["subscripts"]).replace(" ", "").partition("->")
+        pairs = sorted(zip(product.used, terms.split(","), strict=True), key=lambda pair: pair[0] in weights)
+        if [name in weights for name, _ in pairs] != [False, True]:
+            continue
+        (x, given), (kernel, letters) = pairs
+        if not _is_layer(given, letters, made):
+            continue
+        # Of the last axes those that the kernel makes; an axis of the input alone has no size of its own.
+        own = next((i for i, letter in enumerate(reversed(made)) if letter not in letters), len(made))
+        root, bias = added_bias(graph, product, weights, own)
+        sizes = zip(made[1:], product.tensor.shape[1:], strict=True)
+        attrs = {
+            "equation": f"{given},{letters}->{made}",
+            "output_shape": tuple(size if letter in letters else None for letter, size in sizes),
+            **({"bias_axes": made[-graph[bias].tensor.rank :]} if bias else {}),
+        }
+        origin = root.origin | product.origin | {"recognize_linear"}
+        operands = (x, kernel, bias) if bias else (x, kernel)
+        new.append(Node(root.name, "layers.EinsumDense", operands, attrs, root.type, product.loc, origin))
+    return graph.rewired(new) if new else graph
+
+
+def _is_layer(given: str, kernel: str, made: str) -> bool:
+    """Whether a product is one of EinsumDense: each example by itself, and summed over the axes of the kernel alone."""
+    every = given + kernel + made
+    return (
+        every.isalpha()
+        and all(len(set(term)) == len(term) for term in (given, kernel, made))
+        and given[0] == made[:1] not in set(kernel)
+        and set(given) <= set(kernel + made)
+        and set(kernel) <= set(given + made)
+        and set(made) <= set(given + kernel)
+    )
 
 
 def _without_flattening(graph: Graph) -> Graph:
