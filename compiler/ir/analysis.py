@@ -1,6 +1,6 @@
 """Facts about the values of a graph that several passes ask for."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 
 from hf2khc.ir.expr import entry_of, names_of
 from hf2khc.ir.graph import Graph, Node, Program, callees, first_iterations, join
@@ -61,6 +61,13 @@ def parameters_behind(graph: Graph, name: str) -> frozenset[str]:
     node = graph[name]
     own = frozenset({node.name}) if node.op == "param" else frozenset()
     return own.union(*(parameters_behind(graph, o) for o in node.used))
+
+
+def spelled_out(graph: Graph, name: str) -> Hashable:
+    """A weight expression down to its parameters, equal for two that are spelt alike."""
+    node = graph[name]
+    attrs = tuple(sorted((key, str(value)) for key, value in node.attrs.items()))
+    return name if not node.used else (node.op, attrs, *(spelled_out(graph, o) for o in node.used))
 
 
 def first_parameter(graph: Graph, node: Node, weights: frozenset[str]) -> str | None:

@@ -100,7 +100,10 @@ def is_number(rule: Rule, expression: Expression) -> bool:
 
 def _call(rule: Rule, call: Call, is_template: bool) -> Iterator[Diagnostic]:
     level = call.op.partition(".")[0]
-    if level not in LEVELS:
+    if call.op == "item":
+        if is_template:
+            yield _diagnostic(rule, call.place, "a rewrite never makes one value of several")
+    elif level not in LEVELS:
         yield _diagnostic(rule, call.place, f"{call.op}: there is no level {level}")
     elif level == "aten" and is_template:
         yield _diagnostic(rule, call.place, "a rewrite never makes an aten op")

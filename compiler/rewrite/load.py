@@ -133,7 +133,7 @@ class _Build(lark.Transformer):
     def call(self, meta, items):
         name, *arguments = items
         arguments = [a for a in arguments if a is not None]
-        op = str(name) if "." in name else f"ops.{name}"
+        op = str(name) if "." in name or name == "item" else f"ops.{name}"
         return Call(
             op,
             tuple(a for a in arguments if not isinstance(a, Keyword) and a is not ...),

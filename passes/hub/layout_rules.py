@@ -6,7 +6,7 @@ from types import MappingProxyType
 from hf2khc.ir.expr import same
 from hf2khc.ir.graph import Node
 from hf2khc.ir.signatures import axis_entries
-from hf2khc.ir.types import Tensor, Type
+from hf2khc.ir.types import Tensor, Type, tensors
 
 Permutation = tuple[int, ...]
 # Attributes, type and the permutation still due on the result.
@@ -36,7 +36,7 @@ def moved(node: Node, permutation: Permutation, before: Tensor) -> Moved | None:
     """`node` on operands from before `permutation`; `None` where the operation does care about the layout.
 
     Args:
-        before: type of the first operand, after its permutation.
+        before: type of the first operand, or of the first of its parts, after its permutation.
     """
     if node.op == "ops.reshape":
         return _merged_axes(node, permutation, before)
@@ -92,6 +92,14 @@ def _one_axis(node: Node, permutation: Permutation) -> Moved | None:
     return {**node.attrs, "axis": permutation[axis]}, _before(node.tensor, permutation), permutation
 
 
+def _split(node: Node, permutation: Permutation) -> Moved | None:
+    axis = node.attrs.get("axis", 0)
+    if not isinstance(axis, int):
+        return None
+    types = tuple(_before(part, permutation) for part in tensors(node.type))
+    return {**node.attrs, "axis": permutation[axis]}, types, permutation
+
+
 def _reduction(node: Node, permutation: Permutation) -> Moved | None:
     axis = node.attrs.get("axis")
     if not node.attrs.get("keepdims") or axis is None:
@@ -143,5 +151,7 @@ _RULES: Mapping[str, Callable[[Node, Permutation], Moved | None]] = MappingProxy
         **dict.fromkeys(_REDUCTIONS, _reduction),
         "ops.expand_dims": _expand_dims,
         "ops.get_item": _get_item,
+        "ops.split": _split,
+        "item": _pointwise,
     }
 )

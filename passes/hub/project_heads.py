@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator
 
+from hf2khc.ir.analysis import spelled_out
 from hf2khc.ir.expr import same
 from hf2khc.ir.graph import Graph, Node, Program
 from hf2khc.ir.types import Tensor
@@ -98,15 +99,8 @@ def _together(graph: Graph, found: Iterable[tuple[Node, Node]]) -> list[tuple[No
     forms: dict[Hashable, list[object]] = defaultdict(list)
     heads = {dense.name: heads.tensor.shape[2:] for dense, heads in pairs}
     for dense in graph.of("layers.Dense", "layers.EinsumDense"):
-        forms[_spelled_out(graph, dense.used[1])].append(heads.get(dense.name))
-    return [(dense, h) for dense, h in pairs if len(set(forms[_spelled_out(graph, dense.used[1])])) == 1]
-
-
-def _spelled_out(graph: Graph, weight: str) -> Hashable:
-    """A weight expression down to its parameters."""
-    node = graph[weight]
-    attrs = tuple(sorted((name, str(value)) for name, value in node.attrs.items()))
-    return weight if not node.used else (node.op, attrs, *(_spelled_out(graph, o) for o in node.used))
+        forms[spelled_out(graph, dense.used[1])].append(heads.get(dense.name))
+    return [(dense, h) for dense, h in pairs if len(set(forms[spelled_out(graph, dense.used[1])])) == 1]
 
 
 def _splits_last_axis(flat: Tensor, heads: Tensor) -> bool:

@@ -54,5 +54,7 @@ def _convolutions(graph: Graph) -> Graph:
         operands = (x, kernel, bias) if bias else (x, kernel)
         attrs |= {} if bias else {"use_bias": False}
         origin = root.origin | conv.origin | {"recognize_convolution"}
-        new.append(Node(root.name, _LAYERS[conv.op].format(len(shape) - 2), operands, attrs, root.type, conv.loc, origin))
+        new.append(
+            Node(root.name, _LAYERS[conv.op].format(len(shape) - 2), operands, attrs, root.type, conv.loc, origin)
+        )
     return graph.rewired(new) if new else graph

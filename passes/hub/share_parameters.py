@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import networkx as nx
 
-from hf2khc.ir.analysis import call_depth, call_sites, module_paths, parameters_behind, weight_values
+from hf2khc.ir.analysis import call_depth, call_sites, module_paths, parameters_behind, spelled_out, weight_values
 from hf2khc.ir.graph import Graph, Node, Program, join
 from hf2khc.ir.inline import leaf_name
 from hf2khc.ir.types import Tensor
@@ -58,23 +58,29 @@ class _Read:
 
     Args:
         graph: that holds it.
+        module: path of the graph's module.
         node: the computation.
         values: the weights and weight expressions it reads.
         parameters: absolute paths of what is behind them.
     """
 
     graph: Graph
+    module: str
     node: Node
     values: tuple[str, ...]
     parameters: frozenset[str]
 
     @property
     def layer(self) -> tuple | None:
-        """The layer of Keras it is a call of, `None` for what is no layer."""
+        """The layer of Keras it is a call of, `None` for what is no layer.
+
+        A module that is called twice may be two graphs, and has one set of layers.
+        """
         if self.node.level != "layers":
             return None
         attrs = {k: v for k, v in self.node.attrs.items() if k != "reverse"}
-        return self.graph.name, self.node.op, self.values, repr(sorted(attrs.items()))
+        weights = tuple(spelled_out(self.graph, value) for value in self.values)
+        return self.module, self.node.op, weights, repr(sorted(attrs.items()))
 
 
 def _reads(program: Program) -> list[_Read]:
@@ -85,7 +91,8 @@ def _reads(program: Program) -> list[_Read]:
             values = () if node.name in weights else tuple(dict.fromkeys(o for o in node.used if o in weights))
             if values:
                 behind = frozenset().union(*(parameters_behind(graph, value) for value in values))
-                reads.append(_Read(graph, node, values, frozenset(join(paths[graph.name], p[1:]) for p in behind)))
+                module = paths[graph.name]
+                reads.append(_Read(graph, module, node, values, frozenset(join(module, p[1:]) for p in behind)))
     return reads
 
 
@@ -101,9 +108,9 @@ def _conflicts(program: Program) -> frozenset[str]:
     for parameters in nx.connected_components(linked):
         here = [read for read in reads if read.parameters & parameters]
         layers = {read.layer: read for read in here if read.layer is not None}
-        graphs = {read.graph.name for read in here if read.layer is None}
+        modules = {read.module for read in here if read.layer is None}
         held = sum(_elements(read.graph, value) for read in layers.values() for value in read.values)
-        conflict = len(graphs) > 1 or (graphs and layers) or held > sum(sizes[p] for p in parameters)
+        conflict = len(modules) > 1 or (modules and layers) or held > sum(sizes[p] for p in parameters)
         if conflict and all(read.node.op in _BARE for read in layers.values()):
             found |= parameters
     return frozenset(found)

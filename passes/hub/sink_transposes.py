@@ -79,7 +79,9 @@ class _Sinking:
         operands = [o if o is None else self._above(o, permutation, node) for o in node.operands]
         if any(o is None and old is not None for o, old in zip(operands, node.operands, strict=True)):
             return False
-        result = moved(node, permutation, self.graph[node.used[0]].tensor)
+        before = self.graph[node.used[0]].type
+        # A part of what was split has the layout of the whole.
+        result = moved(node, permutation, before[0] if isinstance(before, tuple) else before)
         if result is None:
             return False
         name, (attrs, type_, left) = self._free(node.name), result

@@ -1,15 +1,27 @@
 """Split a Dense layer whose result is only cut into pieces."""
 
 import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
+import networkx as nx
+
+from hf2khc.ir.attention import attention
+from hf2khc.ir.expr import same
 from hf2khc.ir.graph import Graph, Node, Program
-from hf2khc.ir.types import Tensor, tensors
+from hf2khc.ir.signatures import axis_entries
+from hf2khc.ir.types import Tensor, Type, tensors
+
+_WHOLE = ("slice", None, None, None)
 
 
 def split_fused_linear(program: Program) -> Program:
     """Turn a fused projection (one kernel for query, key and value) into one Dense layer per piece.
 
-    The pieces of the kernel become weight expressions, so nothing is copied until the weights are transferred.
+    The pieces of the kernel become weight expressions, so nothing is copied until the weights are transferred. Pieces
+    of every head, or of heads that lie behind one another, are layers only where each is another role of an attention:
+    the two halves of a head of which one is rotated are one projection.
 
     Before:
 
@@ -40,43 +52,191 @@ def split_fused_linear(program: Program) -> Program:
     return program.map(_split)
 
 
+@dataclass(frozen=True)
+class _Cut:
+    """How the result of a projection is arranged and cut.
+
+    Args:
+        factors: the sizes that its last axis is taken apart into.
+        axes: for every axis of what is cut the axis of the arranged result, leading axes and factors counted together;
+            `None` for an axis of 1 that was put in.
+        parts: the pieces in the order of what they cover, each with the index or the slice along `axis`.
+        axis: of the factors, the one that is cut.
+    """
+
+    factors: tuple[int, ...]
+    axes: tuple[int | None, ...]
+    parts: tuple[tuple[Node, int | tuple], ...]
+    axis: int
+
+    @property
+    def plain(self) -> bool:
+        """Whether the result is cut as it is."""
+        return len(self.factors) == 1 and None not in self.axes and self.axes == tuple(sorted(self.axes))  # type: ignore[type-var]
+
+
 def _split(graph: Graph) -> Graph:
     new: list[Node] = []
     for dense in graph.of("layers.Dense"):
-        users = graph.users(dense.name)
-        if len(users) != 1 or dense.name in graph.outputs or not _splits_last(users[0]):
-            continue
-        split = users[0]
-        items = graph.users(split.name)
-        if split.name in graph.outputs or any(item.op != "item" for item in items):
-            continue
-        offsets = [0, *itertools.accumulate(int(str(part.shape[-1])) for part in tensors(split.type))]
-        if len(set(offsets)) < len(offsets):  # a part of no units is no layer
-            continue
-        for item in items:
-            index = item.attrs["index"]
-            new += _piece(graph, dense, item, offsets[index], offsets[index + 1])
+        cut = _cut(graph, dense)
+        if cut is not None and (cut.plain or _are_roles(graph, [part.name for part, _ in cut.parts])):
+            for part, entry in cut.parts:
+                new += _piece(graph, dense, cut, part, entry)
     return graph.rewired(new) if new else graph
 
 
-def _splits_last(node: Node) -> bool:
-    if node.op != "ops.split":
+def _cut(graph: Graph, dense: Node) -> _Cut | None:
+    """The pieces of a projection; `None` where something else reads its result, or they overlap."""
+    lead = dense.tensor.rank - 1
+    node, factors = dense, (int(str(dense.tensor.shape[-1])),)
+    axes: list[int | None] = list(range(lead + 1))
+    while (user := _only_user(graph, node)) is not None and user.op in (
+        "ops.reshape",
+        "ops.expand_dims",
+        "ops.transpose",
+    ):
+        if user.op == "ops.reshape":
+            shape = user.tensor.shape
+            if node is not dense or not all(map(same, dense.tensor.shape[:-1], shape[:lead])) or len(shape) <= lead:
+                return None
+            factors, axes = tuple(int(str(size)) for size in shape[lead:]), list(range(len(shape)))
+        elif user.op == "ops.expand_dims":
+            axes.insert(int(str(user.attrs["axis"])) % user.tensor.rank, None)
+        else:
+            order = user.attrs.get("axes") or tuple(reversed(range(len(axes))))
+            axes = [axes[axis] for axis in order]  # type: ignore[union-attr]
+        node = user
+    found = _parts(graph, node)
+    if found is None:
+        return None
+    place, parts = found
+    axis = axes[place]
+    if axis is None or axis < lead or not _are_apart([entry for _, entry in parts], factors[axis - lead]):
+        return None
+    return _Cut(factors, tuple(axes), tuple(parts), axis - lead)
+
+
+def _only_user(graph: Graph, node: Node) -> Node | None:
+    users = graph.users(node.name)
+    return users[0] if len(users) == 1 and node.name not in graph.outputs else None
+
+
+def _parts(graph: Graph, node: Node) -> tuple[int, list[tuple[Node, int | tuple]]] | None:
+    """The axis along which everything that reads a value takes a piece of it, and the pieces with what they cover."""
+    users = graph.users(node.name)
+    if node.name in graph.outputs or not users:
+        return None
+    if users[0].op == "ops.split":
+        return _items(graph, users[0]) if len(users) == 1 else None
+    found = []
+    for user in users:
+        if user.op != "ops.get_item":
+            return None
+        key = axis_entries(user.attrs["key"], node.tensor.rank)
+        taken = [(axis, entry) for axis, entry in enumerate(key) if entry != _WHOLE]
+        if "newaxis" in key or len(taken) != 1:
+            return None
+        found.append((taken[0][0], user, taken[0][1]))
+    places = {place for place, _, _ in found}
+    return (places.pop(), [(user, entry) for _, user, entry in found]) if len(places) == 1 else None
+
+
+def _items(graph: Graph, split: Node) -> tuple[int, list[tuple[Node, int | tuple]]] | None:
+    items = graph.users(split.name)
+    parts = tensors(split.type)
+    axis = int(str(split.attrs.get("axis", 0))) % parts[0].rank
+    if split.name in graph.outputs or any(item.op != "item" for item in items):
+        return None
+    offsets = [0, *itertools.accumulate(int(str(part.shape[axis])) for part in parts)]
+    slices = itertools.starmap(_slice, itertools.pairwise(offsets))
+    return axis, [(item, entry) for i, entry in enumerate(slices) for item in items if item.attrs["index"] == i]
+
+
+def _slice(start: int, stop: int) -> tuple:
+    return ("slice", start, stop, None)
+
+
+def _are_apart(entries: Sequence[int | tuple], size: int) -> bool:
+    """Whether several pieces of an axis of some size are each more than nothing, and none is in another."""
+    ranges = sorted(_range(entry, size) for entry in entries)
+    apart = all(stop <= start for (_, stop), (start, _) in itertools.pairwise(ranges))
+    return len(ranges) > 1 and apart and all(start < stop for start, stop in ranges)
+
+
+def _range(entry: int | tuple, size: int) -> tuple[int, int]:
+    if isinstance(entry, int):
+        return entry % size, entry % size + 1
+    start, stop, step = slice(*entry[1:]).indices(size)
+    return (start, stop) if step == 1 else (0, 0)
+
+
+def _are_roles(graph: Graph, parts: Sequence[str]) -> bool:
+    """Whether each part is the query, the key or the value of the graph's attention, and no two are the same."""
+    attended = attention(graph)
+    if attended is None:
         return False
-    rank = node.type[0].rank  # type: ignore[index,union-attr]
-    return node.attrs.get("axis", 0) in (-1, rank - 1)
+    behind = [{operand} | nx.ancestors(graph.nx, operand) for operand in attended[:3]]
+    roles = [tuple(i for i, names in enumerate(behind) if part in names) for part in parts]
+    return all(len(role) == 1 for role in roles) and len(set(roles)) == len(roles)
 
 
-def _piece(graph: Graph, dense: Node, item: Node, start: int, stop: int) -> list[Node]:
-    """The Dense layer that computes one item, its weight expressions first."""
+def _piece(graph: Graph, dense: Node, cut: _Cut, part: Node, entry: int | tuple) -> list[Node]:
+    """The Dense layer that computes one piece and what arranges its result, the weight expressions first."""
     x, *weights = dense.operands
-    origin = dense.origin | item.origin | {"split_fused_linear"}
-    made = []
+    factors = list(cut.factors)
+    if isinstance(entry, int):
+        del factors[cut.axis]
+    else:
+        start, stop = _range(entry, cut.factors[cut.axis])
+        factors[cut.axis], entry = stop - start, _slice(start, stop)
+    made: list[Node] = []
+
+    def add(name: str, op: str, operands: tuple, attrs: dict, type_: Type) -> str:
+        origin = dense.origin | part.origin | {"split_fused_linear"}
+        name = graph.fresh(name, [node.name for node in made])
+        made.append(Node(name, op, operands, attrs, type_, part.loc or dense.loc, origin))
+        return name
+
+    owned = []
     for weight, role in zip(weights, ("kernel", "bias"), strict=False):
         whole = graph[weight].tensor  # type: ignore[index]
-        type_ = Tensor(whole.dtype, (*whole.shape[:-1], stop - start))
-        name = graph.fresh(f"{item.name}_{role}")
-        key = ("ellipsis", ("slice", start, stop, None))
-        made.append(Node(name, "ops.get_item", (weight,), {"key": key}, type_, dense.loc, origin))
-    attrs = {**dense.attrs, "units": stop - start}
-    operands = (x, *(node.name for node in made))
-    return [*made, Node(item.name, dense.op, operands, attrs, item.type, item.loc or dense.loc, origin)]
+        owned.append(weight)
+        for op, attrs, shape in _selected(cut, entry, whole.shape[:-1], tuple(factors)):
+            owned[-1] = add(f"{part.name}_{role}", op, (owned[-1],), attrs, Tensor(whole.dtype, shape))
+    units = math.prod(factors)
+    type_ = Tensor(dense.tensor.dtype, (*dense.tensor.shape[:-1], units))
+    result = add(f"{part.name}_dense", dense.op, (x, *owned), {**dense.attrs, "units": units}, type_)
+    for op, attrs, shape in _arranged(cut, entry, dense.tensor.shape[:-1], tuple(factors), part.tensor.shape):
+        result = add(f"{part.name}_{op[4:]}", op, (result,), attrs, Tensor(type_.dtype, shape))
+    return [*made[:-1], replace(made[-1], name=part.name)]
+
+
+_Step = tuple[str, dict, tuple]
+
+
+def _selected(cut: _Cut, entry: int | tuple, lead: tuple, factors: tuple[int, ...]) -> Iterator[_Step]:
+    """How a weight for the whole result becomes the one for a piece: operations, attributes and shapes."""
+    if len(cut.factors) == 1:
+        yield "ops.get_item", {"key": ("ellipsis", entry)}, (*lead, *factors)
+        return
+    shape = (*lead, *cut.factors)
+    yield "ops.reshape", {"newshape": shape}, shape
+    key = (*[_WHOLE] * (len(lead) + cut.axis), entry)
+    yield "ops.get_item", {"key": key}, (*lead, *factors)
+    shape = (*lead, math.prod(factors))
+    yield "ops.reshape", {"newshape": shape}, shape
+
+
+def _arranged(cut: _Cut, entry: int | tuple, lead: tuple, factors: tuple[int, ...], shape: tuple) -> Iterator[_Step]:
+    """How the result of a piece's projection is arranged as the whole one was."""
+    current = (*lead, *factors)
+    if len(factors) > 1:
+        yield "ops.reshape", {"newshape": current}, current
+    gone = len(lead) + cut.axis if isinstance(entry, int) else None
+    kept = [axis for axis in cut.axes if axis is not None and axis != gone]
+    order = tuple(sorted(kept).index(axis) for axis in kept)
+    if order != tuple(range(len(order))):
+        current = tuple(current[axis] for axis in order)
+        yield "ops.transpose", {"axes": order}, current
+    if None in cut.axes:
+        yield "ops.reshape", {"newshape": shape}, shape

@@ -143,7 +143,7 @@ def _projection_before(graph: Graph, name: str | None) -> str | None:
         if node.op in PROJECTIONS:
             return name
         is_function = node.op == "call" and not node.attrs["path"]
-        if node.level not in ("ops", "layers", "hub") and not is_function:
+        if node.level not in ("ops", "layers", "hub") and node.op != "item" and not is_function:
             return None
         name = node.operands[0] if node.operands else None
     return None
