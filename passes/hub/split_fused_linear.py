@@ -157,10 +157,10 @@ def _slice(start: int, stop: int) -> tuple:
 
 
 def _are_apart(entries: Sequence[int | tuple], size: int) -> bool:
-    """Whether several pieces of an axis of some size are each more than nothing, and none is in another."""
+    """Whether pieces of an axis of some size are each more than nothing, and none is in another."""
     ranges = sorted(_range(entry, size) for entry in entries)
     apart = all(stop <= start for (_, stop), (start, _) in itertools.pairwise(ranges))
-    return len(ranges) > 1 and apart and all(start < stop for start, stop in ranges)
+    return apart and all(start < stop for start, stop in ranges)
 
 
 def _range(entry: int | tuple, size: int) -> tuple[int, int]:
