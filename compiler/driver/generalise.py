@@ -217,6 +217,8 @@ def _binary(names: list[str], real: bool) -> Iterable[str]:
             yield from (f"({x} // {y}) ** 2 + 1", f"({x} // {y}) ** 2 + 2")
     for x, y in pairs:
         yield from (f"2 * {x} * {y}", f"{x} - {y}", f"{x} + 2 * {y}", f"{x} * {y} // 2")
+        # The one head of keys, and of keys and values, that stands behind all heads of queries.
+        yield from (f"{x} + {x} // {y}", f"{x} + 2 * ({x} // {y})")
 
 
 def _belong(x: str, y: str) -> bool:

@@ -7,13 +7,19 @@ PROJECTIONS = ("layers.Dense", "layers.EinsumDense")
 
 
 def attention(graph: Graph) -> tuple[str, ...] | None:
-    """Query, key, value and result of the one attention of a graph: Keras's own, or products around a softmax."""
+    """Query, key, value and result of the one attention of a graph, `None` where it has none or several."""
+    found = attentions(graph)
+    return found[0] if len(found) == 1 else None
+
+
+def attentions(graph: Graph) -> list[tuple[str, ...]]:
+    """Query, key, value and result of each attention of a graph: Keras's own, or products around a softmax."""
     found = [(*node.used[:3], node.name) for node in graph.of("ops.dot_product_attention")]
     for softmax in graph.of("ops.softmax"):
         scores, product = _product(graph, softmax.name, up=True), _product(graph, softmax.name, up=False)
         if scores and product and len(product.used) == 2:
             found.append((*scores.used, product.used[1], product.name))
-    return found[0] if len(found) == 1 else None
+    return found
 
 
 def scores(node: Node) -> str:

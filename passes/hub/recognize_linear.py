@@ -1,8 +1,11 @@
 """Recognise products with weights as Dense and EinsumDense layers."""
 
+from dataclasses import replace
+
 from hf2khc.ir.analysis import added_bias, weight_values
 from hf2khc.ir.expr import same
 from hf2khc.ir.graph import Graph, Node, Program
+from hf2khc.ir.types import Tensor
 
 
 def recognize_linear(program: Program) -> Program:
@@ -35,7 +38,7 @@ def recognize_linear(program: Program) -> Program:
 
         entry Linear
     """
-    return program.map(lambda graph: _einsum_dense(_without_flattening(_dense(graph))))
+    return program.map(lambda graph: _einsum_dense(without_flattening(_dense(graph))))
 
 
 def _dense(graph: Graph) -> Graph:
@@ -92,33 +95,28 @@ def _is_layer(given: str, kernel: str, made: str) -> bool:
     )
 
 
-def _without_flattening(graph: Graph) -> Graph:
-    """`reshape(dense(reshape(x)))` that merges the leading axes and splits them again is `dense(x)`."""
+def without_flattening(graph: Graph) -> Graph:
+    """`reshape(dense(reshape(x)))` that only merges, splits or puts in leading axes in between is `dense(x)`.
+
+    Where the second reshape takes the last axis apart as well, it stays.
+    """
     new, redirect = [], {}
     for dense in graph.of("layers.Dense"):
         flat = graph[dense.used[0]]
-        if flat.op != "ops.reshape" or flat.tensor.rank != 2:
+        if flat.op != "ops.reshape" or dense.name in graph.outputs:
             continue
         source = graph[flat.used[0]]
         backs = graph.users(dense.name)
-        shape = (*source.tensor.shape[:-1], dense.tensor.shape[-1])
-        if not same(source.tensor.shape[-1], flat.tensor.shape[-1]) or dense.name in graph.outputs:
+        lead = source.tensor.shape[:-1]
+        if not lead or not same(source.tensor.shape[-1], flat.tensor.shape[-1]):
             continue
-        if not all(b.op == "ops.reshape" and _same_shape(b.tensor.shape, shape) for b in backs):
+        if not all(b.op == "ops.reshape" and _same_shape(b.tensor.shape[: len(lead)], lead) for b in backs):
             continue
-        type_ = backs[0].type
-        new.append(
-            Node(
-                dense.name,
-                dense.op,
-                (source.name, *dense.operands[1:]),
-                dense.attrs,
-                type_,
-                dense.loc,
-                dense.origin.union(flat.origin, *(b.origin for b in backs)),
-            )  # fmt: skip
-        )
-        redirect.update({back.name: dense.name for back in backs})
+        type_ = Tensor(dense.tensor.dtype, (*lead, dense.tensor.shape[-1]))
+        gone = [back for back in backs if back.tensor.rank == type_.rank]
+        origin = dense.origin.union(flat.origin, *(back.origin for back in gone))
+        new.append(replace(dense, operands=(source.name, *dense.operands[1:]), type=type_, origin=origin))
+        redirect.update({back.name: dense.name for back in gone})
     return graph.rewired(new, redirect) if new else graph
 
 

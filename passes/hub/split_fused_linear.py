@@ -12,8 +12,10 @@ from hf2khc.ir.expr import same
 from hf2khc.ir.graph import Graph, Node, Program
 from hf2khc.ir.signatures import axis_entries
 from hf2khc.ir.types import Tensor, Type, tensors
+from hf2khc.passes.hub.recognize_linear import without_flattening
 
 _WHOLE = ("slice", None, None, None)
+_ARRANGING = ("ops.reshape", "ops.expand_dims", "ops.transpose")
 
 
 def split_fused_linear(program: Program) -> Program:
@@ -49,7 +51,8 @@ def split_fused_linear(program: Program) -> Program:
 
         entry Attention
     """
-    return program.map(_split)
+    # The Dense layers that have just been put into their callers may still be flattened around.
+    return program.map(lambda graph: _split(without_flattening(graph)))
 
 
 @dataclass(frozen=True)
@@ -88,13 +91,24 @@ def _split(graph: Graph) -> Graph:
 def _cut(graph: Graph, dense: Node) -> _Cut | None:
     """The pieces of a projection; `None` where something else reads its result, or they overlap."""
     lead = dense.tensor.rank - 1
+    arranged = _arrangement(graph, dense)
+    found = _parts(graph, arranged[0]) if arranged else None
+    if arranged is None or found is None:
+        return None
+    (_, factors, axes), (place, parts) = arranged, found
+    axis = axes[place]
+    if axis is None or axis < lead or not _are_apart([entry for _, entry in parts], factors[axis - lead]):
+        return None
+    cut = _Cut(factors, axes, tuple(parts), axis - lead)
+    return cut if cut.plain else _numbered(cut, axis)
+
+
+def _arrangement(graph: Graph, dense: Node) -> tuple[Node, tuple[int, ...], tuple[int | None, ...]] | None:
+    """What is cut, with the factors and the axes of a `_Cut`; `None` where leading axes are merged."""
+    lead = dense.tensor.rank - 1
     node, factors = dense, (int(str(dense.tensor.shape[-1])),)
     axes: list[int | None] = list(range(lead + 1))
-    while (user := _only_user(graph, node)) is not None and user.op in (
-        "ops.reshape",
-        "ops.expand_dims",
-        "ops.transpose",
-    ):
+    while (user := _only_user(graph, node)) is not None and user.op in _ARRANGING:
         if user.op == "ops.reshape":
             shape = user.tensor.shape
             if node is not dense or not all(map(same, dense.tensor.shape[:-1], shape[:lead])) or len(shape) <= lead:
@@ -106,14 +120,19 @@ def _cut(graph: Graph, dense: Node) -> _Cut | None:
             order = user.attrs.get("axes") or tuple(reversed(range(len(axes))))
             axes = [axes[axis] for axis in order]  # type: ignore[union-attr]
         node = user
-    found = _parts(graph, node)
-    if found is None:
-        return None
-    place, parts = found
-    axis = axes[place]
-    if axis is None or axis < lead or not _are_apart([entry for _, entry in parts], factors[axis - lead]):
-        return None
-    return _Cut(factors, tuple(axes), tuple(parts), axis - lead)
+    return node, factors, tuple(axes)
+
+
+def _numbered(cut: _Cut, axis: int) -> _Cut:
+    """Slices of one width as entries of an axis of their own: the width of a head says more than three times it."""
+    ranges = [_range(entry, cut.factors[cut.axis]) for _, entry in cut.parts]
+    (width, *others), size = {stop - start for start, stop in ranges}, cut.factors[cut.axis]
+    if others or width == 1 or any(start % width for start, _ in ranges) or size % width:
+        return cut
+    factors = (*cut.factors[: cut.axis], size // width, width, *cut.factors[cut.axis + 1 :])
+    axes = tuple(a + 1 if a is not None and a >= axis else a for a in cut.axes)
+    parts = tuple((part, start // width) for (part, _), (start, _) in zip(cut.parts, ranges, strict=True))
+    return _Cut(factors, axes, parts, cut.axis)
 
 
 def _only_user(graph: Graph, node: Node) -> Node | None:
@@ -171,13 +190,13 @@ def _range(entry: int | tuple, size: int) -> tuple[int, int]:
 
 
 def _are_roles(graph: Graph, parts: Sequence[str]) -> bool:
-    """Whether each part is the query, the key or the value of the graph's attention, and no two are the same."""
+    """Whether each part is the query, the key, the value, or no operand of the attention, and no two are the same."""
     attended = attention(graph)
     if attended is None:
         return False
     behind = [{operand} | nx.ancestors(graph.nx, operand) for operand in attended[:3]]
     roles = [tuple(i for i, names in enumerate(behind) if part in names) for part in parts]
-    return all(len(role) == 1 for role in roles) and len(set(roles)) == len(roles)
+    return any(roles) and all(len(role) <= 1 for role in roles) and len(set(roles)) == len(roles)
 
 
 def _piece(graph: Graph, dense: Node, cut: _Cut, part: Node, entry: int | tuple) -> list[Node]:

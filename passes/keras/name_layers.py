@@ -1,14 +1,16 @@
 """Give every layer its attribute name."""
 
 import re
+from collections import defaultdict
 
 from hf2khc.ir.analysis import first_parameter, weight_values
-from hf2khc.ir.attention import PROJECTIONS, ROLES, attention
+from hf2khc.ir.attention import PROJECTIONS, ROLES, attentions
 from hf2khc.ir.evaluate import layer_arguments
 from hf2khc.ir.graph import Graph, Node, Program
 from hf2khc.ir.outline import class_prefix
 from hf2khc.passes.keras.vocabulary import GENERIC_NAMES, LAYER_NAMES, snake
 
+_ALL_ROLES = (*ROLES, "attention_output")
 _LIST = re.compile(r"_(layers|blocks)$")
 _LAYER_WEIGHT = re.compile("weight|bias|kernel|original")
 
@@ -78,18 +80,14 @@ def _identity(node: Node, weights: frozenset[str]) -> tuple:
 
 
 def _roles(graph: Graph) -> dict[str, str]:
-    """Roles of the projections around an attention: the same layer in two roles has none."""
-    roles: dict[str, str] = {}
-    attended = attention(graph)
-    if attended is None:
-        return roles
-    *operands, result = attended
-    found = [_projection_before(graph, operand) for operand in operands]
-    names = [*found, _projection_after(graph, graph[result])]
-    for layer, role in zip(names, (*ROLES, "attention_output"), strict=False):
-        if layer and names.count(layer) == 1:
-            roles[layer] = role
-    return roles
+    """Roles of the projections around attentions: the same layer in two roles has none."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for *operands, result in attentions(graph):
+        layers = [_projection_before(graph, operand) for operand in operands]
+        for layer, role in zip([*layers, _projection_after(graph, graph[result])], _ALL_ROLES, strict=True):
+            if layer:
+                found[layer].add(role)
+    return {layer: roles.pop() for layer, roles in found.items() if len(roles) == 1}
 
 
 def _stacks(graph: Graph) -> dict[str, str]:
