@@ -19,6 +19,7 @@ from hf2khc.capture.fx_graphs import (
     without_writes,
     writes,
 )
+from hf2khc.capture.marked_rows import last_marked_rows
 from hf2khc.capture.schema import flatten_call
 from hf2khc.capture.symbols import Symbols
 from hf2khc.diagnostics import ConversionError, fail
@@ -43,6 +44,7 @@ def import_program(exported: torch.export.ExportedProgram, model: torch.nn.Modul
     if writes(exported.graph):
         exported = without_writes(exported)
     drop_aliases(exported.graph)
+    last_marked_rows(exported.graph)
     forget_buffer_writes(exported)
     forget_weights(exported)
     unflattened = unflatten(exported)

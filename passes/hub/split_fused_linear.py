@@ -106,7 +106,8 @@ def _cut(graph: Graph, dense: Node) -> _Cut | None:
 def _arrangement(graph: Graph, dense: Node) -> tuple[Node, tuple[int, ...], tuple[int | None, ...]] | None:
     """What is cut, with the factors and the axes of a `_Cut`; `None` where leading axes are merged."""
     lead = dense.tensor.rank - 1
-    node, factors = dense, (int(str(dense.tensor.shape[-1])),)
+    node = dense
+    factors: tuple[int, ...] = (int(str(dense.tensor.shape[-1])),)
     axes: list[int | None] = list(range(lead + 1))
     while (user := _only_user(graph, node)) is not None and user.op in _ARRANGING:
         if user.op == "ops.reshape":
