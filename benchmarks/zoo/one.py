@@ -41,7 +41,7 @@ def converted(spec: Spec, backends: Sequence[str]) -> dict[str, Any]:
         if event.record is not None:
             stages[event.name] = round(event.record.seconds, 2)
 
-    found = recorded(spec, lambda package: _success(_convert(spec, package, backends, note), package))
+    found = recorded(spec, lambda package: _success(_convert(spec, package, backends, note)))
     return {**found, "backends": list(backends), "stages": stages}
 
 
