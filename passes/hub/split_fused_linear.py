@@ -114,14 +114,23 @@ def _arrangement(graph: Graph, dense: Node) -> tuple[Node, tuple[int, ...], tupl
             shape = user.tensor.shape
             if node is not dense or not all(map(same, dense.tensor.shape[:-1], shape[:lead])) or len(shape) <= lead:
                 return None
-            factors, axes = tuple(int(str(size)) for size in shape[lead:]), list(range(len(shape)))
+            factors, axes = _numbers(shape[lead:]), list(range(len(shape)))
         elif user.op == "ops.expand_dims":
-            axes.insert(int(str(user.attrs["axis"])) % user.tensor.rank, None)
+            (place,) = _numbers((user.attrs["axis"],)) or (None,)
+            if place is None:
+                return None
+            axes.insert(place % user.tensor.rank, None)
         else:
             order = user.attrs.get("axes") or tuple(reversed(range(len(axes))))
             axes = [axes[axis] for axis in order]  # type: ignore[union-attr]
         node = user
-    return node, factors, tuple(axes)
+    return (node, factors, tuple(axes)) if factors else None
+
+
+def _numbers(sizes: Sequence[object]) -> tuple[int, ...]:
+    """Sizes that are numbers; none where one of them is no number."""
+    numbers = tuple(size for size in sizes if isinstance(size, int))
+    return numbers if len(numbers) == len(sizes) else ()
 
 
 def _numbered(cut: _Cut, axis: int) -> _Cut:
@@ -156,7 +165,12 @@ def _parts(graph: Graph, node: Node) -> tuple[int, list[tuple[Node, int | tuple]
         taken = [(axis, entry) for axis, entry in enumerate(key) if entry != _WHOLE]
         if "newaxis" in key or len(taken) != 1:
             return None
-        found.append((taken[0][0], user, taken[0][1]))
+        ((axis, entry),) = taken
+        if not all(
+            part is None or isinstance(part, int) for part in (entry[1:] if isinstance(entry, tuple) else [entry])
+        ):
+            return None
+        found.append((axis, user, entry))
     places = {place for place, _, _ in found}
     return (places.pop(), [(user, entry) for _, user, entry in found]) if len(places) == 1 else None
 
@@ -165,9 +179,10 @@ def _items(graph: Graph, split: Node) -> tuple[int, list[tuple[Node, int | tuple
     items = graph.users(split.name)
     parts = tensors(split.type)
     axis = int(str(split.attrs.get("axis", 0))) % parts[0].rank
-    if split.name in graph.outputs or any(item.op != "item" for item in items):
+    sizes = _numbers([part.shape[axis] for part in parts])
+    if split.name in graph.outputs or any(item.op != "item" for item in items) or not sizes:
         return None
-    offsets = [0, *itertools.accumulate(int(str(part.shape[axis])) for part in parts)]
+    offsets = [0, *itertools.accumulate(sizes)]
     slices = itertools.starmap(_slice, itertools.pairwise(offsets))
     return axis, [(item, entry) for i, entry in enumerate(slices) for item in items if item.attrs["index"] == i]
 
