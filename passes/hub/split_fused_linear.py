@@ -116,8 +116,8 @@ def _arrangement(graph: Graph, dense: Node) -> tuple[Node, tuple[int, ...], tupl
                 return None
             factors, axes = _numbers(shape[lead:]), list(range(len(shape)))
         elif user.op == "ops.expand_dims":
-            (place,) = _numbers((user.attrs["axis"],)) or (None,)
-            if place is None:
+            place = user.attrs["axis"]
+            if not isinstance(place, int):
                 return None
             axes.insert(place % user.tensor.rank, None)
         else:
@@ -166,9 +166,8 @@ def _parts(graph: Graph, node: Node) -> tuple[int, list[tuple[Node, int | tuple]
         if "newaxis" in key or len(taken) != 1:
             return None
         ((axis, entry),) = taken
-        if not all(
-            part is None or isinstance(part, int) for part in (entry[1:] if isinstance(entry, tuple) else [entry])
-        ):
+        bounds = entry[1:] if isinstance(entry, tuple) else [entry]
+        if not all(bound is None or isinstance(bound, int) for bound in bounds):
             return None
         found.append((axis, user, entry))
     places = {place for place, _, _ in found}
