@@ -90,6 +90,7 @@ def test_the_runner_proves_one_spec_and_says_why_it_refuses_another(ran):
     assert ran[SMALLEST]["status"] == "exact"
     assert 0 < ran[SMALLEST]["error"] <= ran[SMALLEST]["bound"]
     assert 0 < ran[SMALLEST]["core_layer_share"] <= 1 <= ran[SMALLEST]["parameters"]
+    assert ran[SMALLEST]["contract"] == {}
     assert ran[REFUSED]["status"] != "exact"
     assert ran[REFUSED]["diagnostic"]["code"] and ran[REFUSED]["diagnostic"]["message"]
     assert str(ROOT) not in json.dumps(ran)
@@ -129,7 +130,8 @@ def test_the_page_counts_and_names_reasons(tmp_path):
     base = {"family": "decoder", "head": False, "backends": ["torch"], "seconds": 1.0, "stages": {"capture": 2.0}}
     good = {
         "name": "good", "status": "exact", "error": 1e-7, "generalises": True, "residue": {"ops.add": 3},
-        "idioms": {"Dense": 2}, "parameters": 10, "core_layer_share": 0.9, **base,
+        "idioms": {"Dense": 2}, "parameters": 10, "core_layer_share": 0.9,
+        "contract": {"enable_lora": "projections that enable_lora does not find: good/attention"}, **base,
     }  # fmt: skip
     diagnostic = {"code": "unsupported-op", "message": "aten.odd has no lowering", "location": "a.py:3", "excerpt": ""}
     bad = {"name": "bad", "status": "unsupported-op", "diagnostic": diagnostic, **base}
@@ -143,6 +145,8 @@ def test_the_page_counts_and_names_reasons(tmp_path):
     assert "2 of 3 causal language models give the very tokens of `generate` of transformers, 8 in all; 1 of" in text
     assert "| other | differs | 1 of 4 equal |\n| slow | equal | no cache: states of its own |" in text
     assert "2 of 2 specs converted: 1 exact, 1 unsupported-op." in text
+    assert "`hf2khc verify` on torch: 0 of 1 packages keep all of it" in text
+    assert "| good | enable_lora | projections that enable_lora does not find: good/attention |" in text
     assert "90.0% of their parameters" in text
     assert "| `aten.odd` | 1 |" in text
     assert "| bad | unsupported-op | unsupported-op | aten.odd has no lowering | a.py:3 | 1 |" in text

@@ -44,6 +44,7 @@ def coverage(about: Mapping, records: Sequence[Record], decoders: Sequence[Recor
         _counted("Operations without a lowering", "operation", _unsupported(records)),
         _counted("Reasons by code", "code", Counter(r["diagnostic"]["code"] for r in records if "diagnostic" in r)),
         _counted("Operations outside every idiom, in what is exact", "operation", _residue(records)),
+        _contract(records),
         _decoders(decoders),
         _exact(records),
         _refused(records),
@@ -102,6 +103,17 @@ def _residue(records: Sequence[Record]) -> Counter[str]:
 def _counted(title: str, column: str, counts: Counter[str]) -> str:
     rows = [(f"`{name}`", str(count)) for name, count in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))]
     return f"## {title}\n\n" + table((column, "specs"), rows) if rows else ""
+
+
+def _contract(records: Sequence[Record]) -> str:
+    """What `hf2khc verify` finds."""
+    verified = [record for record in records if "contract" in record]
+    broken = sorted((record["name"], *fault) for record in verified for fault in record["contract"].items())
+    if not verified:
+        return ""
+    kept = sum(not record["contract"] for record in verified)
+    text = f"`hf2khc verify` on torch: {kept} of {len(verified)} packages keep all of it ([the checks](contract.md))."
+    return f"## KerasHub's contract\n\n{text}" + (f"\n\n{table(('spec', 'check', 'fault'), broken)}" if broken else "")
 
 
 def _decoders(records: Sequence[Record]) -> str:

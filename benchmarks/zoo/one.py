@@ -10,6 +10,7 @@ from typing import Any
 
 import hf2khc
 from benchmarks.zoo.specs import Spec, build, inputs
+from hf2khc.check.contract import FAILS, Contract, verify
 from hf2khc.diagnostics import ConversionError, Diagnostic
 from hf2khc.driver.stages import StageEvent
 
@@ -30,10 +31,11 @@ COMPILE_STAGES = ("capture", "passes", "validate", "generalise", "write")
 
 
 def converted(spec: Spec, backends: Sequence[str]) -> dict[str, Any]:
-    """Convert a spec through the public interface and prove it on the backends given.
+    """Convert a spec through the public interface, prove it on the backends given and verify it on the first.
 
     Returns:
-        JSON-able: status, diagnostic where there is one, largest error, idioms, residue, seconds per stage.
+        JSON-able: status, diagnostic where there is one, largest error, idioms, residue, what breaks KerasHub's
+        contract, seconds per stage.
     """
     stages: dict[str, float] = {}
 
@@ -41,8 +43,11 @@ def converted(spec: Spec, backends: Sequence[str]) -> dict[str, Any]:
         if event.record is not None:
             stages[event.name] = round(event.record.seconds, 2)
 
-    found = recorded(spec, lambda package: _success(_convert(spec, package, backends, note)))
-    return {**found, "backends": list(backends), "stages": stages}
+    def work(package: Path) -> dict[str, Any]:
+        found = _success(_convert(spec, package, backends, note))
+        return {**found, "contract": _broken(verify(package, backends[:1]))}
+
+    return {**recorded(spec, work), "backends": list(backends), "stages": stages}
 
 
 def recorded(spec: Spec, work: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
@@ -91,6 +96,12 @@ def _success(done: "hf2khc.Conversion") -> dict[str, Any]:
         "parameters": report.parameters["transformers"],
         "core_layer_share": report.code["core_layer_share"],
     }
+
+
+def _broken(contract: Contract) -> dict[str, str]:
+    """What of KerasHub's contract fails, by check: in what way, and the first of the faults."""
+    failing = [finding for finding in contract.findings if finding.verdict == FAILS]
+    return {found.check: _local(": ".join((found.detail, *found.faults[:1]))) for found in failing}
 
 
 def _largest(errors: Sequence[Any]) -> float | None:
