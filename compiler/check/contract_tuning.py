@@ -13,6 +13,8 @@ from hf2khc.check.contract_verdict import Broken, Skipped, require
 
 RANK = 2
 _PROJECTIONS = (keras.layers.EinsumDense, keras.layers.Dense)
+# What a projection of an attention may be called; `enable_lora` looks for the first two roles under either name.
+_ROLES = {role: {role, f"{role}_dense"} for role in ("query", "value", "key", "attention_output")}
 _CALLS = ("dot_product_attention(", "ops.softmax(", "Softmax(")
 
 
@@ -57,12 +59,14 @@ def _attends(layer: Any) -> bool:
 
 
 def _unnamed(attentions: list[Any]) -> list[str]:
+    """A role that no projection of a layer has, where one is left that may have it: keys and values may come from
+    another layer."""
     faults = []
     for layer in attentions:
         names = {child.name for child in _children(layer)}
-        lost = [name for name in ("query", "value") if not names & {name, f"{name}_dense"}]
-        there = ", ".join(sorted(names)) or "none"
-        faults += [f"{layer.path}: no projection named {name}, only {there}" for name in lost]
+        other = names.difference(*_ROLES.values())
+        lost = [role for role in ("query", "value") if not names & _ROLES[role] and other]
+        faults += [f"{layer.path}: no projection named {role}, but {', '.join(sorted(other))}" for role in lost]
     return faults
 
 

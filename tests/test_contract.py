@@ -1,0 +1,85 @@
+"""`hf2khc verify`: what a package is written keeps the contract, and each check sees what it is there for."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+hub = pytest.importorskip("keras_hub")
+
+# Per check: what is changed in which file of a package, every occurrence of it.
+BREAKS = [
+    ("get_config round trip", "bert_backbone.py", '"num_heads": self.num_heads', '"num_heads": 2 * self.num_heads'),
+    ("get_config round trip", "bert_backbone.py", "        self.num_segments = num_segments\n", ""),
+    ("save_to_preset, from_preset", "bert_backbone.py", '"num_layers": self.num_layers', '"num_layers": 1'),
+    ("the package's own preset", "bert_backbone.py", '"dropout": self.dropout', '"dropout": 0.3'),
+    (".keras round trip", "bert_backbone.py", '": self.layer_norm_epsilon', '": 0.1'),
+    (".weights.h5 round trip", "bert_layer.py", "keras.layers.LayerNormalization(", "Forgetful("),
+    ("variable lengths", "bert_attention.py", "x = ops.softmax(x)", "x = ops.softmax(x, axis=(0, -1))"),
+    ("variable lengths", "bert_layer.py", "return hidden_states_shape", "return (*hidden_states_shape[:2], 3)"),
+    ("mixed_bfloat16", "bert_attention.py", "dtype=self.dtype_policy", 'dtype="float32"'),
+    ("mixed_bfloat16", "bert_attention.py", "self.layer_norm(x + hidden_states)", 'ops.cast(x, "float32")'),
+    ("dropout", "bert_attention.py", "rate=self.attention_dropout", "rate=0.25"),
+    ("dropout", "bert_attention.py", "_layer(x, training=training)", "_layer(x, training=False)"),
+    ("enable_lora", "bert_attention.py", 'name="query"', 'name="q_proj"'),
+    ("enable_lora", "bert_attention.py", 'name="value"', 'name="key_value"'),
+    ("quantize int8", "bert_layer.py", "keras.layers.Dense(", "Own("),
+    ("predict and fit, compiled", "bert_backbone.py", "ops.tanh(pooled_output)", "ops.log(pooled_output * 0)"),
+]  # fmt: skip
+# What mutations use, put at the end of the file.
+CLASSES = """
+
+class Forgetful(keras.layers.LayerNormalization):
+    def save_own_variables(self, store):
+        pass
+
+    def load_own_variables(self, store):
+        pass
+
+
+class Own(keras.layers.Dense):
+    pass
+"""
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from float64_reference import noisy_model
+    from tiny_models import MODELS
+
+    import hf2khc
+
+    model = noisy_model(*MODELS["bert"])
+    model.config.name_or_path = "bert"
+    directory = tmp_path_factory.mktemp("contract") / "package"
+    hf2khc.convert(model, directory, check=False)
+    return directory
+
+
+def verdict(directory: Path, check: str):
+    """The finding of one check, on the package as it stands in the folder now."""
+    from hf2khc.check.contract_run import CHECKS, run_check
+    from hf2khc.check.contract_subject import subject_of
+
+    for name in [name for name in sys.modules if name.partition(".")[0] == "bert"]:
+        del sys.modules[name]
+    return run_check(check, CHECKS[check], subject_of(directory))
+
+
+@pytest.mark.parametrize("check", list(dict.fromkeys(check for check, *_ in BREAKS)))
+def test_what_is_written_keeps_the_contract(package, check):
+    found = verdict(package, check)
+    assert found.verdict == "holds", (found.detail, found.faults)
+
+
+@pytest.mark.parametrize(("check", "file", "before", "after"), BREAKS)
+def test_each_check_sees_a_mutation(package, tmp_path, check, file, before, after):
+    directory = tmp_path / "package"
+    shutil.copytree(package, directory)
+    path = directory / "bert" / file
+    text = path.read_text(encoding="utf-8")
+    assert before in text
+    path.write_text(text.replace(before, after) + CLASSES, encoding="utf-8")
+    found = verdict(directory, check)
+    assert found.verdict == "fails", found
