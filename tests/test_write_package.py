@@ -21,6 +21,7 @@ from hf2khc.ir.types import concrete
 from hf2khc.weights.transform import evaluate as transform
 from hf2khc.write.analysis import Analysis, child_path
 from hf2khc.write.package import write_package
+from hf2khc.write.scope import Scope
 from hf2khc.write.weight_paths import weight_paths
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -286,6 +287,13 @@ def test_errors():
     fails(mutated(llama(), "LlamaMLP", "gate", name="up"), "layer-name")
     fails(mutated(llama(), "LlamaMLP", "gate", name=None), "unnamed-layer")
     fails(dataclasses.replace(bert(), outputs=("only",)), "package-outputs")
+
+
+def test_a_constant_of_the_model_is_one_argument_however_its_path_is_spelt():
+    analysis = Analysis(llama())
+    scope = Scope(analysis, analysis.plan.program.main, owner="")
+    sources = ("constant.rotary_emb.inv_freq", "constant./rotary_emb.inv_freq")
+    assert {scope.field(source) for source in sources} == {"inverse_frequencies"}
 
 
 def test_layers_with_large_strides_are_known_by_their_weights():

@@ -40,6 +40,9 @@ class Scope:
 
     def field(self, source: str) -> str:
         """A constructor argument by `config.<name>`, graph parameter, or `constant.<path relative to the graph>`."""
+        if self.graph.name == self.analysis.plan.program.entry:
+            # A path from the top is one of the model's own; two spellings would be two arguments.
+            source = source.replace(f"{CONSTANT}/", CONSTANT, 1)
         entry = entry_of(source)
         if entry is not None:
             return f"{self.field(entry[0])}[{entry[1]}]"

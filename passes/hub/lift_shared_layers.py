@@ -148,7 +148,8 @@ def _after(callee: Graph, caller: Graph, call: Node, layer: Node, data: str, roo
         nodes = [replace(call, type=types), before]
     operands = tuple(before.name if o == data else names[o] for o in layer.used)
     made = replace(layer, name=result.name, operands=operands)
-    return inside, caller.replaced([*(n for n in caller if n.name != result.name), *copied, *nodes, made]).rewired()
+    kept = [n for n in caller if n.name not in (call.name, result.name)]
+    return inside, caller.replaced([*kept, *copied, *nodes, made]).rewired()
 
 
 def _item(caller: Graph, call: Node, index: int) -> Node:
