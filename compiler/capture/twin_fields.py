@@ -110,6 +110,7 @@ class Proposer:
         self.used: set[int] = set()
         # What a field had, and what it may get: no two fields have both alike.
         self.pairs: set[tuple[int, int]] = set()
+        self.parts: set[tuple[float, float]] = set()
         self.floats = 0
 
     def groups(self) -> list[list[dict[str, Any]]]:
@@ -235,11 +236,21 @@ class Proposer:
         return [[fresh[size] for size in value], [size // 2 for size in value], [size * 2 for size in value]]
 
     def _float_values(self, name: str, value: float) -> list[float]:
+        if 0 < value < 1 and value * 8 == int(value * 8) and not DROPOUT.search(name):
+            return [self._part(value), value / 2]
         self.floats += 1
         factor = 1 + self.floats / 16
         below_one = 0 < value < 1 and (DROPOUT.search(name) or value * factor >= 1)
         first = round(value / factor, 12) if below_one else float(f"{value * factor:.6g}")
         return [first, value / 2, value * 2]
+
+    def _part(self, value: float) -> float:
+        """Another quarter or eighth: a part of something, a head that is rotated say, is to be a whole number."""
+        parts = (0.5, 0.75, 0.25, 0.375, 0.625, 0.875, 0.125)
+        pairs = [(value, part) for part in parts if part != value]
+        pair = next((pair for pair in pairs if pair not in self.parts), pairs[0])
+        self.parts.add(pair)
+        return pair[1]
 
 
 def _attention_values(

@@ -199,6 +199,24 @@ def first_iterations(node: Node) -> dict[str, int]:
     return {name: given.index(name) if isinstance(given, tuple) else 0 for name in callees(node)}
 
 
+def lettered(base: str, taken: Container[str]) -> str:
+    """`base`, or `baseB`, `baseC` ... `baseZ`, `baseAA` ... where that is taken."""
+    name, number = base, 1
+    while name in taken:
+        number += 1
+        name = base + _letters(number)
+    return name
+
+
+def _letters(number: int) -> str:
+    """B, C ... Z, AA, AB ..."""
+    text = ""
+    while number:
+        number, letter = divmod(number - 1, 26)
+        text = chr(ord("A") + letter) + text
+    return text
+
+
 def numbered(base: str, taken: Container[str]) -> str:
     """`base`, or `base_1`, `base_2` ... where that is taken."""
     name, n = base, 0

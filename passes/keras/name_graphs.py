@@ -1,11 +1,10 @@
 """Give every class of the package its name."""
 
 import re
-from collections import Counter
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from itertools import chain, combinations
 
-from hf2khc.ir.graph import Graph, Node, Program, callees
+from hf2khc.ir.graph import Graph, Node, Program, callees, lettered
 from hf2khc.ir.outline import class_prefix
 
 # A letter or two, as `h` for hidden layers, would say nothing to a reader.
@@ -60,11 +59,10 @@ def name_graphs(program: Program) -> Program:
         entry Model
     """
     names: dict[str, str] = {}
-    counts: Counter[str] = Counter()
     told = _told_apart(program)
     for graph in program.callees_first():
         name = told.get(graph.name, "")
-        names[graph.name] = name if name and name not in names.values() else _name(graph.cls, counts, names.values())
+        names[graph.name] = name if name and name not in names.values() else lettered(graph.cls, names.values())
     graphs = [_renamed(graph, names) for graph in program.graphs.values()]
     return Program({g.name: g for g in graphs}, names[program.entry], program.outputs, program.constants)
 
@@ -124,23 +122,6 @@ def _joined(parts: list[str]) -> str:
         shared = next((k for k in ends if name.endswith(part[:k])), 0)
         name += part[shared:]
     return name
-
-
-def _name(cls: str, counts: Counter[str], taken: Container[str]) -> str:
-    while True:
-        counts[cls] += 1
-        name = cls if counts[cls] == 1 else cls + _letters(counts[cls])
-        if name not in taken:
-            return name
-
-
-def _letters(number: int) -> str:
-    """B, C ... Z, AA, AB ..."""
-    text = ""
-    while number:
-        number, rest = divmod(number - 1, 26)
-        text = chr(ord("A") + rest) + text
-    return text
 
 
 def _renamed(graph: Graph, names: dict[str, str]) -> Graph:
