@@ -133,9 +133,11 @@ class _Search:
             raise Refused(error.diagnostics[0].excerpt or error.diagnostics[0].message) from error
         if tuple(entry.name for entry in spec) != self.inputs:
             raise Refused("the inputs of the model depend on it")
-        self._run(model, spec)
+        # Before it runs: a model may put other modules in their place for the inputs it is given.
         modules = [(path, type(module)) for path, module in model.named_modules()]
-        return kinds, modules, list(model.state_dict())
+        names = list(model.state_dict())
+        self._run(model, spec)
+        return kinds, modules, names
 
     def _run(self, model: PreTrainedModel, spec: tuple[Input, ...]) -> None:
         """A forward pass in shapes alone; a model that branches on data runs in none, and is only built."""

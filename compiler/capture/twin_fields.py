@@ -99,7 +99,9 @@ def set_field(config: Any, path: str, value: Any) -> None:
         place = int(name[1:])
         set_field(config, owner, [*target[:place], value, *target[place + 1 :]])
     else:
-        setattr(target, name, value)
+        # Some models add a tuple of theirs to it, or look it up.
+        kept = isinstance(value, list) and isinstance(getattr(target, name, None), tuple)
+        setattr(target, name, tuple(value) if kept else value)
 
 
 class Proposer:

@@ -100,6 +100,10 @@ def _lengths(config: "PreTrainedConfig", model_class, field: str, value: int) ->
     return {path: len(module) for path, module in model.named_modules() if type(module).__name__ == "ModuleList"}
 
 
+def _parameters(config: "PreTrainedConfig", model_class: type["PreTrainedModel"]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in build_meta(config, model_class).state_dict().items()}
+
+
 def with_more_rounds(
     config: "PreTrainedConfig", model_class: type["PreTrainedModel"], program: Program
 ) -> "PreTrainedConfig":
@@ -120,9 +124,7 @@ def with_more_rounds(
         more = copy.deepcopy(config)
         try:
             set_field(more, field, value + 1)
-            same = list(build_meta(more, model_class).state_dict()) == list(
-                build_meta(config, model_class).state_dict()
-            )
+            same = _parameters(more, model_class) == _parameters(config, model_class)
         except Exception:  # a config that refuses the value counts something else
             continue
         config = more if same else config

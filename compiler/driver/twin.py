@@ -120,6 +120,9 @@ def _twinned(
     model = build_meta(config, model_class)
     lengths = {path: len(m) for path, m in model.named_modules() if type(m).__name__ == "ModuleList"}
     twin = twin_config(config, model_class, input_spec(model, examples), examples)
+    if not twin.changed:
+        # Nothing would differ in it, and what does not differ would be said to follow the config.
+        raise fail("twin", next(iter(twin.unchanged.values()), "its config has no numbers"))
     fixed = fixed_lengths(model, examples)
     captured = capture(twin.config, model_class, cut, examples, fixed)
     errors: dict[str, float] = {}
