@@ -1,13 +1,14 @@
 """Twins differ in every number and in nothing else."""
 
 import pytest
+import torch
 import transformers
 
 from hf2khc.capture.build import build_meta, materialise
 from hf2khc.capture.export import export
 from hf2khc.capture.inputs import input_spec, trace_sizes
 from hf2khc.capture.truncate import truncate
-from hf2khc.capture.twin import twin_config
+from hf2khc.capture.twin import _Search, twin_config
 from hf2khc.capture.twin_fields import Field, Proposer, get_field, numeric_fields, set_field
 
 SMALL = {
@@ -178,3 +179,39 @@ def test_two_equal_small_numbers_become_different_ones():
     fields = [Field(name, name, "", 2) for name in ("one", "other")]
     groups = Proposer(fields).groups()
     assert groups[0][0]["one"] != groups[1][0]["other"]
+
+
+def test_a_tuple_of_the_config_stays_one():
+    config = transformers.ReformerConfig(axial_pos_shape=(16, 24))
+    set_field(config, "axial_pos_shape", [24, 32])
+    assert config.axial_pos_shape == (24, 32)
+
+
+def test_parts_of_something_become_other_parts():
+    (first,), (second,) = (
+        [group[0] for group in Proposer([Field("part", "part", "", value)]).groups()] for value in (0.25, 0.5)
+    )
+    assert (first["part"] * 8) % 1 == 0 == (second["part"] * 8) % 1
+    assert first["part"] != 0.25 and second["part"] != 0.5
+
+
+class Changing(transformers.GPT2Model):
+    """Puts another module in the place of one when it first runs, as a model with sparse attention may."""
+
+    def forward(self, *args, **kwargs):
+        self.drop = torch.nn.Identity()
+        return super().forward(*args, **kwargs)
+
+
+def test_a_model_that_changes_as_it_runs_has_a_twin():
+    config = MODELS["gpt2"][1]
+    twin = twin_config(config, Changing, input_spec(build_meta(config, Changing)))
+    assert twin.changed and not twin.unchanged
+
+
+def test_a_mixture_of_experts_runs_with_every_candidate():
+    """Its kernel has no shapes in float32: what does not fit together would be found by the trace alone."""
+    config = transformers.MixtralConfig(**GROUPED, num_local_experts=4)
+    search = _Search(config, transformers.MixtralModel, ("input_ids", "attention_mask"), ())
+    assert search.runs
+    assert not search._accept({"num_key_value_heads": 3})

@@ -2,11 +2,11 @@
 
 import pytest
 from tiny_models import MODELS, albert, t5
-from transformers import AlbertModel, T5Model
+from transformers import AlbertConfig, AlbertForQuestionAnswering, AlbertModel, T5Model
 
 from hf2khc.capture.truncate import Stack
 from hf2khc.diagnostics import ConversionError
-from hf2khc.driver.depth import depth_fields, with_depth
+from hf2khc.driver.depth import depth_fields, with_depth, with_more_rounds
 from hf2khc.ir.expr import Expr
 from hf2khc.ir.text import parse_program
 
@@ -87,3 +87,12 @@ def test_a_number_that_is_equal_by_chance_is_no_depth():
     config = albert(num_hidden_layers=5, num_hidden_groups=3, inner_group_num=2)
     stacks = {"encoder.albert_layer_groups": 3}
     assert depth_fields(config, AlbertModel, stacks) == {"encoder.albert_layer_groups": "config.num_hidden_groups"}
+
+
+def test_a_number_of_sizes_is_no_number_of_rounds():
+    """Two rounds of a shared layer, and two labels: one more label is another model."""
+    sizes = {"hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 12, "embedding_size": 6, "vocab_size": 9}
+    config = AlbertConfig(**sizes, num_hidden_layers=2, num_labels=2)
+    rounds = PROGRAM.replace("layers.{i}", "layers")
+    more = with_more_rounds(config, AlbertForQuestionAnswering, parse_program(rounds))
+    assert (more.num_hidden_layers, more.num_labels) == (3, 2)

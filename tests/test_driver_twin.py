@@ -7,6 +7,7 @@ os.environ.setdefault("KERAS_BACKEND", "torch")
 import pytest
 import transformers
 
+from hf2khc.capture.twin import Twin
 from hf2khc.diagnostics import ConversionError, fail
 from hf2khc.driver.compile import lower
 from hf2khc.driver.twin import compile_twin
@@ -44,3 +45,11 @@ def test_what_is_too_large_to_be_validated_is_refused(monkeypatch):
 def test_a_miscompile_of_the_twin_is_no_reason_to_do_without_it():
     with pytest.raises(ConversionError, match="miscompile"):
         compile_twin(CONFIG, transformers.GPT2Model, failing_first(fail("miscompile", "differs")), validated=True)
+
+
+def test_a_twin_in_which_nothing_differs_is_none(monkeypatch):
+    """All numbers would be equal in it, and so none would be said not to follow the config."""
+    kept = Twin(CONFIG, unchanged={"n_embd": "the structure of the model depends on it"})
+    monkeypatch.setattr("hf2khc.driver.twin.twin_config", lambda *arguments: kept)
+    found = compile_twin(CONFIG, transformers.GPT2Model, lower, validated=True)
+    assert found.programs == () and "the structure of the model depends on it" in found.reason

@@ -58,6 +58,36 @@ def test_what_does_not_differ_stays_a_number():
     assert Search(FIELDS).value(((40, -1), (96, -1), (72, -1)), "place") == (Expr.of("config.hidden_size"), -1)
 
 
+MOE_FIELDS = {
+    "config.key_heads": (2, 3, 5),
+    "config.key_dim": (8, 32, 24),
+    "config.value_heads": (4, 12, 10),
+    "config.value_dim": (12, 40, 16),
+    "config.rotary": (0.25, 0.5, 0.75),
+}
+
+
+def test_a_size_is_the_sum_of_sizes_beside_it():
+    """Queries, keys and values behind one another: no field says how many channels that makes."""
+    search = Search(MOE_FIELDS)
+    keys, values = (16, 96, 120), (48, 480, 160)
+    both = tuple(2 * k + v for k, v in zip(keys, values, strict=True))
+    assert search.value(both, "first") == both[0] and len(search.unexplained) == 1
+    assert search.value(keys, "place") == Expr.of("config.key_heads * config.key_dim")
+    assert search.value(values, "place") == Expr.of("config.value_heads * config.value_dim")
+    found = search.value(both, "second")
+    assert len(search.unexplained) == 1
+    for place in range(3):
+        env = {name: column[place] for name, column in MOE_FIELDS.items()}
+        assert found.evaluate(env) == both[place]
+
+
+def test_a_part_of_a_size():
+    search = Search(MOE_FIELDS)
+    assert search.value((2, 16, 18), "place") == Expr.of("int(config.key_dim * config.rotary)")
+    assert search.unexplained == []
+
+
 @pytest.mark.parametrize(
     "values", [(41, 90, 72), (2048, 3072, 2048), ("a", "b", "c"), (True, False, True), (None, 3, 4)]
 )
@@ -109,6 +139,49 @@ def test_another_structure_is_reported_and_nothing_generalised():
     result = generalise(program(40, 52), [program(96, 24), program(72, 32, "gelu")], FIELDS)
     assert len(result.reasons) == 1 and "computes Model another way" in result.reasons[0]
     assert format_program(result.program) == format_program(program(40, 52))
+
+
+SHARED = """
+graph {first}(%x: f32[batch, {width}]) of Linear {{
+  %y: f32[batch, {width}] = ops.add(%x, x2={a})
+  return %y
+}}
+{second}
+graph Model(%x: f32[batch, {width}]) {{
+  %y: f32[batch, {width}] = call(%x, graph="{first}", path="encoder")
+  %z: f32[batch, {width}] = call(%y, graph="{other}", path="decoder")
+  return %z
+}}
+
+entry Model
+"""
+SECOND = """
+graph LinearB(%x: f32[batch, {width}]) of Linear {{
+  %y: f32[batch, {width}] = ops.add(%x, x2={b})
+  return %y
+}}
+"""
+
+
+def stacked(width: int, a: int, b: int) -> Program:
+    """Two modules of one class, one graph where they are equal."""
+    second = "" if a == b else SECOND.format(width=width, b=b)
+    other = "Linear" if a == b else "LinearB"
+    return parse_program(SHARED.format(first="Linear", second=second, other=other, width=width, a=a, b=b))
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2)])
+def test_modules_that_are_one_at_one_config_and_two_at_another(order):
+    """What is a coincidence of the sizes is none of the package's."""
+    programs = [stacked(40, 12, 12), stacked(96, 13, 24), stacked(72, 15, 32)]
+    fields = FIELDS | {"config.intermediate_size": (12, 24, 32)}
+    fields = {name: tuple(values[i] for i in order) for name, values in fields.items()}
+    real, *twins = (programs[i] for i in order)
+    result = generalise(real, twins, fields)
+    assert result.reasons == ()
+    assert sorted(result.program.graphs) == ["Linear", "LinearB", "Model"]
+    added = [str(graph["y"].attrs["x2"]) for graph in list(result.program.graphs.values())[:2]]
+    assert added == ["config.buckets", "config.intermediate_size"]
 
 
 def test_without_a_twin_nothing_is_generalised():

@@ -140,7 +140,7 @@ class _Search:
         return kinds, modules, names
 
     def _run(self, model: PreTrainedModel, spec: tuple[Input, ...]) -> None:
-        """A forward pass in shapes alone; a model that branches on data runs in none, and is only built."""
+        """A forward pass in shapes alone, up to a branch on data. Where the real model fails, others are only built."""
         if not self.runs:
             return
         inputs = sample_inputs(spec, trace_sizes(model, spec))
@@ -149,7 +149,7 @@ class _Search:
             with quiet(), torch.no_grad(), shapes_alone() as mode:
                 model(**{name: mode.from_tensor(torch.from_numpy(array)) for name, array in inputs.items()})
         except (DataDependentOutputException, DynamicOutputShapeException):
-            self.runs = False
+            return
         except Exception as error:
             if not hasattr(self, "structure"):
                 self.runs = False

@@ -90,9 +90,9 @@ def _callees(nodes: tuple[Node, ...]) -> Iterable[tuple[str, ...]]:
 
 
 def _named(groups: Sequence[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
-    """The real name; where that stands for several, the name in the twin that tells them apart."""
+    """The real name; where that stands for several, those in the twin, which tell them apart."""
     shared = Counter(group[0] for group in groups)
-    taken, names = set(shared), {}
+    taken, names = {name for name, count in shared.items() if count == 1}, {}
     for group in groups:
         name = group[0]
         if shared[name] > 1:
