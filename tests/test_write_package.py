@@ -289,6 +289,13 @@ def test_errors():
     fails(dataclasses.replace(bert(), outputs=("only",)), "package-outputs")
 
 
+def test_an_input_of_a_table_with_one_row_is_zero_in_the_tests():
+    plan = dataclasses.replace(bert(), zeros=frozenset({"token_type_ids"}))
+    text = write_package(plan)["bert_backbone_test.py"]
+    assert '"segment_ids": np.zeros((2, 5), dtype="int32")' in text
+    assert '"token_ids": np.ones((2, 5), dtype="int32")' in text
+
+
 def test_a_constant_of_the_model_is_one_argument_however_its_path_is_spelt():
     analysis = Analysis(llama())
     scope = Scope(analysis, analysis.plan.program.main, owner="")

@@ -14,9 +14,9 @@ import keras
 import numpy as np
 
 from hf2khc.diagnostics import fail
+from hf2khc.ir.expr import evaluate, simplify
 from hf2khc.package import broken_package, import_package
 
-SMALL = 2_000_000
 _BATCH = 2
 
 
@@ -30,6 +30,7 @@ class Subject:
         cls: the Backbone class.
         arguments: constructor arguments, without `dtype`.
         template: input arrays by name, as the package's own test has them.
+        sizes: of every input what each axis is called, or its number; `batch` first.
         description: the config that is checked, for the report.
     """
 
@@ -38,6 +39,7 @@ class Subject:
     cls: Any
     arguments: Mapping[str, Any]
     template: Mapping[str, np.ndarray]
+    sizes: Mapping[str, tuple[str | int, ...]]
     description: str
 
     def build(self, seed: int = 0, **arguments: Any) -> Any:
@@ -61,22 +63,34 @@ class Subject:
         """One model for all checks that leave it as it is."""
         return self.build()
 
-    def inputs(self, batch: int = _BATCH, length: int | None = None, seed: int = 0) -> dict[str, np.ndarray]:
+    def inputs(self, batch: int = _BATCH, length: int | None = None, scale: int = 1, seed: int = 0) -> dict[str, Any]:
         """Random inputs; the mask of the last row ends with padding.
 
         Args:
             batch: number of rows.
-            length: size of every axis whose size is free; None for that of the package's test.
+            length: of sequences of tokens whose length is free; None for that of the package's test.
+            scale: how many times as long samples and frames are as in that test.
             seed: of the numbers.
         """
         random = np.random.default_rng(seed)
+        sizes = self._bindings(length, scale)
         found = {}
         for name, array in self.template.items():
-            # A fixed size is the model's: the test is of another config.
-            sizes = zip(self.shapes[name][1:], array.shape[1:], strict=True)
-            shape = (batch, *(size or length or usual for size, usual in sizes))
-            found[name] = self._values(name, array, shape, random)
+            free = zip(self.shapes[name][1:], self.sizes[name][1:], array.shape[1:], strict=True)
+            shape = tuple(usual if size else _size(called, sizes, usual) for size, called, usual in free)
+            found[name] = self._values(name, array, (batch, *shape), random)
         return found
+
+    def _bindings(self, length: int | None, scale: int) -> dict[str, int]:
+        """The size of every axis by its name; samples may have to be as many as a filter takes, tokens not."""
+        usual: dict[str, int] = {}
+        sampled = set()
+        for name, array in self.template.items():
+            for called, size in zip(self.sizes[name][1:], array.shape[1:], strict=True):
+                if isinstance(called, str) and called.isidentifier():
+                    usual[called] = size
+                    sampled |= {called} if array.dtype.kind == "f" else set()
+        return {called: size * scale if called in sampled else length or size for called, size in usual.items()}
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int | None, ...]]:
@@ -95,7 +109,7 @@ class Subject:
 
 
 def subject_of(directory: Path) -> Subject:
-    """What to check of a package: its preset's config where that is small, else the config of its own test.
+    """What to check of a package: its class at the config of its own test, which the inputs there belong to.
 
     Raises:
         ConversionError: `package`, when the package has no such test or cannot be imported.
@@ -105,12 +119,23 @@ def subject_of(directory: Path) -> Subject:
     cls = getattr(module, type(test).__name__.removesuffix("Test"), None)
     if cls is None:
         raise fail("package", f"{type(test).__name__} tests no class of the package", location=str(directory))
-    config = json.loads((directory / "preset" / "config.json").read_text(encoding="utf-8"))["config"]
-    own = {name: config[name] for name in test.init_kwargs}
-    size = json.loads((directory / "report.json").read_text(encoding="utf-8"))["parameters"].get("keras", 0)
-    if size <= SMALL:
-        return Subject(directory, module, cls, own, test.input_data, f"the preset's config, {size:,} parameters")
-    return Subject(directory, module, cls, test.init_kwargs, test.input_data, "the config of the package's own test")
+    signature = json.loads((directory / "signature.json").read_text(encoding="utf-8"))["inputs"]
+    sizes = {entry["name"]: _axes(entry) for entry in signature.values()}
+    about = "the config of the package's own test"
+    return Subject(directory, module, cls, test.init_kwargs, test.input_data, sizes, about)
+
+
+def _axes(entry: Mapping[str, Any]) -> tuple[str | int, ...]:
+    """What the axes of an input are called, in the order of the package."""
+    shape = entry["shape"]
+    return tuple(shape[axis] for axis in entry.get("permute", range(len(shape))))
+
+
+def _size(called: str | int, sizes: Mapping[str, int], usual: int) -> int:
+    """The size of a free axis: bound itself, or computed from those that are."""
+    if isinstance(called, int):
+        return usual
+    return int(evaluate(simplify(called), sizes))
 
 
 def _test_case(directory: Path, module: ModuleType) -> Any:

@@ -53,9 +53,10 @@ def shape(type_: Tensor, plan: Plan, sizes: Mapping[str, int]) -> tuple[int, ...
 
 
 def input_data(plan: Plan, sizes: Mapping[str, int]) -> str:
-    """A dict of arrays of ones for the model's inputs."""
+    """A dict of arrays of ones for the model's inputs, of zeros where only they are in range."""
     items = []
     for node in plan.program.main.inputs:
         name, dtype = plan.inputs[node.name]
-        items.append(f'"{name}": np.ones({shape(node.tensor, plan, sizes)}, dtype="{dtype}"),')
+        fill = "zeros" if node.name in plan.zeros else "ones"
+        items.append(f'"{name}": np.{fill}({shape(node.tensor, plan, sizes)}, dtype="{dtype}"),')
     return "{" + " ".join(items) + "}"
