@@ -40,7 +40,7 @@ def coverage(about: Mapping, records: Sequence[Record], decoders: Sequence[Recor
         INTRODUCTION,
         _summary(about, records),
         "## By family\n\n" + _totals(records, lambda record: record["family"]),
-        "## Bases and heads\n\n" + _totals(records, lambda r: r["name"].partition(".")[2] or "base model"),
+        "## Bases and heads\n\n" + _totals(records, _kind),
         _counted("Operations without a lowering", "operation", _unsupported(records)),
         _counted("Reasons by code", "code", Counter(r["diagnostic"]["code"] for r in records if "diagnostic" in r)),
         _counted("Operations outside every idiom, in what is exact", "operation", _residue(records)),
@@ -50,6 +50,11 @@ def coverage(about: Mapping, records: Sequence[Record], decoders: Sequence[Recor
         _refused(records),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _kind(record: Record) -> str:
+    """The Auto class of a head; the name of a model type may hold a point itself."""
+    return record["name"].rpartition(".")[2] if record["head"] else "base model"
 
 
 def _summary(about: Mapping, records: Sequence[Record]) -> str:
