@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,7 @@ class Own(keras.layers.Dense):
 
 
 @pytest.fixture(scope="module")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     from float64_reference import noisy_model
     from tiny_models import MODELS
 
@@ -54,7 +55,14 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.config.name_or_path = "bert"
     directory = tmp_path_factory.mktemp("contract") / "package"
     hf2khc.convert(model, directory, check=False)
-    return directory
+    yield directory
+    forget()
+
+
+def forget() -> None:
+    """Other packages of this name may be imported by other tests, and changed ones by these."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "bert"]:
+        del sys.modules[name]
 
 
 def verdict(directory: Path, check: str):
@@ -62,8 +70,7 @@ def verdict(directory: Path, check: str):
     from hf2khc.check.contract_run import CHECKS, run_check
     from hf2khc.check.contract_subject import subject_of
 
-    for name in [name for name in sys.modules if name.partition(".")[0] == "bert"]:
-        del sys.modules[name]
+    forget()
     return run_check(check, CHECKS[check], subject_of(directory))
 
 
