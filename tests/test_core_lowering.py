@@ -147,3 +147,31 @@ def test_the_docstring_shows_what_the_step_does(step):
     assert text is not None
     before, after = (textwrap.dedent(part).strip() + "\n" for part in text.split("Before:")[1].split("After:"))
     assert format_program(step(parse_program(before))) == after
+
+
+BATCH_NORM = """
+graph Norm(%x: f32[batch, 6{sizes}]) {{
+  param @w: f32[6]
+  param @b: f32[6]
+  param @m: f32[6]
+  param @v: f32[6]
+  %all: (f32[batch, 6{sizes}], f32[0], f32[0]) = aten._native_batch_norm_legit_no_training(%x, @w, @b, @m, @v, momentum=0.1, eps=0.01)
+  %y: f32[batch, 6{sizes}] = item(%all, index=0)
+  return %y
+}}
+
+entry Norm
+"""  # noqa: E501
+
+
+@pytest.mark.parametrize(("sizes", "attrs"), [("", {}), (", 8", {"axis": 1}), (", 8, 8", {"axis": 1})])
+def test_a_batch_norm_on_parameters_is_a_layer(sizes, attrs):
+    """What it keeps of its statistics in training is seen here alone: the operation has no momentum."""
+    program = parse_program(BATCH_NORM.format(sizes=sizes))
+    lowered = lower_aten(program)
+    verify(lowered, "ops")
+    node = lowered.main["y"]
+    assert node.op == "layers.BatchNormalization"
+    assert dict(node.attrs) == {**attrs, "momentum": 0.9, "epsilon": 0.01}
+    inputs = {"x": random_values("x", program.main["x"].tensor)}
+    validate(program, lowered, inputs, lambda path: random_values(path, Tensor("float32", (6,))), EVALUATORS, 1e-10)

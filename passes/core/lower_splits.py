@@ -106,7 +106,13 @@ def _batch_norm(builder: Builder, producer: Node) -> list[Node] | None:
     x, weight, bias, mean, variance = (*producer.operands, *(None,) * 5)[:5]
     if builder.root.attrs["index"] != 0:
         return builder.finish("ops.zeros", shape=(0,), dtype=builder.root.tensor.dtype)
-    epsilon = producer.attrs["eps"]
+    epsilon, momentum = producer.attrs["eps"], producer.attrs["momentum"]
+    weights = (weight, bias, mean, variance)
+    if isinstance(momentum, float) and all(w is not None and builder.graph[w].op == "param" for w in weights):
+        # Keras's momentum is what stays of the statistics, torch's what is new in them.
+        kept = {"momentum": round(1 - momentum, 12), "epsilon": epsilon}
+        axis = {} if builder.root.tensor.rank == 2 else {"axis": 1}
+        return builder.finish("layers.BatchNormalization", x, *weights, **axis, **kept)
     return builder.finish("ops.batch_normalization", x, mean, variance, None, bias, weight, axis=1, epsilon=epsilon)
 
 

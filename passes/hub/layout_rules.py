@@ -92,6 +92,16 @@ def _one_axis(node: Node, permutation: Permutation) -> Moved | None:
     return {**node.attrs, "axis": permutation[axis]}, _before(node.tensor, permutation), permutation
 
 
+def _channels(node: Node, permutation: Permutation) -> Moved | None:
+    """A layer of one axis, which is the last by default."""
+    rank = node.tensor.rank
+    axis = node.attrs.get("axis", -1)
+    if not isinstance(axis, int) or rank != len(permutation):
+        return None
+    place = permutation[axis]
+    return {**node.attrs, "axis": -1 if place == rank - 1 else place}, _before(node.tensor, permutation), permutation
+
+
 def _split(node: Node, permutation: Permutation) -> Moved | None:
     axis = node.attrs.get("axis", 0)
     if not isinstance(axis, int):
@@ -149,6 +159,7 @@ _RULES: Mapping[str, Callable[[Node, Permutation], Moved | None]] = MappingProxy
         **dict.fromkeys(_LAST_AXIS | _LAST_AXIS_OPS, _last_axis),
         **dict.fromkeys(_ONE_AXIS, _one_axis),
         **dict.fromkeys(_REDUCTIONS, _reduction),
+        "layers.BatchNormalization": _channels,
         "ops.expand_dims": _expand_dims,
         "ops.get_item": _get_item,
         "ops.split": _split,

@@ -46,11 +46,12 @@ class _Sinking:
     graph: Graph
     new: dict[str, Node] = field(default_factory=dict)
     layout: dict[str, tuple[str, Permutation | None]] = field(default_factory=dict)
+    weights: frozenset[str] = frozenset()
 
     def run(self) -> Graph:
-        weights = weight_values(self.graph)
+        self.weights = weight_values(self.graph)
         for node in self.graph:
-            if node.op in LEAVES or node.name in weights:
+            if node.op in LEAVES or node.name in self.weights:
                 self._keep(node)
             elif node.op == "ops.transpose":
                 self._transpose(node)
@@ -92,7 +93,7 @@ class _Sinking:
     def _above(self, operand: str, permutation: Permutation, user: Node) -> str | None:
         """The operand in the layout before the permutation; `None` where that would cost a transpose."""
         base, due = self.layout[operand]
-        if due == permutation:
+        if due == permutation or (user.level == "layers" and operand in self.weights):
             return base
         type_, rank = self.graph[operand].tensor, len(permutation)
         first = rank - type_.rank
