@@ -1,4 +1,4 @@
-"""`hf2khc verify`: what a package is written keeps the contract, and each check sees what it is there for."""
+"""`hf2khc verify`: what is written keeps the contract, and each check sees what it is there for."""
 
 import shutil
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-hub = pytest.importorskip("keras_hub")
+pytest.importorskip("keras_hub")
 
 # Per check: what is changed in which file of a package, every occurrence of it.
 BREAKS = [

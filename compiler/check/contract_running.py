@@ -27,8 +27,8 @@ def lengths(subject: Subject) -> str:
             error = difference([array[row : row + 1] for array in together], alone)
             if error > _ROUNDING:
                 raise Broken(f"row {row} of a batch of 3 at length {length} alone is off by {error:.1e}")
-    lengths = ", ".join(str(length) for length, _ in _LENGTHS)
-    return f"lengths {lengths}, batches 1 and 3" if free else "batches 1 and 3, fixed sizes"
+    tried = ", ".join(str(length) for length, _ in _LENGTHS)
+    return f"lengths {tried}, batches 1 and 3" if free else "batches 1 and 3, fixed sizes"
 
 
 def _shape_faults(model: Any, inputs: dict[str, np.ndarray], found: list[np.ndarray]) -> list[str]:

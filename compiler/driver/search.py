@@ -37,7 +37,7 @@ class Search:
         if key not in self.found:
             self.found[key] = self._search(values)
         found = self.found[key]
-        if all(isinstance(v, int) for v in values):
+        if all(type(v) is int for v in values):
             if found is None:
                 found = next(self._sums(values), None)
             else:

@@ -25,7 +25,7 @@ _POINTWISE = frozenset({
 _LAST_AXIS = frozenset({"layers.Dense", "layers.LayerNormalization", "layers.RMSNormalization"})
 # The axis where none is given; `None` stands for all of them at once.
 _ONE_AXIS = MappingProxyType(
-    {"ops.concatenate": -1, "ops.softmax": -1, "ops.log_softmax": -1}
+    dict.fromkeys(("ops.concatenate", "ops.softmax", "ops.log_softmax", "layers.BatchNormalization"), -1)
     | dict.fromkeys(("ops.repeat", "ops.flip", "ops.cumsum"))
 )
 _REDUCTIONS = frozenset({"ops.mean", "ops.sum", "ops.max", "ops.min", "ops.var", "ops.std"})
@@ -93,13 +93,12 @@ def _one_axis(node: Node, permutation: Permutation) -> Moved | None:
 
 
 def _channels(node: Node, permutation: Permutation) -> Moved | None:
-    """A layer of one axis, which is the last by default."""
-    rank = node.tensor.rank
-    axis = node.attrs.get("axis", -1)
-    if not isinstance(axis, int) or rank != len(permutation):
+    """A layer of one axis; the last one goes by its default."""
+    result = _one_axis(node, permutation)
+    if result is None:
         return None
-    place = permutation[axis]
-    return {**node.attrs, "axis": -1 if place == rank - 1 else place}, _before(node.tensor, permutation), permutation
+    attrs, type_, left = result
+    return ({**attrs, "axis": -1} if attrs["axis"] == len(permutation) - 1 else attrs), type_, left
 
 
 def _split(node: Node, permutation: Permutation) -> Moved | None:
