@@ -61,11 +61,11 @@ def _merged_axes(node: Node, permutation: Permutation, before: Tensor) -> Moved 
         return None
     # The merged axes are one; those behind them move up.
     left = tuple(p - gone if p > run[0] else p for i, p in enumerate(permutation) if not first < i <= first + gone)
-    type_ = _before(node.tensor, left)
+    type_ = untransposed(node.tensor, left)
     return {"newshape": type_.shape}, type_, None if left == tuple(range(len(left))) else left
 
 
-def _before(type_: Tensor, permutation: Permutation) -> Tensor:
+def untransposed(type_: Tensor, permutation: Permutation) -> Tensor:
     """The type of a value whose transpose has `type_`."""
     shape: list = [None] * len(permutation)
     for axis, source in enumerate(permutation):
@@ -76,7 +76,7 @@ def _before(type_: Tensor, permutation: Permutation) -> Tensor:
 def _pointwise(node: Node, permutation: Permutation) -> Moved | None:
     if node.tensor.rank != len(permutation):
         return None
-    return node.attrs, _before(node.tensor, permutation), permutation
+    return node.attrs, untransposed(node.tensor, permutation), permutation
 
 
 def _last_axis(node: Node, permutation: Permutation) -> Moved | None:
@@ -89,7 +89,7 @@ def _one_axis(node: Node, permutation: Permutation) -> Moved | None:
     axis = node.attrs.get("axis", _ONE_AXIS[node.op])
     if not isinstance(axis, int) or node.tensor.rank != len(permutation):
         return None
-    return {**node.attrs, "axis": permutation[axis]}, _before(node.tensor, permutation), permutation
+    return {**node.attrs, "axis": permutation[axis]}, untransposed(node.tensor, permutation), permutation
 
 
 def _channels(node: Node, permutation: Permutation) -> Moved | None:
@@ -105,7 +105,7 @@ def _split(node: Node, permutation: Permutation) -> Moved | None:
     axis = node.attrs.get("axis", 0)
     if not isinstance(axis, int):
         return None
-    types = tuple(_before(part, permutation) for part in tensors(node.type))
+    types = tuple(untransposed(part, permutation) for part in tensors(node.type))
     return {**node.attrs, "axis": permutation[axis]}, types, permutation
 
 
@@ -116,7 +116,7 @@ def _reduction(node: Node, permutation: Permutation) -> Moved | None:
     axes = axis if isinstance(axis, tuple) else (axis,)
     new = tuple(permutation[a] for a in axes)
     attrs = {**node.attrs, "axis": new if isinstance(axis, tuple) else new[0]}
-    return attrs, _before(node.tensor, permutation), permutation
+    return attrs, untransposed(node.tensor, permutation), permutation
 
 
 def _expand_dims(node: Node, permutation: Permutation) -> Moved | None:
@@ -127,7 +127,7 @@ def _expand_dims(node: Node, permutation: Permutation) -> Moved | None:
     base = permutation[axis] if axis < len(permutation) else len(permutation)
     left = [p + (p >= base) for p in permutation]
     left.insert(axis, base)
-    return {"axis": base}, _before(node.tensor, tuple(left)), tuple(left)
+    return {"axis": base}, untransposed(node.tensor, tuple(left)), tuple(left)
 
 
 def _get_item(node: Node, permutation: Permutation) -> Moved | None:
@@ -140,7 +140,7 @@ def _get_item(node: Node, permutation: Permutation) -> Moved | None:
     slices: list = [None] * rank
     for axis, part in enumerate(axis_entries(key, rank)):
         slices[permutation[axis]] = part
-    return {"key": _short(slices)}, _before(node.tensor, permutation), permutation
+    return {"key": _short(slices)}, untransposed(node.tensor, permutation), permutation
 
 
 def _short(slices: list) -> tuple:
