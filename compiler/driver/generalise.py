@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from hf2khc.driver.raise_parameters import raise_parameters
 from hf2khc.driver.search import Search
 from hf2khc.ir.graph import Graph, Node, Program, lettered
 from hf2khc.ir.types import Tensor, Type
@@ -35,6 +36,7 @@ def generalise(real: Program, twins: Sequence[Program], fields: Mapping[str, tup
     """
     if not twins:
         return Generalised(real)
+    real, *twins = raise_parameters((real, *twins))
     try:
         names = _aligned((real, *twins))
     except _Differs as difference:

@@ -7,6 +7,8 @@ import numpy as np
 # Rounding of a table that torch computed in float32: a power, a division, perhaps a second one.
 _TOLERANCE = 6e-7
 _DIGITS = 7
+# A single frequency is the same at any wavelength; this one is RoFormer's.
+_USUAL = 10000.0
 
 
 @dataclass(frozen=True)
@@ -37,13 +39,13 @@ def frequencies(table: np.ndarray) -> Frequencies | None:
     Args:
         table: (size / 2,), any float dtype.
     """
-    if table.ndim != 1 or len(table) < 2 or table.dtype.kind != "f" or not np.isfinite(table).all():
+    if table.ndim != 1 or not len(table) or table.dtype.kind != "f" or not np.isfinite(table).all():
         return None
     wide = table.astype(np.float64)
     if not (wide > 0).all() or not (np.diff(wide) < 0).all():
         return None
     size = 2 * len(wide)
-    base = (wide[0] / wide[-1]) ** (size / (size - 2))
+    base = (wide[0] / wide[-1]) ** (size / (size - 2)) if size > 2 else _USUAL
     for digits in range(1, _DIGITS + 1):
         found = Frequencies(_rounded(base, digits), size, _rounded(1 / wide[0], digits))
         if found.max_wavelength > 1 and np.allclose(found.table(), wide, rtol=_TOLERANCE, atol=0):
