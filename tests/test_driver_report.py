@@ -67,6 +67,9 @@ def test_no_proof_is_never_called_one(proved: bool | None, part: str) -> None:
 def test_reasons_are_told() -> None:
     assert "the twin has other modules" in to_markdown(Report(source={}, reasons=("the twin has other modules",)))
     assert "at another config" in to_markdown(Report(source={}, config_generalises=True))
+    kept = {"window": "the structure of the program depends on it"}
+    text = to_markdown(Report(source={}, config_generalises=True, config_kept=kept))
+    assert "- `window`: the structure of the program depends on it" in text
 
 
 def notes_on_inputs(**about: object) -> list[str]:

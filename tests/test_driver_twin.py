@@ -7,10 +7,13 @@ os.environ.setdefault("KERAS_BACKEND", "torch")
 import pytest
 import transformers
 
+from hf2khc.capture.frontend import capture
 from hf2khc.capture.twin import Twin
 from hf2khc.diagnostics import ConversionError, fail
 from hf2khc.driver.compile import lower
+from hf2khc.driver.generalise import difference
 from hf2khc.driver.twin import compile_twin
+from hf2khc.driver.twin_worker import TwinWorker
 
 CONFIG = transformers.GPT2Config(vocab_size=40, n_embd=8, n_head=2, n_layer=2, n_positions=16)
 
@@ -50,6 +53,41 @@ def test_a_miscompile_of_the_twin_is_no_reason_to_do_without_it():
 def test_a_twin_in_which_nothing_differs_is_none(monkeypatch):
     """All numbers would be equal in it, and so none would be said not to follow the config."""
     kept = Twin(CONFIG, unchanged={"n_embd": "the structure of the model depends on it"})
-    monkeypatch.setattr("hf2khc.driver.twin.twin_config", lambda *arguments: kept)
+    monkeypatch.setattr("hf2khc.driver.twin.twin_config", lambda *arguments, **keywords: kept)
     found = compile_twin(CONFIG, transformers.GPT2Model, lower, validated=True)
     assert found.programs == () and "the structure of the model depends on it" in found.reason
+
+
+class Banded(transformers.GPT2Model):
+    """Adds something where the heads are other than two: more than a size hangs on that field."""
+
+    def forward(self, *arguments, **keywords):
+        result = super().forward(*arguments, **keywords)
+        if self.config.n_head != 2:
+            result.last_hidden_state = result.last_hidden_state.sin()
+        return result
+
+
+def test_a_field_that_changes_the_program_stays_and_the_others_differ(monkeypatch):
+    monkeypatch.setattr("hf2khc.capture.twin.MOST_PROGRAMS", 9)
+    config = transformers.GPT2Config(vocab_size=40, n_embd=8, n_head=2, n_layer=1, n_positions=16)
+    real = list(lower(capture(config, Banded).program).values())[-1]
+    found = compile_twin(config, Banded, lower, validated=False, like=real)
+    assert len(found.programs) == 2 and difference((real, *found.programs)) == ""
+    assert set(found.fields["config.n_head"]) == {2} and "structure of the program" in found.kept["n_head"]
+    assert len(set(found.fields["config.vocab_size"])) == 3
+
+
+class Unbuildable(transformers.GPT2Model):
+    def __init__(self, config):
+        raise RuntimeError("not to be built")
+
+
+def test_one_process_takes_job_after_job():
+    with TwinWorker() as worker:
+        for _ in range(2):
+            worker.submit(CONFIG, Unbuildable, False)
+            with pytest.raises(ConversionError, match="not to be built"):
+                worker.result()
+        worker.finish()
+        assert worker._process.wait() == 0

@@ -45,6 +45,12 @@ FIELDS = {
         ((40**0.5, 96**0.5, 72**0.5), "sqrt(config.hidden_size)"),
         ((0.1 * math.log(12) + 1, 0.1 * math.log(13) + 1, 0.1 * math.log(15) + 1), "0.1 * log(config.buckets) + 1"),
         ((2048, 3072, 4608), "512 * config.heads"),
+        ((-5, -8, -4), "-(config.hidden_size // config.heads // 2)"),
+        ((41, 13, 21), "config.intermediate_size - 11"),
+        (
+            tuple(math.log(10000) / (n // 2 - 1) for n in (52, 24, 32)),
+            "log(10000.0) / (config.intermediate_size // 2 - 1)",
+        ),
     ],
 )
 def test_the_smallest_expression_that_fits_everywhere(values, text):
@@ -230,3 +236,37 @@ def test_a_program_is_right_at_a_config_nobody_has_seen(name):
     constants = capture(unseen, model_class).program.constants  # frequencies are data of the constructor
     other = Program(other.graphs, other.entry, other.outputs, {**other.constants, **constants})
     assert error_against(noisy_model(unseen, model_class), captures[0], other) < 1e-11
+
+
+LAYERS = """graph Attention(%x: f32[batch, 8]) {
+  %y: f32[batch, 8] = ops.multiply(%x, x2=0.5)
+  return %y
+}
+
+graph Layer(%x: f32[batch, 8]) {
+  %y: f32[batch, 8] = call(%x, graph="Attention", path="attention")
+  return %y
+}
+
+graph Model(%x: f32[batch, 8]) {
+  %y: f32[batch, 8] = loop(%x, graph="Layer", path="layers.{i}", start=0, count=2, carry=1)
+  return %y
+}
+
+entry Model
+"""
+
+
+def test_a_number_here_that_is_a_parameter_there_becomes_one():
+    """At the real config all layers agree, at that of the twin they do not."""
+    twin = parse_program(
+        LAYERS.replace("graph Attention(", "graph Attention<scale>(")
+        .replace("graph Layer(", "graph Layer<scale>(")
+        .replace("x2=0.5", "x2=scale")
+        .replace('path="attention"', 'path="attention", scale=scale')
+        .replace("carry=1", "carry=1, scale=(0.25, 0.125)")
+    )
+    fields = {"config.scales._0": (0.5, 0.25), "config.scales._1": (0.5, 0.125)}
+    result = generalise(parse_program(LAYERS), [twin], fields)
+    assert result.reasons == ()
+    assert "scale=(config.scales._0, config.scales._1)" in format_program(result.program)

@@ -24,9 +24,13 @@ def test_other_tables_have_none():
     good = table(10000.0, 64)
     changed = good.copy()
     changed[7] *= 1 + 1e-5
-    for other in (changed, good[::-1].copy(), -good, np.ones(8, "float32"), good[:1], good.astype("int64")):
+    for other in (changed, good[::-1].copy(), -good, np.ones(8, "float32"), good[:0], good.astype("int64")):
         assert frequencies(other) is None
     assert frequencies(good.reshape(2, 16)) is None
+
+
+def test_one_frequency_is_the_same_at_any_wavelength():
+    assert frequencies(table(500000.0, 2, 4.0)) == Frequencies(10000.0, 2, 4.0)
 
 
 def test_the_layer_of_kerashub_turns_by_the_same_angles():

@@ -108,6 +108,7 @@ MUTATIONS = [
     ("sink_transposes", 0, "axis=2)\n  return", "axis=1)\n  return"),
     ("sink_transposes", 5, "(0, 2, 1)", "(0, 1, 2)"),
     ("sink_transposes", 6, "axes=(1, 0, 2, 3)", "axes=(1, 0, 3, 2)"),
+    ("sink_transposes", -3, "axes=(0, 2, 3, 1))\n  %y", "axes=(0, 3, 2, 1))\n  %y"),
     ("project_heads", 0, "newshape=(8, 3, 4)", "newshape=(8, 4, 3)"),
     ("project_heads", 0, 'equation="bquh,uhm->bqm"', 'equation="bquh,uhm->bmq"'),
     ("channels_last_inputs", 0, "permute=(0, 2, 3, 1)", "permute=(0, 3, 2, 1)"),

@@ -1,7 +1,7 @@
 """A small config of the same structure in which every number differs: what agrees in both is no coincidence."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,15 +26,19 @@ class Twin:
         config: the twin's config.
         changed: old and new value by dotted field.
         unchanged: by dotted field, why it keeps its value.
+        delicate: fields whose first new value gave another program.
     """
 
     config: PreTrainedConfig
     changed: dict[str, tuple[Any, Any]] = field(default_factory=dict)
     unchanged: dict[str, str] = field(default_factory=dict)
+    delicate: frozenset[str] = frozenset()
 
 
-# A count and not a time: the twin must not depend on how busy the machine is.
+# Counts and not times: the twin must not depend on how busy the machine is.
 MOST_TRIES = 48
+MOST_PROGRAMS = 12
+ANOTHER_PROGRAM = "the structure of the program depends on it"
 
 
 class Refused(Exception):
@@ -46,6 +50,8 @@ def twin_config(
     model_class: type[PreTrainedModel],
     spec: tuple[Input, ...],
     examples: Sequence[Example] = (),
+    kept: Collection[str] = (),
+    alike: Callable[[PreTrainedConfig], bool] | None = None,
 ) -> Twin:
     """A config that differs from `config` in every number it can and gives the same structure.
 
@@ -58,18 +64,22 @@ def twin_config(
         model_class: class of the real model.
         spec: inputs of the real model.
         examples: inputs that the user gave.
+        kept: dotted fields that stay as they are.
+        alike: asked of each candidate besides, for what building and running a model does not show; costly.
     """
-    search = _Search(config, model_class, tuple(entry.name for entry in spec), examples)
-    search.settle(Proposer(list(numeric_fields(config))).groups())
+    search = _Search(config, model_class, tuple(entry.name for entry in spec), examples, alike)
+    search.settle(Proposer([field for field in numeric_fields(config) if field.path not in kept]).groups())
     return search.result()
 
 
 class _Search:
     def __init__(
         self, config: PreTrainedConfig, model_class: type[PreTrainedModel], inputs: tuple[str, ...],
-        examples: Sequence[Example],
+        examples: Sequence[Example], alike: Callable[[PreTrainedConfig], bool] | None = None,
     ):  # fmt: skip
         self.config, self.model_class, self.inputs, self.examples = config, model_class, inputs, examples
+        self.alike, self.programs = alike, 0
+        self.delicate: frozenset[str] = frozenset()
         self.accepted: dict[str, Any] = {}
         self.unchanged: dict[str, str] = {}
         self.runs, self.tries, self.reason = True, 0, ""
@@ -85,10 +95,14 @@ class _Search:
             self.settle(groups[:middle])
             self.settle(groups[middle:])
             return
-        reason = self.reason
-        linked = [self._linked(values) for values in groups[0][:2]]
-        if not any(self._accept(values) for values in (*linked, *groups[0][1:])):
-            self.unchanged |= dict.fromkeys(groups[0][0], reason)
+        reason, tried = self.reason, groups[0][0]
+        others = [values for values in (*map(self._linked, groups[0][:2]), *groups[0][1:]) if values != tried]
+        if reason == ANOTHER_PROGRAM:
+            self.delicate |= tried.keys()
+            # The nearest and the farthest: each is a capture.
+            others = others[:1] + others[1:][-2:]
+        if not any(self._accept(values) for values in others):
+            self.unchanged |= dict.fromkeys(tried, reason)
 
     def _linked(self, values: dict[str, Any]) -> dict[str, Any]:
         """`values`, and the same new value for what has the same old one: some structures hang on equality."""
@@ -100,17 +114,26 @@ class _Search:
 
     def _accept(self, values: dict[str, Any]) -> bool:
         self.tries += 1
-        if self.tries > MOST_TRIES:
-            self.reason = f"not found among {MOST_TRIES} candidates"
+        if self.tries > MOST_TRIES or self.programs >= MOST_PROGRAMS:
+            self.reason = f"not found among {min(self.tries, MOST_TRIES)} candidates"
             return False
         try:
             if self._structure(self._laid_over(values)) != self.structure:
                 raise Refused("the structure of the model depends on it")
+            if self.alike is not None:
+                self._compare(self._laid_over(values))
         except Refused as error:
             self.reason = str(error)
             return False
         self.accepted |= values
         return True
+
+    def _compare(self, config: PreTrainedConfig) -> None:
+        """Ask `alike`."""
+        assert self.alike is not None
+        self.programs += 1
+        if not self.alike(config):
+            raise Refused(ANOTHER_PROGRAM)
 
     def _laid_over(self, values: dict[str, Any]) -> PreTrainedConfig:
         config = copy.deepcopy(self.config)
@@ -159,7 +182,7 @@ class _Search:
     def result(self) -> Twin:
         changed = {path: (get_field(self.config, path), value) for path, value in self.accepted.items()}
         unchanged = {path: reason for path, reason in self.unchanged.items() if path not in changed}
-        return Twin(self._laid_over({}), changed, unchanged)
+        return Twin(self._laid_over({}), changed, unchanged, self.delicate)
 
 
 def _move_token_ids(config: PreTrainedConfig) -> None:

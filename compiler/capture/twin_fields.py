@@ -19,6 +19,8 @@ GROUPED = re.compile(r"kv|key_value|query_groups")
 HEAD_DIM = re.compile(r"head_(dim|size)|d_kv$|attention_head_size")
 POSITIONS = re.compile(r"position|n_ctx|max_.*len|seq_?len|context_len|max_(source|target)")
 WINDOW = re.compile(r"window")
+# Entries of a head that are rotated: fewer than the smallest head has, and even.
+ROTATED = re.compile(r"^rotary_n?dims?$")
 DROPOUT = re.compile(r"drop")
 LARGE = 16
 # Few heads, how many times as many in all, and their size; large sizes for models that split or group a head.
@@ -209,6 +211,8 @@ class Proposer:
             return self._float_values(field.name, value)
         if WINDOW.search(field.name):
             return [self._fresh(field, 4, 1), value // 2, value * 2]
+        if ROTATED.search(field.name):
+            return [4 if value != 4 else 6, value // 2, value * 2]
         if "vocab" in field.name and value > 64:
             return [self._fresh(field, 97, 2), self._fresh(field, 128, 8)]
         if POSITIONS.search(field.name) and value > 2 * LARGE:

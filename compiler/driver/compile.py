@@ -25,6 +25,8 @@ from hf2khc.passes.pipeline import PIPELINE, SIZED
 from hf2khc.write.plan import Plan
 
 OnStage = Callable[[str], object]
+# Of a program for which a second twin is sought: each candidate is captured, which takes a larger one minutes.
+MOST_NODES = 800
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,15 @@ def _compiled(source: Source, twin: TwinWorker, validate: bool, on_stage: OnStag
     on_stage("generalise")
     last = list(stages.values())[-1]
     result = _generalised(source, last, twinned)
+    if not result.aligned and sum(map(len, last.graphs.values())) <= MOST_NODES:
+        # Some field changes more than sizes: the twin that differs in all the others is sought.
+        on_stage("validate")
+        twin.submit(source.config, source.model_class, validate, cut, source.examples, last)
+        again = twin.result()
+        on_stage("generalise")
+        if again.programs:
+            twinned, result = again, _generalised(source, last, again)
+    twin.finish()
     program = with_depth(result.program, captured.stacks, twinned.depth)
     head = find_head(source.model_class, captured.program, program, twinned.causal, twinned.depth)
     plan = make_plan(source, program, captured, twinned, head)

@@ -63,6 +63,7 @@ def describe(
         idioms=compiled.idioms,
         residue=compiled.residue,
         config_generalises=not reasons,
+        config_kept=compiled.twin.kept if compiled.twin is not None else {},
         reasons=tuple(reasons),
         notes=(*compiled.captured.notes, *_generation(compiled, source), *_inputs(compiled)),
         validation=compiled.validation,

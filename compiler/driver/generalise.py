@@ -19,10 +19,12 @@ class Generalised:
     Args:
         program: the real program, generalised; equal to it in every number at the real config.
         reasons: why the program does not follow the config in some place; empty where it does everywhere.
+        aligned: whether the twins are counterparts of the real program.
     """
 
     program: Program
     reasons: tuple[str, ...] = ()
+    aligned: bool = True
 
 
 def generalise(real: Program, twins: Sequence[Program], fields: Mapping[str, tuple[Any, ...]]) -> Generalised:
@@ -39,8 +41,8 @@ def generalise(real: Program, twins: Sequence[Program], fields: Mapping[str, tup
     real, *twins = raise_parameters((real, *twins))
     try:
         names = _aligned((real, *twins))
-    except _Differs as difference:
-        return Generalised(real, (str(difference),))
+    except _Differs as found:
+        return Generalised(real, (str(found),), aligned=False)
     search = Search(fields)
     graphs = {}
     for group, name in names.items():
@@ -48,6 +50,15 @@ def generalise(real: Program, twins: Sequence[Program], fields: Mapping[str, tup
         nodes = _nodes(counterparts, search, name, name == real.entry, names)
         graphs[name] = counterparts[0].replaced(nodes, name=name)
     return Generalised(replace(real, graphs=graphs), tuple(dict.fromkeys(search.unexplained)))
+
+
+def difference(programs: Sequence[Program]) -> str:
+    """Why programs are no counterparts of one another; empty where they are."""
+    try:
+        _aligned(raise_parameters(programs))
+    except _Differs as found:
+        return str(found)
+    return ""
 
 
 class _Differs(Exception):

@@ -29,6 +29,7 @@ class Report:
         idioms: recognised idioms and their count, per layer class of the package.
         residue: operations that no idiom took up, written as plain ops, with their count.
         config_generalises: whether the package at another config equals the transformers model at that config.
+        config_kept: fields of the config that are the same at the other one, each with what happens where it differs.
         reasons: why it does not, one sentence each.
         notes: what had to be done otherwise than planned to trace the model.
         validation: largest error of each pass, on the twin in float64.
@@ -49,6 +50,7 @@ class Report:
     idioms: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     residue: Mapping[str, int] = field(default_factory=dict)
     config_generalises: bool = False
+    config_kept: Mapping[str, str] = field(default_factory=dict)
     reasons: Sequence[str] = ()
     notes: Sequence[str] = ()
     validation: Mapping[str, float] = field(default_factory=dict)
@@ -121,7 +123,11 @@ def _summary(report: Report) -> str:
         unproven = "" if report.proved else "**This package is unproven.** "
         return f"{report.way}\n\n{unproven}{verdict}"
     if report.config_generalises:
-        return f"{verdict}\n\nBuilt at another config, the package computes what transformers computes there, too."
+        there = "Built at another config, the package computes what transformers computes there, too."
+        if not report.config_kept:
+            return f"{verdict}\n\n{there}"
+        kept = [f"- `{name}`: {reason}" for name, reason in report.config_kept.items()]
+        return "\n".join([verdict, "", f"{there} These fields are the same at both:", "", *kept])
     reasons = [f"- {reason}" for reason in report.reasons]
     return "\n".join([verdict, "", "Not shown at another config:", "", *reasons])
 

@@ -66,7 +66,11 @@ class Search:
             return self._symbolic(values)
         if any(isinstance(v, bool) or not isinstance(v, int | float) for v in values):
             return None
-        return next(self._candidates(values), None)
+        found = next(self._candidates(values), None)
+        if found is None and all(value < 0 for value in values):
+            found = next(self._candidates(tuple(-value for value in values)), None)
+            return None if found is None else Expr.of(f"-({found})")
+        return found
 
     def _symbolic(self, values: tuple) -> Expr | None:
         """An expression over sizes whose numbers differ: the first with numbers replaced by what explains them."""
@@ -89,11 +93,12 @@ class Search:
             self._parts_of(),
             self._ternary(),
             self._multiples(values),
+            self._proportional(values) if real else (),
         )
-        return (Expr.of(text) for text in texts if self._agrees(text, values))
+        return (Expr.of(text) for text in texts if text and self._agrees(text, values))
 
     def _multiples(self, values: tuple) -> Iterator[str]:
-        """A field times a number that no field holds: heads that are as wide at every config.
+        """A field and a number that no field holds: heads that are as wide at every config, tokens before a block.
 
         Two points lie on some line for every other field: each config must have its own.
         """
@@ -101,6 +106,15 @@ class Search:
             factor, rest = divmod(values[0], self.fields[name][0])
             if factor > 1 and not rest and isinstance(factor, int):
                 yield f"{factor} * {name}"
+            if isinstance(values[0], int):
+                yield f"{name} {values[0] - self.fields[name][0]:+d}"
+
+    def _proportional(self, values: tuple) -> Iterator[str]:
+        """A number over a size: the steps of sinusoids, log(10000) / (size / 2 - 1) (Vaswani et al., 2017)."""
+        for name in self._positive() if len(set(values)) == len(values) else ():
+            for size in (name, f"({name} // 2)", f"({name} // 2 - 1)"):
+                first = Expr(size).evaluate({name: self.fields[name][0]})
+                yield f"log({round(math.exp(values[0] * first), 6)}) / {size}" if values[0] * first < 20 else ""
 
     def _agrees(self, text: str, values: tuple) -> bool:
         expr = Expr(text)

@@ -18,6 +18,7 @@ from hf2khc.capture.twin import twin_config
 from hf2khc.diagnostics import ConversionError, fail
 from hf2khc.driver.config_fields import common_fields
 from hf2khc.driver.depth import depth_fields, with_more_rounds
+from hf2khc.driver.generalise import difference
 from hf2khc.ir.evaluate import keras_evaluators
 from hf2khc.ir.float64 import float64
 from hf2khc.ir.graph import Program
@@ -48,6 +49,7 @@ class Twinned:
         config: of the last twin.
         omitted: outputs of the model that the package does not have, with the reason.
         causal: whether no output depends on a later position of the input.
+        kept: fields of the config that the twins do not change, with the reason.
     """
 
     programs: tuple[Program, ...]
@@ -58,6 +60,7 @@ class Twinned:
     config: "PreTrainedConfig | None" = None
     omitted: Mapping[str, str] = field(default_factory=dict)
     causal: bool = False
+    kept: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def constants(self) -> Mapping[str, np.ndarray]:
@@ -72,16 +75,20 @@ def compile_twin(
     validated: bool,
     cut: bool = True,
     examples: Sequence[Example] = (),
+    like: Program | None = None,
 ) -> Twinned:
     """Capture and lower the twin, each pass validated.
 
     A model that does not run at other sizes has no twin: its own program is validated then.
 
+    Args:
+        like: the real program, where a first twin was none of its counterparts: what makes it another one stays.
+
     Raises:
         ConversionError: a pass changed what the twin computes.
     """
     try:
-        return _twinned(config, model_class, lower, validated, cut, examples)
+        return _twinned(config, model_class, lower, validated, cut, examples, like)
     except ConversionError as error:
         if error.diagnostics[0].code == MISCOMPILE:
             raise
@@ -115,26 +122,36 @@ def _without_twin(
 
 def _twinned(
     config: "PreTrainedConfig", model_class: "type[PreTrainedModel]", lower: Lower, validated: bool, cut: bool,
-    examples: Sequence[Example],
+    examples: Sequence[Example], like: Program | None,
 ) -> Twinned:  # fmt: skip
     model = build_meta(config, model_class)
     lengths = {path: len(m) for path, m in model.named_modules() if type(m).__name__ == "ModuleList"}
-    twin = twin_config(config, model_class, input_spec(model, examples), examples)
+    fixed = fixed_lengths(model, examples)
+
+    def traced(twin: "PreTrainedConfig") -> Captured:
+        return capture(twin, model_class, cut, examples, fixed)
+
+    def alike(program: Program) -> Callable[["PreTrainedConfig"], bool]:
+        return lambda twin: not _difference(program, traced, lower, twin)
+
+    spec = input_spec(model, examples)
+    twin = twin_config(config, model_class, spec, examples, alike=None if like is None else alike(like))
     if not twin.changed:
         # Nothing would differ in it, and what does not differ would be said to follow the config.
         raise fail("twin", next(iter(twin.unchanged.values()), "its config has no numbers"))
-    fixed = fixed_lengths(model, examples)
-    captured = capture(twin.config, model_class, cut, examples, fixed)
+    captured = traced(twin.config)
     errors: dict[str, float] = {}
     check = _Validation(captured, errors) if validated else None
     with float64():
         programs = [_last(lower(captured.program, check))]
         causal = _is_causal(captured, programs[0])
     # One number may fit an expression by chance in one twin; in a second one, made from the first, hardly.
-    second = twin_config(twin.config, model_class, captured.spec, examples)
+    kept = {*twin.unchanged, *twin.delicate}
+    like_first = None if like is None else alike(programs[0])
+    second = twin_config(twin.config, model_class, captured.spec, examples, kept, like_first)
     other = with_more_rounds(second.config, model_class, programs[0])
     if second.changed:
-        programs.append(_last(lower(capture(other, model_class, cut, examples, fixed).program)))
+        programs.append(_last(lower(traced(other).program)))
     configs = [config, twin.config, other][: len(programs) + 1]
     return Twinned(
         tuple(programs),
@@ -144,7 +161,18 @@ def _twinned(
         config=configs[-1],
         omitted=omitted_outputs(twin.config, model_class, captured.spec, dict(captured.sizes)),
         causal=causal,
+        kept=twin.unchanged,
     )
+
+
+def _difference(
+    program: Program, traced: Callable[["PreTrainedConfig"], Captured], lower: Lower, config: "PreTrainedConfig"
+) -> str:
+    """Why the program at a config is no counterpart of another one; empty where it is."""
+    try:
+        return difference((program, _last(lower(traced(config).program))))
+    except Exception as error:  # a model's own code may fail in any way
+        return str(error) or type(error).__name__
 
 
 def _is_causal(captured: Captured, program: Program) -> bool:

@@ -23,7 +23,7 @@ class TwinWorker:
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="hf2khc-twin-")
-        self._path = Path(self._folder.name)
+        self._path, self._jobs = Path(self._folder.name), 0
         # The arrays of a twin are tiny: a second thread costs far more than it saves, above all beside other work.
         self._process = start_module(
             "hf2khc.driver.twin_process", self._folder.name, {"OMP_NUM_THREADS": "1"}, self._path / "log"
@@ -35,22 +35,24 @@ class TwinWorker:
             time.sleep(0.02)
 
     def submit(self, *job: Any) -> None:
-        """Hand over the arguments of `compile_twin`: config, class, and whether to validate."""
+        """Hand over the arguments of `compile_twin`, once or again when the result is there."""
+        self._jobs += 1
         # The class may come from a folder that only this process searches, so the job itself is read second.
-        (self._path / "job").write_bytes(pickle.dumps((sys.path, pickle.dumps(job))))
+        (self._path / f"job-{self._jobs}").write_bytes(pickle.dumps((sys.path, pickle.dumps(job))))
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):  # it died: `result` says so
-            self._process.stdin.write(b"go\n")
-            self._process.stdin.close()
+            self._process.stdin.write(f"{self._jobs}\n".encode())
+            self._process.stdin.flush()
 
     def result(self) -> "Twinned":
-        """Wait for the twin.
+        """Wait for the twin of the last job.
 
         Raises:
             ConversionError: a pass changed what the twin computes, or the process died.
         """
-        self._process.wait()
-        answer = self._path / "answer"
+        answer = self._path / f"answer-{self._jobs}"
+        while self._process.poll() is None and not answer.exists():
+            time.sleep(0.02)
         if not answer.exists():
             log = (self._path / "log").read_text(errors="replace")
             raise fail("twin", "the process that validates the passes died", excerpt=log[-2000:])
@@ -59,13 +61,17 @@ class TwinWorker:
             raise found
         return found
 
+    def finish(self) -> None:
+        """Let the process end: there is no further job, and its memory is wanted."""
+        with suppress(OSError):
+            if self._process.stdin is not None:
+                self._process.stdin.close()
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._process.kill()
         self._process.wait()
-        with suppress(OSError):
-            if self._process.stdin is not None:
-                self._process.stdin.close()
+        self.finish()
         self._folder.cleanup()

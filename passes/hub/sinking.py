@@ -88,15 +88,17 @@ class Sinking:
 
     def _call(self, node: Node) -> None:
         border = self.borders.get(str(node.attrs["graph"]), Border())
-        operands = [
-            self._written(o, *self._composed(o, border.takes[i])) if o and i in border.takes else o and self._materialised(o)
-            for i, o in enumerate(node.operands)
-        ]  # fmt: skip
+        operands = [o and self._given(o, border.takes.get(i)) for i, o in enumerate(node.operands)]
         types = tensors(node.type)
         gives = border.gives or (None,) * len(types)
         new = tuple(untransposed(t, due) if due else t for t, due in zip(types, gives, strict=True))
         single = not isinstance(node.type, tuple)
-        self._keep(replace(node, operands=tuple(operands), type=new[0] if single else new), gives[0] if single else None)
+        made = replace(node, operands=tuple(operands), type=new[0] if single else new)
+        self._keep(made, gives[0] if single else None)
+
+    def _given(self, operand: str, axes: Permutation | None) -> str:
+        """An operand of a call, transposed by `axes` where the graph takes it so."""
+        return self._materialised(operand) if axes is None else self._written(operand, *self._composed(operand, axes))
 
     def _part(self, node: Node) -> bool:
         """A result of a call that has several."""
