@@ -5,7 +5,7 @@ from dataclasses import replace
 import networkx as nx
 
 from hf2khc.ir.analysis import sizes_read, weight_values
-from hf2khc.ir.graph import LEAVES, Graph, Node, Program
+from hf2khc.ir.graph import LEAVES, Graph, Node, Program, callees
 from hf2khc.ir.outline import class_prefix, outline, unused
 from hf2khc.ir.types import tensors
 
@@ -14,7 +14,7 @@ def outline_entry(program: Program) -> Program:
     """Put computations with sizes, constants or bare parameters in the model's own body into layers of the package.
 
     A KerasHub backbone is a functional model: sizes must be read inside a layer's `call`, and parameters belong to
-    layers.
+    layers. Keras traces no layer without an argument either: what stands apart from every input is handed the first one.
 
     Before:
 
@@ -51,7 +51,24 @@ def outline_entry(program: Program) -> Program:
         entry, layer = outline(entry, region, name, cls)
         graphs[name] = layer
     graphs[entry.name] = entry
+    _feed(graphs, entry)
     return program.with_graphs(graphs.values())
+
+
+def _feed(graphs: dict[str, Graph], entry: Graph) -> None:
+    """Hand the first input to layers that take none, where nothing but the model's own body calls them."""
+    inner = {name for g in graphs.values() if g is not entry for call in g.of("call", "loop") for name in callees(call)}
+    for node in entry.of("call"):
+        callee = graphs[str(node.attrs["graph"])]
+        if node.operands or callee.name in inner or not entry.inputs:
+            continue
+        first = entry.inputs[0]
+        if not callee.inputs:
+            made = Node(callee.fresh(first.name), "input", type=first.type, origin=first.origin)
+            graphs[callee.name] = callee.replaced([made, *callee])
+        fed = replace(node, operands=(first.name,))
+        body = graphs[entry.name]
+        graphs[entry.name] = body.replaced([fed if other.name == node.name else other for other in body])
 
 
 def regions(graph: Graph) -> list[frozenset[str]]:
