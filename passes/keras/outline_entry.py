@@ -111,7 +111,7 @@ def _tables(graph: Graph, weights: frozenset[str]) -> frozenset[str]:
     """Layers that read nothing of the inputs, whole tables, and so are no layers of a functional model."""
     free: set[str] = set()
     for node in graph:
-        if node.name in weights or node.op in LEAVES or sizes_read(node):
+        if node.name in weights or node.op in ("input", "param") or sizes_read(node):
             continue
         if all(o in free for o in node.used if o not in weights):
             free.add(node.name)
