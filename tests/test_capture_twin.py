@@ -215,3 +215,17 @@ def test_a_mixture_of_experts_runs_with_every_candidate():
     search = _Search(config, transformers.MixtralModel, ("input_ids", "attention_mask"), ())
     assert search.runs
     assert not search._accept({"num_key_value_heads": 3})
+
+
+def test_fields_whose_products_are_equal_change_in_proportion(monkeypatch):
+    """Mamba 2 does not run where `expand * hidden_size` is not `num_heads * head_dim`."""
+    config = transformers.Mamba2Config(
+        hidden_size=32, num_heads=12, head_dim=8, expand=3, num_hidden_layers=1, vocab_size=50, n_groups=1
+    )
+    spec = input_spec(build_meta(config, transformers.Mamba2Model))
+    twin = twin_config(config, transformers.Mamba2Model, spec)
+    assert {"hidden_size", "num_heads"} <= twin.changed.keys()
+    changed = twin.config
+    assert changed.expand * changed.hidden_size == changed.num_heads * changed.head_dim
+    monkeypatch.setattr("hf2khc.capture.twin.MOST_BALANCED", 0)
+    assert "hidden_size" in twin_config(config, transformers.Mamba2Model, spec).unchanged

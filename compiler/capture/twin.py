@@ -1,7 +1,8 @@
 """A small config of the same structure in which every number differs: what agrees in both is no coincidence."""
 
 import copy
-from collections.abc import Callable, Collection, Sequence
+import itertools
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,8 +37,9 @@ class Twin:
 
 
 # Counts and not times: the twin must not depend on how busy the machine is.
-MOST_TRIES = 48
+MOST_TRIES = 72
 MOST_PROGRAMS = 12
+MOST_BALANCED = 12
 ANOTHER_PROGRAM = "the structure of the program depends on it"
 
 
@@ -88,6 +90,7 @@ class _Search:
 
     def settle(self, groups: list[list[dict[str, Any]]]) -> None:
         """Accepts the first alternative of each group, all at once if possible, else in halves, else another one."""
+        groups = [group for group in groups if not group[0].keys() <= self.accepted.keys()]
         if not groups or self._accept({path: value for group in groups for path, value in group[0].items()}):
             return
         if len(groups) > 1:
@@ -101,6 +104,8 @@ class _Search:
             self.delicate |= tried.keys()
             # The nearest and the farthest: each is a capture.
             others = others[:1] + others[1:][-2:]
+        else:
+            others += itertools.islice(self._balanced(groups[0][:2]), MOST_BALANCED)
         if not any(self._accept(values) for values in others):
             self.unchanged |= dict.fromkeys(tried, reason)
 
@@ -111,6 +116,27 @@ class _Search:
             path: news[value] for path, value in self.numbers.items() if value in news and path not in self.accepted
         }
         return equal | values
+
+    def _balanced(self, alternatives: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Alternatives with another field in proportion, where products of fields are equal.
+
+        Mamba 2 has `expand * hidden_size == n_heads * head_dim` and takes no width that breaks it.
+        """
+        free = {path: n for path, n in self.numbers.items() if path not in self.accepted}
+        # A field and the other one alone, or with all that changes together.
+        for whole, values in itertools.product((False, True), alternatives):
+            for path, new in values.items():
+                old, kept = self.numbers.get(path), values if whole else {path: new}
+                for other, number in free.items() if old else ():
+                    if other not in kept and number * new % old == 0 and self._in_proportion(path, other):
+                        yield kept | {other: number * new // old}
+
+    def _in_proportion(self, path: str, other: str) -> bool:
+        """Whether one field times a third equals the other one times a fourth, or either alone."""
+        part = path.rpartition(".")[0]
+        beside = {name: n for name, n in self.numbers.items() if name.rpartition(".")[0] == part}
+        rest = [1, *(n for name, n in beside.items() if name not in (path, other))]
+        return other in beside and any(beside[path] * x == beside[other] * y for x in rest for y in rest)
 
     def _accept(self, values: dict[str, Any]) -> bool:
         self.tries += 1

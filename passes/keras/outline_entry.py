@@ -14,7 +14,7 @@ def outline_entry(program: Program) -> Program:
     """Put computations with sizes, constants or bare parameters in the model's own body into layers of the package.
 
     A KerasHub backbone is a functional model: sizes must be read inside a layer's `call`, and parameters belong to
-    layers. Keras traces no layer without an argument either: what stands apart from every input is handed the first one.
+    layers. Keras traces no layer without an argument: what stands apart from every input is handed the first one.
 
     Before:
 
