@@ -38,11 +38,12 @@ def generalise(real: Program, twins: Sequence[Program], fields: Mapping[str, tup
     """
     if not twins:
         return Generalised(real)
+    given = real
     real, *twins = raise_parameters((real, *twins))
     try:
         names = _aligned((real, *twins))
     except _Differs as found:
-        return Generalised(real, (str(found),), aligned=False)
+        return Generalised(given, (str(found),), aligned=False)
     search = Search(fields)
     graphs = {}
     for group, name in names.items():
