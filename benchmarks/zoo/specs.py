@@ -56,7 +56,7 @@ class Spec:
     @property
     def head(self) -> bool:
         """Whether it is a task head on another spec's model."""
-        return "." in self.name
+        return self.name.endswith(f".{self.auto_class}")
 
 
 @functools.cache
