@@ -144,10 +144,10 @@ class _Search:
             self.reason = f"not found among {min(self.tries, MOST_TRIES)} candidates"
             return False
         try:
-            if self._structure(self._laid_over(values)) != self.structure:
+            config = self._laid_over(values)
+            if self._structure(config) != self.structure:
                 raise Refused("the structure of the model depends on it")
-            if self.alike is not None:
-                self._compare(self._laid_over(values))
+            self._compare(config)
         except Refused as error:
             self.reason = str(error)
             return False
@@ -155,8 +155,9 @@ class _Search:
         return True
 
     def _compare(self, config: PreTrainedConfig) -> None:
-        """Ask `alike`."""
-        assert self.alike is not None
+        """Ask `alike`, where it is given."""
+        if self.alike is None:
+            return
         self.programs += 1
         if not self.alike(config):
             raise Refused(ANOTHER_PROGRAM)

@@ -40,8 +40,8 @@ class _Raising:
         if (name, other) in self.seen or not _alike(self.graphs[name], self.others[other]):
             return
         self.seen.add((name, other))
-        for place, theirs in enumerate(self.others[other]):
-            mine = list(self.graphs[name])[place]
+        for own, theirs in zip(tuple(self.graphs[name].nodes), self.others[other], strict=True):
+            mine = self.graphs[name][own]
             if theirs.op not in ("call", "loop") or len(callees(mine)) != len(callees(theirs)):
                 continue
             self._give(name, mine, theirs)

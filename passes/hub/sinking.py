@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from hf2khc.ir.analysis import weight_values
-from hf2khc.ir.graph import LEAVES, Graph, Node
+from hf2khc.ir.graph import LEAVES, Graph, Node, numbered
 from hf2khc.ir.types import Tensor, tensors
 from hf2khc.passes.hub.layout_rules import Permutation, moved, untransposed
 
@@ -61,12 +61,13 @@ class Sinking:
 
     def whole(self) -> Graph:
         """The graph with results in their old layout."""
-        outputs = [self._materialised(o) for o in self.graph.outputs]
-        return self.graph.replaced(self.new.values(), outputs=outputs).pruned()
+        return self._ending([self._materialised(o) for o in self.graph.outputs])
 
     def inner(self) -> Graph:
         """The graph with results as they are, the permutations in `due` left to its callers."""
-        outputs = [self.layout[o][0] for o in self.graph.outputs]
+        return self._ending([self.layout[o][0] for o in self.graph.outputs])
+
+    def _ending(self, outputs: list[str]) -> Graph:
         return self.graph.replaced(self.new.values(), outputs=outputs).pruned()
 
     @property
@@ -124,7 +125,7 @@ class Sinking:
         result = moved(node, permutation, before[0] if isinstance(before, tuple) else before)
         if result is None:
             return False
-        name, (attrs, type_, left) = self._free(node.name), result
+        name, (attrs, type_, left) = numbered(node.name, self.new), result
         self.new[name] = Node(name, node.op, tuple(operands), attrs, type_, node.loc, node.origin | {"sink_transposes"})
         self.layout[node.name] = (name, left)
         return True
@@ -152,7 +153,7 @@ class Sinking:
         rest = [i for i in inverse if i != axis]
         if rest != sorted(rest):
             return None
-        name = self._free(f"{operand}_expanded")
+        name = numbered(f"{operand}_expanded", self.new)
         type_ = Tensor(node.tensor.dtype, tuple(node.tensor.shape[i] for i in inverse))
         source = self._materialised(node.operands[0])  # type: ignore[arg-type]
         self.new[name] = Node(name, node.op, (source,), {"axis": inverse.index(axis)}, type_, node.loc, node.origin)
@@ -173,16 +174,9 @@ class Sinking:
         node = self.graph[old]
         before = self.new[base].tensor
         type_ = Tensor(before.dtype, tuple(before.shape[a] for a in due))
-        name = self._free(old if node.op == "ops.transpose" else f"{old}_transposed")
+        name = numbered(old if node.op == "ops.transpose" else f"{old}_transposed", self.new)
         origin = node.origin | {"sink_transposes"}
         self.new[name] = Node(name, "ops.transpose", (base,), {"axes": due}, type_, node.loc, origin)
-        return name
-
-    def _free(self, base: str) -> str:
-        name, n = base, 0
-        while name in self.new:
-            n += 1
-            name = f"{base}_{n}"
         return name
 
 

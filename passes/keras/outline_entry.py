@@ -58,17 +58,15 @@ def outline_entry(program: Program) -> Program:
 def _feed(graphs: dict[str, Graph], entry: Graph) -> None:
     """Hand the first input to layers that take none, where nothing but the model's own body calls them."""
     inner = {name for g in graphs.values() if g is not entry for call in g.of("call", "loop") for name in callees(call)}
-    for node in entry.of("call"):
-        callee = graphs[str(node.attrs["graph"])]
-        if node.operands or callee.name in inner or not entry.inputs:
-            continue
-        first = entry.inputs[0]
-        if not callee.inputs:
-            made = Node(callee.fresh(first.name), "input", type=first.type, origin=first.origin)
-            graphs[callee.name] = callee.replaced([made, *callee])
-        fed = replace(node, operands=(first.name,))
-        body = graphs[entry.name]
-        graphs[entry.name] = body.replaced([fed if other.name == node.name else other for other in body])
+    hungry = [node for node in entry.of("call") if not node.operands and node.attrs["graph"] not in inner]
+    if not hungry or not entry.inputs:
+        return
+    first = entry.inputs[0]
+    for name in dict.fromkeys(str(node.attrs["graph"]) for node in hungry):
+        callee = graphs[name]
+        made = Node(callee.fresh(first.name), "input", type=first.type, origin=first.origin)
+        graphs[name] = callee.replaced([made, *callee])
+    graphs[entry.name] = entry.rewired([replace(node, operands=(first.name,)) for node in hungry])
 
 
 def regions(graph: Graph) -> list[frozenset[str]]:
