@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,17 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # For the modules beside the tests that are no tests themselves.
 sys.path.insert(0, str(Path(__file__).parent))
+
+from forked_children import ForkedChildren  # noqa: E402
+
+from hf2khc.process import start_with  # noqa: E402
+
+
+@pytest.fixture(scope="session", autouse=True)
+def children() -> Iterator[None]:
+    """Children that convert, build and prove are forks."""
+    with ForkedChildren() as forks, start_with(forks):
+        yield
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -6,6 +6,7 @@ import transformers
 
 from hf2khc.capture import examples
 from hf2khc.capture.build import build_meta
+from hf2khc.capture.images import with_image_size
 from hf2khc.capture.inputs import Input, input_spec, sample_inputs, symbols, trace_sizes
 from hf2khc.capture.prepared import completed
 from hf2khc.diagnostics import ConversionError
@@ -45,6 +46,17 @@ def test_encoder_decoder():
 def test_images():
     config = transformers.ViTConfig(**SMALL, image_size=(24, 32), patch_size=8, num_channels=4)
     assert spec_of(transformers.ViTModel, config)["pixel_values"].shape == ("batch", 4, 24, 32)
+
+
+def test_a_size_of_images_is_a_field_of_every_config():
+    config = transformers.ResNetConfig(num_channels=4)
+    sized = with_image_size(config, transformers.ResNetModel)
+    assert sized.image_size == 224 and not hasattr(config, "image_size")
+    sized.image_size = 96
+    assert with_image_size(sized, transformers.ResNetModel) is sized
+    assert spec_of(transformers.ResNetModel, sized)["pixel_values"].shape == ("batch", 4, 96, 96)
+    text = transformers.BertConfig(**SMALL)
+    assert with_image_size(text, transformers.BertModel) is text
 
 
 def test_two_towers_take_both_and_a_text_model_with_image_tokens_takes_text():

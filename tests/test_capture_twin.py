@@ -1,5 +1,7 @@
 """Twins differ in every number and in nothing else."""
 
+import copy
+
 import pytest
 import torch
 import transformers
@@ -215,6 +217,19 @@ def test_a_mixture_of_experts_runs_with_every_candidate():
     search = _Search(config, transformers.MixtralModel, ("input_ids", "attention_mask"), ())
     assert search.runs
     assert not search._accept({"num_key_value_heads": 3})
+
+
+@pytest.mark.parametrize("size", [224, 64, (64, 64), {"height": 64, "width": 64}])
+def test_the_size_of_images_is_another_one_in_each_twin(size):
+    config = transformers.PvtV2Config(image_size=size, hidden_sizes=[16, 32, 40, 64], depths=[1, 1, 1, 1])
+    config.image_size = size
+    found = []
+    for _ in range(3):
+        found.append(copy.deepcopy(config.image_size))
+        (group,) = [g for g in Proposer(list(numeric_fields(config))).groups() if "image_size" in next(iter(g[0]))]
+        for path, value in group[0].items():
+            set_field(config, path, value)
+    assert len(set(map(str, found))) == 3 and all(type(one) is type(size) for one in found)
 
 
 def test_fields_whose_products_are_equal_change_in_proportion(monkeypatch):

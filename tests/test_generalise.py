@@ -94,6 +94,33 @@ def test_a_part_of_a_size():
     assert search.unexplained == []
 
 
+IMAGE_FIELDS = {"config.image_size": (224, 64, 121), "config.widths._1": (144, 144, 168)}
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ((56, 16, 30), "config.image_size // 4"),
+        ((56, 16, 31), "(config.image_size + 3) // 4"),
+        ((7, 2, 4), "(config.image_size + 31) // 32"),
+        ((3136, 256, 31**2), "((config.image_size + 3) // 4) ** 2"),
+        ((50, 5, 10), "(config.image_size // 32) ** 2 + 1"),
+        ((224 / 7, 64 / 2, 121 / 4), "config.image_size / ((config.image_size + 31) // 32)"),
+        ((48**-0.5, 48**-0.5, 56**-0.5), "(config.widths._1 // 3) ** (-0.5)"),
+        ((48**0.5, 48**0.5, 56**0.5), "sqrt(config.widths._1 // 3)"),
+    ],
+)
+def test_what_strides_leave_of_an_image_and_heads_of_a_width(values, text):
+    search = Search(IMAGE_FIELDS)
+    assert search.value(values, "place") == Expr.of(text)
+
+
+@pytest.mark.parametrize("values", [(56, 16, 29), (7, 2, 2), (0.25, 0.25, 0.24)])
+def test_what_no_stride_leaves(values):
+    search = Search(IMAGE_FIELDS)
+    assert search.value(values, "place") == values[0] and search.unexplained
+
+
 @pytest.mark.parametrize(
     "values", [(41, 90, 72), (2048, 3072, 2048), ("a", "b", "c"), (True, False, True), (None, 3, 4)]
 )

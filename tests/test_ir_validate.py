@@ -12,10 +12,14 @@ import pytest
 from hf2khc.capture.aten import aten_evaluator
 from hf2khc.diagnostics import ConversionError
 from hf2khc.ir.evaluate import keras_evaluators
+from hf2khc.ir.memo import Memo
 from hf2khc.ir.text import parse_program
 from hf2khc.ir.validate import relative_error, validate
 
-EVALUATORS = {**keras_evaluators(), "aten": aten_evaluator()}
+# As the passes are validated: what was computed for one test is there for the next.
+MEMO = Memo()
+EVALUATORS = {level: MEMO.over(evaluator) for level, evaluator in keras_evaluators().items()}
+EVALUATORS["aten"] = aten_evaluator()
 RANDOM = np.random.default_rng(0)
 WEIGHTS = {f"layers.{i}.{n}": RANDOM.normal(size=s) for i in range(3) for n, s in (("w", (4, 4)), ("b", (4,)))}
 X = RANDOM.normal(size=(2, 3, 4))

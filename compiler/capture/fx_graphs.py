@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from unittest import mock
 
 import torch
-from torch import library
 from torch.export.graph_signature import OutputKind
 from torch.utils import _pytree
 
@@ -17,35 +16,6 @@ _CASTS = {"aten.to.dtype", "aten.to.device", "aten.to.dtype_layout", "aten.to.ot
           "aten.type_as.default"}  # fmt: skip
 _CHECKS = {"aten._assert_tensor_metadata.default", "aten._assert_scalar.default", "aten._assert_async.msg",
            "aten.sym_constrain_range_for_size.default", "aten.sym_constrain_range.default"}  # fmt: skip
-
-
-# torch decomposes a dropout to nothing where it is not training; an op that it does not know stays.
-_OPS = library.Library("hf2khc", "DEF")
-_OPS.define("dropout(Tensor input, float p, bool train) -> Tensor")
-_OPS.impl("dropout", lambda x, p, train: torch.empty_like(x), "CompositeExplicitAutograd")
-
-
-def without_writes(exported: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
-    """The same program with no op that mutates an argument; dropout stays."""
-    _replace(exported.graph, torch.ops.aten.dropout.default, torch.ops.hf2khc.dropout.default)
-    functional = exported.run_decompositions({})
-    _replace(functional.graph, torch.ops.hf2khc.dropout.default, torch.ops.aten.dropout.default)
-    return functional
-
-
-def _replace(graph: torch.fx.Graph, old: torch._ops.OpOverload, new: torch._ops.OpOverload) -> None:
-    for node in graph.nodes:
-        if node.op == "call_function" and node.target is old:
-            node.target = new
-
-
-def writes(graph: torch.fx.Graph) -> bool:
-    """Whether some op mutates an argument."""
-    return any(
-        isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
-        for node in graph.nodes
-        if node.op == "call_function" and str(node.target) not in _ALIASES
-    )
 
 
 def drop_aliases(graph: torch.fx.Graph) -> None:

@@ -10,18 +10,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from hf2khc.capture.fx_graphs import (
-    drop_aliases,
-    forget_buffer_writes,
-    forget_weights,
-    output_paths,
-    unflatten,
-    without_writes,
-    writes,
-)
+from hf2khc.capture.fx_graphs import drop_aliases, forget_buffer_writes, forget_weights, output_paths, unflatten
 from hf2khc.capture.marked_rows import last_marked_rows
 from hf2khc.capture.schema import flatten_call
 from hf2khc.capture.symbols import Symbols
+from hf2khc.capture.writes import without_writes
 from hf2khc.diagnostics import ConversionError, fail
 from hf2khc.ir.frequencies import frequencies
 from hf2khc.ir.graph import Graph, Loc, Node, Program, join, numbered
@@ -41,8 +34,7 @@ def import_program(exported: torch.export.ExportedProgram, model: torch.nn.Modul
     Raises:
         ConversionError: a size that depends on data, or an op outside the known namespaces.
     """
-    if writes(exported.graph):
-        exported = without_writes(exported)
+    exported = without_writes(exported)
     drop_aliases(exported.graph)
     last_marked_rows(exported.graph)
     forget_buffer_writes(exported)

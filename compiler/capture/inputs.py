@@ -12,11 +12,11 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from hf2khc.capture.alternatives import alternatives, runs
 from hf2khc.capture.build import configs
 from hf2khc.capture.examples import at_size, spec_of
+from hf2khc.capture.images import image_input, takes_images
 from hf2khc.capture.input_types import Example, Input
 from hf2khc.capture.prepared import prepared_inputs
 from hf2khc.diagnostics import ConversionError, fail
 
-DEFAULT_IMAGE_SIZE = 224  # for models that take images of any size
 TYPICAL_SAMPLES = 4096  # samples of a waveform: enough for one frame of any strided feature extractor
 
 
@@ -85,18 +85,12 @@ def _inputs(model: PreTrainedModel, accepted: Any) -> Iterator[Input]:
     passes_on = all(a.kind in (a.VAR_POSITIONAL, a.VAR_KEYWORD) for a in accepted.values())
     if main in ("input_ids", "pixel_values") and ("input_ids" in accepted or passes_on and main == "input_ids"):
         yield from _text_inputs(model, accepted, "", "seq")
-    if main == "pixel_values" or "pixel_values" in accepted and _has_separate_vision(config):
-        yield _image_input(config)
+    if takes_images(type(model), config):
+        yield image_input(config)
     elif main in ("input_values", "input_features"):
         yield _audio_input(config, main)
     if config.is_encoder_decoder and "decoder_input_ids" in accepted:
         yield from _text_inputs(model, accepted, "decoder_", "decoder_seq")
-
-
-def _has_separate_vision(config: PreTrainedConfig) -> bool:
-    # A model that marks the places of an image in its text by a token also runs on text alone.
-    marks = ("image_token_id", "image_token_index", "media_placeholder_token_id")
-    return hasattr(config, "vision_config") and not any(getattr(config, mark, None) is not None for mark in marks)
 
 
 def _text_inputs(model: PreTrainedModel, accepted: Any, prefix: str, seq: str) -> Iterator[Input]:
@@ -150,16 +144,6 @@ def _special_ids(config: PreTrainedConfig) -> Iterator[int]:
             if name.endswith(("_token_id", "_token_index", "_token_ids")):
                 tokens = np.ravel(value if value is not None else [])
                 yield from (int(token) for token in tokens if isinstance(token, np.integer))
-
-
-def _image_input(config: PreTrainedConfig) -> Input:
-    vision = _part_with(config, "vision_config", "encoder", "backbone_config")
-    size = _first(vision, "image_size", "input_size") or _first(config, "image_size") or DEFAULT_IMAGE_SIZE
-    if isinstance(size, dict):
-        size = (size.get("height"), size.get("width"))
-    height, width = (size, size) if isinstance(size, int) else tuple(size)[-2:]
-    channels = _first(vision, "num_channels", "in_channels", "in_chans") or 3
-    return Input("pixel_values", "float32", ("batch", channels, height, width), ("normal",))
 
 
 def _audio_input(config: PreTrainedConfig, name: str) -> Input:

@@ -17,6 +17,7 @@ from hf2khc.capture.checkpoint_files import PICKLES, pickle_weights, read_checkp
 from hf2khc.capture.configs import default_config, read_config
 from hf2khc.capture.examples import checked
 from hf2khc.capture.hub import fetch, not_found, weight_files
+from hf2khc.capture.images import with_image_size
 from hf2khc.capture.input_types import Example
 from hf2khc.capture.model_classes import resolve_class
 from hf2khc.diagnostics import ConversionError, fail
@@ -92,7 +93,7 @@ def open_source(
     return Source(
         package_name(model),
         model,
-        config,
+        config if examples else with_image_size(config, model_class),
         model_class,
         None if random_init else directory,
         trust_remote_code,
@@ -121,7 +122,8 @@ def _from_model(model: PreTrainedModel, task: str | None, examples: tuple[Exampl
         )
     _check_importable(type(model))
     name = model.config.name_or_path or model.config.model_type or type(model).__name__
-    return Source(package_name(name), name, copy.deepcopy(model.config), type(model), live=model, examples=examples)
+    config = copy.deepcopy(model.config if examples else with_image_size(model.config, type(model)))
+    return Source(package_name(name), name, config, type(model), live=model, examples=examples)
 
 
 def _check_importable(model_class: type) -> None:

@@ -26,6 +26,9 @@ LARGE = 16
 # Few heads, how many times as many in all, and their size; large sizes for models that split or group a head.
 HEAD_SHAPES = [(few, ratio, size) for ratio in (2, 4) for size in (8, 16, 24, 64) for few in (3, 5, 7, 9)]
 
+# Of images that are cut by strides alone; 121 tells what is rounded up from what is rounded down.
+IMAGES = (64, 121, 160, 96)
+
 
 @dataclass(frozen=True)
 class Field:
@@ -174,16 +177,21 @@ class Proposer:
         return options
 
     def _image(self, fields: list[Field]) -> list[dict[str, Any]]:
-        by_name = {f.name: f for f in fields}
-        image, patch = by_name.get("image_size"), by_name.get("patch_size")
-        if image is None or type(image.value) is not int:
+        # The size may be one number, or the height and the width, as a list or each by its name.
+        named = [field for field in fields if "image_size" in field.path.split(".")[-2:]]
+        images = {f.path: f.value if isinstance(f.value, list) else [f.value] for f in named}
+        sizes = {size for sides in images.values() for size in sides}
+        if len(sizes) != 1 or not all(type(size) is int for size in sizes):
             return []
-        if patch is None or type(patch.value) is not int or image.value % patch.value:
-            return [
-                {image.path: value}
-                for value in (64, 96, 128, image.value // 2, image.value * 2)
-                if value != image.value
-            ]
+        (value,) = sizes
+        patch = next((field for field in fields if field.name == "patch_size" and type(field.value) is int), None)
+        if patch is None or value % patch.value or named[0].value != value or len(named) > 1:
+            others = (*_after(value, IMAGES), value // 2, value * 2)
+            return [{f.path: [n] * len(f.value) if isinstance(f.value, list) else n for f in named} for n in others]
+        return self._patched(named[0], patch)
+
+    def _patched(self, image: Field, patch: Field) -> list[dict[str, Any]]:
+        """A size of images and one of the patches that they are cut into."""
         grid = image.value // patch.value
         options = [
             (size, count)
@@ -257,6 +265,12 @@ class Proposer:
         pair = next((pair for pair in pairs if pair not in self.parts), pairs[0])
         self.parts.add(pair)
         return pair[1]
+
+
+def _after(value: int, ring: tuple[int, ...]) -> tuple[int, ...]:
+    """The others of a ring, from the one after `value`: a twin of a twin does not come back to the real value."""
+    place = ring.index(value) + 1 if value in ring else 0
+    return tuple(other for other in (*ring[place:], *ring[:place]) if other != value)
 
 
 def _attention_values(

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from hf2khc.driver import forms
+from hf2khc.driver.forms import Form, close
 from hf2khc.ir.expr import Expr, entry_of
 
 # Above this many integer fields, expressions of three fields are not tried: there would be too many.
@@ -87,15 +89,43 @@ class Search:
     def _candidates(self, values: tuple) -> Iterator[Expr]:
         """Expressions in order of size; a field that fits alone is always preferred."""
         real = isinstance(values[0], float)
-        texts = itertools.chain(
-            _unary(self._numeric(), real),
-            _binary(self._positive(), real),
-            self._parts_of(),
-            self._ternary(),
-            self._multiples(values),
-            self._proportional(values) if real else (),
+        known = (
+            form.over(names)
+            for choices, forms in self._forms(real)
+            for names in choices
+            for columns in [[self.fields[name] for name in names]]
+            for form in forms
+            if form.agrees(columns, values)
         )
-        return (Expr.of(text) for text in texts if text and self._agrees(text, values))
+        others = (
+            text
+            for texts in (
+                self._multiples(values),
+                self._strided(values),
+                self._scales(values) if real else (),
+                self._proportional(values) if real else (),
+            )
+            for text in texts
+            if self._agrees(text, values)
+        )
+        return map(Expr.of, itertools.chain(known, others))
+
+    def _forms(self, real: bool) -> Iterator[tuple[Iterable[tuple[str, ...]], tuple[Form, ...]]]:
+        """Tuples of fields, and the forms they are put into."""
+        ones = [(name,) for name in self._numeric()]
+        sizes, parts = self._positive(), self._fractions()
+        pairs = [pair for pair in itertools.permutations(sizes, 2) if _belong(*pair)]
+        yield ones, forms.BARE
+        yield ones, (forms.REAL_OF_ONE if real else ()) + forms.OF_ONE
+        yield pairs, forms.QUOTIENTS
+        yield [pair for pair in itertools.combinations(sizes, 2) if _belong(*pair)], forms.SYMMETRIC
+        yield pairs, forms.REAL_OF_TWO if real else forms.PATCHES
+        yield pairs, forms.OF_TWO
+        yield itertools.product(sizes, parts), forms.PART_OF_ONE
+        yield ((*pair, part) for part in parts for pair in pairs), forms.PART_OF_TWO
+        alone = [name for name in sizes if entry_of(name) is None]
+        if len(alone) <= MOST_FIELDS:
+            yield itertools.permutations(alone, 3), forms.OF_THREE
 
     def _multiples(self, values: tuple) -> Iterator[str]:
         """A field and a number that no field holds: heads that are as wide at every config, tokens before a block.
@@ -109,18 +139,41 @@ class Search:
             if isinstance(values[0], int):
                 yield f"{name} {values[0] - self.fields[name][0]:+d}"
 
+    def _strided(self, values: tuple) -> Iterator[str]:
+        """What convolutions with strides leave of a size: rows of an image, pixels, a token before them, a scale.
+
+        Several rounded one after the other, all up or all down, are one that is.
+        """
+        for name in self._positive():
+            sizes = self.fields[name]
+            for form, sides in _sides(values, name, sizes):
+                strides = range(max(2, sizes[0] // (sides[0] + 1)), -(-sizes[0] // max(1, sides[0] - 1)) + 1)
+                # What divides without a rest is likelier than what is next to it.
+                for stride in sorted(strides, key=lambda stride: sizes[0] % stride != 0):
+                    yield form.format(f"{name} // {stride}")
+                    yield form.format(f"({name} + {stride - 1}) // {stride}")
+
+    def _scales(self, values: tuple) -> Iterator[str]:
+        """The root of a whole part of a size, or one over it: heads of which no field tells how many they are."""
+        for form, power in (("({}) ** -0.5", -2), ("sqrt({})", 2)):
+            for name in self._positive():
+                heads, rest = divmod(self.fields[name][0], round(values[0] ** power) or math.inf)
+                if heads > 1 and not rest:
+                    yield form.format(f"{name} // {int(heads)}")
+
     def _proportional(self, values: tuple) -> Iterator[str]:
         """A number over a size: the steps of sinusoids, log(10000) / (size / 2 - 1) (Vaswani et al., 2017)."""
         for name in self._positive() if len(set(values)) == len(values) else ():
             for size in (name, f"({name} // 2)", f"({name} // 2 - 1)"):
                 first = Expr(size).evaluate({name: self.fields[name][0]})
-                yield f"log({round(math.exp(values[0] * first), 6)}) / {size}" if values[0] * first < 20 else ""
+                if values[0] * first < 20:
+                    yield f"log({round(math.exp(values[0] * first), 6)}) / {size}"
 
     def _agrees(self, text: str, values: tuple) -> bool:
         expr = Expr(text)
         try:
             return all(
-                _close(expr.evaluate({k: v[i] for k, v in self.fields.items() if k in expr.names}), value)
+                close(expr.evaluate({k: v[i] for k, v in self.fields.items() if k in expr.names}), value)
                 for i, value in enumerate(values)
             )
         except (ZeroDivisionError, ValueError, TypeError, OverflowError):
@@ -138,62 +191,9 @@ class Search:
         # Fields that are the same everywhere explain no difference.
         return [name for name in names if len(set(self.fields[name])) > 1]
 
-    def _parts_of(self) -> Iterator[str]:
-        """A fraction of a size: what is rotated of a head."""
-        names = self._positive()
-        for part in self._fractions():
-            yield from (f"int({name} * {part})" for name in names)
-            yield from (f"int({x} // {y} * {part})" for x, y in itertools.permutations(names, 2) if _belong(x, y))
-
     def _fractions(self) -> list[str]:
         names = (name for name in self._numeric() if all(0 < v <= 1 for v in self.fields[name]))
         return [name for name in names if len(set(self.fields[name])) > 1]
-
-    def _ternary(self) -> Iterable[str]:
-        names = [name for name in self._positive() if entry_of(name) is None]
-        if len(names) <= MOST_FIELDS:
-            for x, y, z in itertools.permutations(names, 3):
-                yield from (f"{x} * {y} // {z}", f"({x} + {y}) * {z}", f"({x} + 2 * {y}) * {z}")
-                # Patches of an image, and tokens that a field counts before them.
-                yield from (f"({x} // {y}) ** 2 + {z}", f"({x} // {y}) ** 2 + {z} + 1")
-                yield f"{x} // {y} + 2 * {z}"
-
-
-def _unary(names: list[str], real: bool) -> Iterable[str]:
-    yield from names
-    for name in names:
-        if real:
-            yield from (f"{name} ** -0.5", f"sqrt({name})", f"1.0 / {name}", f"-{name}", f"1 - {name}")
-            # What scales the angles of YaRN (Peng et al., 2023).
-            yield f"0.1 * log({name}) + 1"
-        yield from (f"-{name}", f"{name} - 1", f"{name} + 1", f"{name} + 2")
-        yield from (f"{name} // 2", f"{name} // 2 - 1", f"-({name} // 2)")
-        # What is left when a half, and a half of a half, is taken away: an odd number tells it from the half.
-        yield from (f"{name} - {name} // 2", f"{name} // 2 - {name} // 4")
-        yield from (f"{n} * {name}" for n in (2, 3, 4, 6, 8))
-        yield from (f"{name} // {n}" for n in (4, 8))
-
-
-def _binary(names: list[str], real: bool) -> Iterable[str]:
-    pairs = [pair for pair in itertools.permutations(names, 2) if _belong(*pair)]
-    for x, y in pairs:
-        yield from (f"{x} // {y}", f"-({x} // {y})")
-    for x, y in itertools.combinations(names, 2):
-        if _belong(x, y):
-            yield from (f"{x} * {y}", f"{x} + {y}")
-    for x, y in pairs:
-        if real:
-            # Widths of heads, and the logarithmic buckets of relative positions.
-            yield from (f"({x} // {y}) ** -0.5", f"sqrt({x} // {y})")
-            yield from (f"log({x} / ({y} // 2))", f"log({x} / ({y} // 4))", f"log({x} / {y})")
-        else:
-            yield from (f"{x} // {y} // 2", f"({x} // {y} + 1) // 2", f"({x} // {y}) ** 2")
-            # Patches of an image, with one token or two before them.
-            yield from (f"({x} // {y}) ** 2 + 1", f"({x} // {y}) ** 2 + 2")
-    for x, y in pairs:
-        yield from (f"2 * {x} * {y}", f"{x} - {y}", f"{x} + 2 * {y}", f"{x} * {y} // 2")
-        # The one head of keys, and of keys and values, that stands behind all heads of queries.
-        yield from (f"{x} + {x} // {y}", f"{x} + 2 * ({x} // {y})")
 
 
 def _belong(x: str, y: str) -> bool:
@@ -202,10 +202,22 @@ def _belong(x: str, y: str) -> bool:
     return a is None or b is None or a[1] == b[1]
 
 
+def _sides(values: tuple, name: str, sizes: tuple[int, ...]) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """What values would be made of, each config another one, and how."""
+    if all(isinstance(value, int) and value > 0 for value in values):
+        found: list[tuple[str, tuple[float, ...]]] = [
+            ("{}", values),
+            ("({}) ** 2", tuple(value**0.5 for value in values)),
+            ("({}) ** 2 + 1", tuple((value - 1) ** 0.5 for value in values)),
+        ]
+    else:
+        found = [(name + " / ({})", tuple(n / v if v else 0.0 for n, v in zip(sizes, values, strict=True)))]
+    for form, sides in found:
+        whole = tuple(map(round, sides))
+        if len(set(whole)) == len(values) and all(
+            n > 0 and close(float(n), s) for n, s in zip(whole, sides, strict=True)
+        ):
+            yield form, whole
+
+
 _NUMBER = re.compile(r"(?<![\w.])\d+(?![\w.])")
-
-
-def _close(x: Any, y: Any) -> bool:
-    if isinstance(x, int) and isinstance(y, int):
-        return x == y
-    return math.isclose(x, y, rel_tol=1e-12, abs_tol=0.0) and (isinstance(y, float) or float(x).is_integer())

@@ -23,6 +23,7 @@ from hf2khc.ir.evaluate import keras_evaluators
 from hf2khc.ir.float64 import float64
 from hf2khc.ir.graph import Program
 from hf2khc.ir.interpret import interpret
+from hf2khc.ir.memo import Memo, Recent
 from hf2khc.ir.validate import MISCOMPILE, relative_error, validate
 
 if TYPE_CHECKING:
@@ -208,8 +209,10 @@ class _Validation:
     def __init__(self, captured: Captured, errors: dict[str, float]):
         self.parameter, self.errors = _Parameters(captured), errors
         self.inputs = sample_inputs(captured.spec, dict(captured.sizes), seed=1, padding="right")
-        aten = aten_evaluator()
-        self.evaluators = {**keras_evaluators(), "aten": aten, "transformers": aten}
+        aten, memo = aten_evaluator(), Memo()
+        # Those of torch may write into their operands.
+        lowered = {level: memo.over(evaluator) for level, evaluator in keras_evaluators().items()}
+        self.evaluators = {**lowered, "aten": aten, "transformers": aten}
         self.last: tuple[Program | None, tuple | None] = (None, None)
 
     def __call__(self, stage: str, before: Program, after: Program) -> None:
@@ -227,11 +230,20 @@ class _Parameters:
     """Random weights by path: of zero mean where they are matrices, around one where they are vectors."""
 
     captured: Captured
+    drawn: Recent[np.ndarray] = field(default_factory=Recent)
 
     def __call__(self, path: str) -> np.ndarray:
         value = self.captured.state[path]
         if isinstance(value, np.ndarray):
             return value
+        drawn = self.drawn.get(path)
+        if drawn is None:
+            drawn = self._drawn(path, value)
+            self.drawn.put(path, drawn)
+        return drawn
+
+    @staticmethod
+    def _drawn(path: str, value: tuple[int, ...]) -> np.ndarray:
         random = np.random.default_rng(zlib.crc32(path.encode()))
         if len(value) >= 2:
             return random.normal(0.0, value[-1] ** -0.5, value)

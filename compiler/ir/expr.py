@@ -3,19 +3,10 @@
 import ast
 import functools
 import math
-import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-_BINARY = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-    ast.FloorDiv: operator.floordiv,
-    ast.Mod: operator.mod,
-    ast.Pow: operator.pow,
-}
+_OPERATORS = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow)
 _FUNCTIONS: dict[str, Callable] = {
     "max": max,
     "min": min,
@@ -66,7 +57,8 @@ class Expr:
         Raises:
             KeyError: a name is not bound.
         """
-        return _evaluate(_parsed(self.text), env)
+        names, function = compiled(self.text)
+        return function(*[env[name] for name in names])
 
     def substitute(self, mapping: Mapping[str, object]):
         """The expression with names replaced; a number where none is left."""
@@ -78,7 +70,7 @@ def simplify(text: str):
     """`text` as a number where it has no names, else as an `Expr`."""
     if _names(_parsed(text)):
         return Expr.of(text)
-    return _evaluate(_parsed(text), {})
+    return Expr(text).evaluate({})
 
 
 def same(a, b) -> bool:
@@ -149,19 +141,40 @@ def _dotted(tree: ast.expr) -> str | None:
     return None
 
 
-def _evaluate(tree: ast.expr, env: Mapping[str, object]):
-    dotted = _dotted(tree)
-    if dotted is not None:
-        return env[dotted]
-    if isinstance(tree, ast.Constant):
-        return tree.value
-    if isinstance(tree, ast.UnaryOp) and isinstance(tree.op, ast.USub):
-        return -_evaluate(tree.operand, env)
-    if isinstance(tree, ast.BinOp):
-        return _BINARY[type(tree.op)](_evaluate(tree.left, env), _evaluate(tree.right, env))
-    if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name):
-        return _FUNCTIONS[tree.func.id](*(_evaluate(arg, env) for arg in tree.args))
-    raise ValueError(f"not an arithmetic expression: {ast.unparse(tree)}")
+@functools.lru_cache(maxsize=100_000)
+def compiled(text: str) -> tuple[tuple[str, ...], Callable]:
+    """The names in an expression, sorted, and the function of their values.
+
+    Raises:
+        ValueError: it is no arithmetic expression.
+    """
+    names = tuple(sorted(_names(_parsed(text))))
+    arguments: dict[str, ast.expr] = {name: ast.Name(f"_{place}", ast.Load()) for place, name in enumerate(names)}
+    body = _Substitute(arguments).visit(ast.parse(text, mode="eval").body)
+    _check(body)
+    given = [ast.arg(f"_{place}") for place in range(len(names))]
+    parameters = ast.arguments(posonlyargs=[], args=given, kwonlyargs=[], kw_defaults=[], defaults=[])
+    function = ast.fix_missing_locations(ast.Expression(ast.Lambda(parameters, body)))
+    return names, eval(compile(function, text, "eval"), {"__builtins__": {}, **_FUNCTIONS})
+
+
+def _check(tree: ast.expr) -> None:
+    """Nothing but arithmetic is run."""
+    known = (
+        isinstance(tree, ast.Constant | ast.Name)
+        or isinstance(tree, ast.UnaryOp)
+        and isinstance(tree.op, ast.USub)
+        or isinstance(tree, ast.BinOp)
+        and isinstance(tree.op, _OPERATORS)
+        or isinstance(tree, ast.Call)
+        and isinstance(tree.func, ast.Name)
+        and tree.func.id in _FUNCTIONS
+    )
+    if not known:
+        raise ValueError(f"not an arithmetic expression: {ast.unparse(tree)}")
+    for child in ast.iter_child_nodes(tree):
+        if isinstance(child, ast.expr):
+            _check(child)
 
 
 class _Substitute(ast.NodeTransformer):

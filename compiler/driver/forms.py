@@ -1,0 +1,84 @@
+"""The forms that a number may have: expressions over `x`, `y` and `z`, which stand for config fields."""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hf2khc.ir.expr import compiled
+
+
+@dataclass(frozen=True)
+class Form:
+    """An expression in Python syntax over `x`, `y`, `z`."""
+
+    text: str
+
+    def agrees(self, columns: Sequence[tuple], values: tuple) -> bool:
+        """Whether it gives `values` at every config.
+
+        Args:
+            columns: the values of the fields at each config, one tuple per letter.
+            values: what is sought, at each config.
+        """
+        letters, function = compiled(self.text)
+        try:
+            return all(
+                close(function(*[columns["xyz".index(letter)][place] for letter in letters]), value)
+                for place, value in enumerate(values)
+            )
+        except (ZeroDivisionError, ValueError, TypeError, OverflowError):
+            return False
+
+    def over(self, names: Sequence[str]) -> str:
+        """The text with the fields in the places of the letters."""
+        return _LETTER.sub(lambda letter: names["xyz".index(letter[0])], self.text)
+
+
+_LETTER = re.compile(r"\b[xyz]\b")
+
+
+def close(x: Any, y: Any) -> bool:
+    """Whether two numbers are equal: integers exactly, others up to rounding."""
+    if isinstance(x, int) and isinstance(y, int):
+        return x == y
+    return math.isclose(x, y, rel_tol=1e-12, abs_tol=0.0) and (isinstance(y, float) or float(x).is_integer())
+
+
+def _forms(*texts: str) -> tuple[Form, ...]:
+    return tuple(map(Form, texts))
+
+
+BARE = _forms("x")
+# The last is what scales the angles of YaRN (Peng et al., 2023).
+REAL_OF_ONE = _forms("x ** -0.5", "sqrt(x)", "1.0 / x", "-x", "1 - x", "0.1 * log(x) + 1")
+OF_ONE = _forms(
+    "-x", "x - 1", "x + 1", "x + 2", "x // 2", "x // 2 - 1", "-(x // 2)", "x // 4", "x // 8",
+    # What is left when a half, and a half of a half, is taken away: an odd number tells it from the half.
+    "x - x // 2", "x // 2 - x // 4", "2 * x", "3 * x", "4 * x", "6 * x", "8 * x",
+)  # fmt: skip
+
+QUOTIENTS = _forms("x // y", "-(x // y)")
+SYMMETRIC = _forms("x * y", "x + y")
+# Widths of heads, and the logarithmic buckets of relative positions.
+REAL_OF_TWO = _forms("(x // y) ** -0.5", "sqrt(x // y)", "log(x / (y // 2))", "log(x / (y // 4))", "log(x / y)")
+# Patches of an image, alone and with one token or two before them.
+PATCHES = _forms(
+    "x // y // 2", "(x // y + 1) // 2", "(x // y) ** 2", "(x // y) ** 2 + 1", "(x // y) ** 2 + 2"
+)  # fmt: skip
+OF_TWO = _forms(
+    "2 * x * y", "x - y", "x + 2 * y", "x * y // 2",
+    # The one head of keys, and of keys and values, that stands behind all heads of queries.
+    "x + x // y", "x + 2 * (x // y)",
+)  # fmt: skip
+
+# A fraction of a size: what is rotated of a head.
+PART_OF_ONE = _forms("int(x * y)")
+PART_OF_TWO = _forms("int(x // y * z)")
+
+OF_THREE = _forms(
+    "x * y // z", "(x + y) * z", "(x + 2 * y) * z",
+    # Patches of an image, and tokens that a field counts before them.
+    "(x // y) ** 2 + z", "(x // y) ** 2 + z + 1", "x // y + 2 * z",
+)  # fmt: skip

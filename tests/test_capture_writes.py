@@ -1,0 +1,98 @@
+"""Operations that write into their argument become operations that do not, traced again only where they must be."""
+
+import pytest
+import torch
+from torch.fx import Interpreter
+
+from hf2khc.capture.writes import _compute_anew, _writes, without_writes
+
+
+def twice(x):
+    h = x * 2
+    h += 1
+    return torch.nn.functional.relu_(h) - x
+
+
+def one_of_two(x):
+    values, places = x.topk(2)
+    values /= values.sum(-1, keepdim=True)
+    return values, places
+
+
+def read_before(x):
+    h = x * 2
+    before = h + 1
+    h.mul_(3)
+    return before * h
+
+
+def seen_through_a_view(x):
+    h = x * 2
+    row = h[0]
+    h += 1
+    return row
+
+
+def part_of_another(x):
+    h = x * 2
+    h[0] += 1
+    return h
+
+
+def of_the_argument(x):
+    h = torch.dropout(x, 0.5, False)
+    h = h.view(-1)
+    h += 1
+    return x
+
+
+def with_a_wider_one(x):
+    h = torch.zeros_like(x)
+    h += x.double()
+    return h
+
+
+def exported(function):
+    class Model(torch.nn.Module):
+        def forward(self, x):
+            return function(x)
+
+    return torch.export.export(Model().eval(), (torch.randn(3, 4),))
+
+
+def check(program, function):
+    x = torch.randn(3, 4)
+    found, expected = (r if isinstance(r, list | tuple) else [r] for r in (Interpreter(program).run(x), function(x)))
+    assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(found[-len(expected) :], expected, strict=True))
+
+
+@pytest.mark.parametrize("function", [twice, one_of_two, read_before])
+def test_what_has_one_name_is_computed_anew(function, monkeypatch):
+    program = exported(function)
+    assert any(map(_writes, program.graph.nodes))
+    # Nothing is traced again.
+    monkeypatch.setattr(type(program), "run_decompositions", None)
+    assert without_writes(program) is program
+    program.graph.lint()
+    assert not any(map(_writes, program.graph.nodes))
+    program.graph_module.recompile()
+    check(program.graph_module, function)
+
+
+@pytest.mark.parametrize("function", [seen_through_a_view, part_of_another, with_a_wider_one, of_the_argument])
+def test_what_another_name_stands_for_is_traced_again(function):
+    program = exported(function)
+    _compute_anew(program.graph)
+    assert any(map(_writes, program.graph.nodes))
+    functional = without_writes(program)
+    assert functional is not program and not any(map(_writes, functional.graph.nodes))
+    check(functional.graph_module, function)
+
+
+def test_a_mapped_function_is_traced_again():
+    def mapped(x):
+        return torch.vmap(lambda row: row * 2 + 1)(x)
+
+    program = exported(mapped)
+    functional = without_writes(program)
+    assert all(isinstance(n.target, torch._ops.OpOverload) for n in functional.graph.nodes if n.op == "call_function")
