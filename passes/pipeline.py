@@ -41,6 +41,7 @@ from hf2khc.passes.hub.unite_modules import unite_modules
 from hf2khc.passes.keras.fold_transposes import fold_transposes
 from hf2khc.passes.keras.lower_frequencies import lower_frequencies
 from hf2khc.passes.keras.lower_masks import lower_masks
+from hf2khc.passes.keras.merge_sizes import merge_sizes
 from hf2khc.passes.keras.name_graphs import name_graphs
 from hf2khc.passes.keras.name_inputs import name_inputs
 from hf2khc.passes.keras.name_layers import name_layers
@@ -141,7 +142,7 @@ PIPELINE = (
 )
 
 # Passes over the program whose sizes are expressed by the config; they are given what its names stand for.
-SIZED: tuple[Callable[[Program, Mapping[str, object]], Program], ...] = (pad_heads,)
+SIZED: tuple[Callable[[Program, Mapping[str, object]], Program], ...] = (pad_heads, merge_sizes)
 
 
 def every_pass() -> list[tuple[str, Callable[..., Program]]]:

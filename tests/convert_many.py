@@ -14,7 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
+from forked_children import ForkedChildren
+
 from hf2khc.check.cases import save_arrays
+from hf2khc.process import start_with
 
 
 def start(folder: Path, names: Sequence[str], sources: Sequence[str], seed: int) -> subprocess.Popen:
@@ -66,10 +69,11 @@ def print_sources(folder: Path, name: str) -> None:
 def main(folder: Path, arguments: Sequence[str]) -> None:
     """The command line."""
     at = list(arguments).index("--sources")
-    for name in arguments[:at]:
-        convert(folder, name)
-    for name in arguments[at + 1 :]:
-        print_sources(folder, name)
+    with ForkedChildren() as forks, start_with(forks):
+        for name in arguments[:at]:
+            convert(folder, name)
+        for name in arguments[at + 1 :]:
+            print_sources(folder, name)
 
 
 if __name__ == "__main__":

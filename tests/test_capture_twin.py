@@ -232,6 +232,11 @@ def test_the_size_of_images_is_another_one_in_each_twin(size):
     assert len(set(map(str, found))) == 3 and all(type(one) is type(size) for one in found)
 
 
+def test_every_entry_of_a_list_changes():
+    (group,) = Proposer([Field("hidden_sizes", "hidden_sizes", "", [24, 32, 40, 48])]).groups()
+    assert all(new != old for new, old in zip(group[0]["hidden_sizes"], [24, 32, 40, 48], strict=True))
+
+
 def test_fields_whose_products_are_equal_change_in_proportion(monkeypatch):
     """Mamba 2 does not run where `expand * hidden_size` is not `num_heads * head_dim`."""
     config = transformers.Mamba2Config(

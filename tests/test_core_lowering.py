@@ -155,19 +155,25 @@ graph Norm(%x: f32[batch, 6{sizes}]) {{
   param @b: f32[6]
   param @m: f32[6]
   param @v: f32[6]
-  %all: (f32[batch, 6{sizes}], f32[0], f32[0]) = aten._native_batch_norm_legit_no_training(%x, @w, @b, @m, @v, momentum=0.1, eps=0.01)
-  %y: f32[batch, 6{sizes}] = item(%all, index=0)
+{call}
   return %y
 }}
 
 entry Norm
-"""  # noqa: E501
+"""
+FORMS = (
+    "  %all: (f32[batch, 6{sizes}], f32[0], f32[0]) = aten._native_batch_norm_legit_no_training"
+    "(%x, @w, @b, @m, @v, momentum=0.1, eps=0.01)\n  %y: f32[batch, 6{sizes}] = item(%all, index=0)",
+    "  %y: f32[batch, 6{sizes}] = aten.batch_norm"
+    "(%x, @w, @b, @m, @v, training=false, momentum=0.1, eps=0.01, cudnn_enabled=true)",
+)
 
 
+@pytest.mark.parametrize("form", FORMS, ids=["several results", "one result"])
 @pytest.mark.parametrize(("sizes", "attrs"), [("", {}), (", 8", {"axis": 1}), (", 8, 8", {"axis": 1})])
-def test_a_batch_norm_on_parameters_is_a_layer(sizes, attrs):
+def test_a_batch_norm_on_parameters_is_a_layer(sizes, attrs, form):
     """What it keeps of its statistics in training is seen here alone: the operation has no momentum."""
-    program = parse_program(BATCH_NORM.format(sizes=sizes))
+    program = parse_program(BATCH_NORM.format(sizes=sizes, call=form.format(sizes=sizes)))
     lowered = lower_aten(program)
     verify(lowered, "ops")
     node = lowered.main["y"]

@@ -1,7 +1,8 @@
 """Each pass on small programs: what it gives, when it must not fire, and that it computes the same numbers."""
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 import golden_files
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from hf2khc.capture.aten import aten_evaluator
 from hf2khc.diagnostics import ConversionError
 from hf2khc.ir.evaluate import keras_evaluators
+from hf2khc.ir.expr import evaluate
 from hf2khc.ir.graph import Graph, Program, callee_of, join
 from hf2khc.ir.text import format_program, parse_program
 from hf2khc.ir.types import concrete
@@ -68,21 +70,24 @@ def array(name: str, type_) -> np.ndarray:
     return random.integers(0, 2 if type_.dtype == "bool" else 4, size=shape).astype(type_.dtype)
 
 
-def parameters(graph: Graph, program: Program, path: str) -> Iterator[tuple]:
+def parameters(graph: Graph, program: Program, path: str, env: Mapping[str, object] = MappingProxyType({})) -> Iterator:
     """Absolute path and type of each parameter."""
     for node in graph:
         if node.op == "param":
             yield join(path, node.name[1:]), node.tensor
-        for i, inner in enumerate(instances(node)):
-            yield from parameters(program.graphs[callee_of(node, i)], program, join(path, inner))
+        for i, inner in enumerate(instances(node, env)):
+            callee = program.graphs[callee_of(node, i)]
+            given = {name: evaluate(node.attrs[name], env) for name in callee.parameters}
+            yield from parameters(callee, program, join(path, inner), given)
 
 
-def instances(node) -> list[str]:
+def instances(node, env) -> list[str]:
     if node.op == "call":
         return [node.attrs["path"]]
     if node.op != "loop":
         return []
-    return [node.attrs["path"].replace("{i}", str(node.attrs["start"] + i)) for i in range(node.attrs["count"])]
+    count = evaluate(node.attrs["count"], env)
+    return [node.attrs["path"].replace("{i}", str(node.attrs["start"] + i)) for i in range(count)]
 
 
 # --- broken passes ---------------------------------------------------------------------------------------------------
@@ -97,6 +102,8 @@ MUTATIONS = [
     ("split_fused_linear", 0, "%k_kernel, %k_bias", "%v_kernel, %k_bias"),
     ("split_fused_linear", 0, "%q: f32[batch, seq, 8] = layers.Dense(%x, %q_kernel, %q_bias, units=8)",
      "%q: f32[batch, seq, 8] = layers.Dense(%x, %q_kernel, units=8, use_bias=false)"),
+    ("merge_sizes", 0, 'path="b", units=6', 'path="a", units=6'),
+    ("merge_sizes", 1, "num_layers=3", "num_layers=2"),
     ("recognize_idioms", 0, "epsilon=1e-06", "epsilon=1e-05"),
     ("recognize_idioms", 3, "approximate=true", "approximate=false"),
     ("recognize_idioms", 5, "scale=0.25", "scale=0.5"),

@@ -35,5 +35,6 @@ def servers(backends: Sequence[str]) -> Iterator[Mapping[str, Path]]:
 
 def _start(backend: str, folder: Path) -> subprocess.Popen:
     command = [sys.executable, "-m", "benchmarks.zoo.fork_server", str(folder / backend)]
-    environment = {**os.environ, **QUIET, "KERAS_BACKEND": backend}
+    paths = [str(Path(__file__).parents[2]), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    environment = {**os.environ, **QUIET, "KERAS_BACKEND": backend, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     return subprocess.Popen(command, stdin=subprocess.PIPE, env=environment)

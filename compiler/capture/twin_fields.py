@@ -8,7 +8,7 @@ import itertools
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from transformers import PreTrainedConfig
@@ -246,7 +246,7 @@ class Proposer:
         raise AssertionError("there is always a larger one")
 
     def _lists(self, field: Field, value: list[int]) -> list[list[int]]:
-        fresh = {size: self._fresh(field, 24, 8) for size in dict.fromkeys(value)}
+        fresh = {size: self._fresh(replace(field, value=size), 24, 8) for size in dict.fromkeys(value)}
         return [[fresh[size] for size in value], [size // 2 for size in value], [size * 2 for size in value]]
 
     def _float_values(self, name: str, value: float) -> list[float]:

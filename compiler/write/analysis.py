@@ -4,7 +4,7 @@ import functools
 from collections.abc import Mapping
 
 from hf2khc.diagnostics import fail
-from hf2khc.ir.expr import evaluate
+from hf2khc.ir.expr import evaluate, names_of
 from hf2khc.ir.graph import Graph, Node, callees, first_iterations, join
 from hf2khc.ir.types import Tensor, tensors
 from hf2khc.write.layer_facts import call_arguments, constructor_defaults, takes_training, variable_names
@@ -82,6 +82,21 @@ class Analysis:
             if node.op in ("call", "loop") and any(map(self.training, callees(node))):
                 return True
         return False
+
+    @functools.cache  # noqa: B019
+    def stated(self, graph_name: str) -> frozenset[str]:
+        """The parameters of a graph with which something is computed or made; the others are sizes of its inputs."""
+        graph = self.plan.program.graphs[graph_name]
+        used: set[str] = set()
+        for node in self.printed(graph_name):
+            unstated: set[str] = set()
+            if node.op in ("call", "loop"):
+                called = [(self.plan.program.graphs[name].parameters, self.stated(name)) for name in callees(node)]
+                unstated = {p for parameters, stated in called for p in parameters if p not in stated}
+            used.update(*(names_of(value) for key, value in node.attrs.items() if key not in unstated))
+            if node.op in ("param", "const") and isinstance(node.type, Tensor):
+                used.update(node.type.symbols)
+        return frozenset(used) & frozenset(graph.parameters)
 
     def constant(self, graph: Graph, path: str) -> Field | None:
         """The field of constructor data for a constant of a graph, `None` for one that is too large for an argument."""

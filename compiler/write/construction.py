@@ -1,6 +1,6 @@
 """The code that constructs and builds the members of a class."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hf2khc.diagnostics import fail
@@ -8,8 +8,9 @@ from hf2khc.ir.expr import Expr, same
 from hf2khc.ir.graph import Graph, Node, callee_of, callees, first_iterations, join
 from hf2khc.ir.types import Tensor, same_type
 from hf2khc.write.analysis import Analysis, child_path, constructor_attributes
+from hf2khc.write.built import built_operands, read_axes
 from hf2khc.write.iteration import iteration_text, kind_conditions
-from hf2khc.write.layer_facts import built_axes, constructor_defaults, constructor_name
+from hf2khc.write.layer_facts import constructor_defaults, constructor_name
 from hf2khc.write.members import INDEX, Member
 from hf2khc.write.names import input_names
 from hf2khc.write.plan import CONSTANT, Field
@@ -169,20 +170,17 @@ class Construction:
     def _build(self, reference: str, node: Node) -> list[str]:
         if not self.builds:
             return []
-        if node.op in ("call", "loop"):
-            operands: Sequence[str | None] = node.operands[:1]
-        else:
-            if not self.analysis.weights(self.graph, node):
-                return []
-            operands = self.analysis.data(self.graph, node)
-        shapes = [self._shape(node, self.graph[o].tensor) for o in operands if o is not None]
+        types = built_operands(self.analysis, self.graph, node)
+        if not types and node.op not in ("call", "loop"):
+            return []
+        shapes = [self._shape(node, type_) for type_ in types]
         return [f"{reference}.build({', '.join(shapes)})"]
 
     def _shape(self, node: Node, type_: Tensor) -> str:
         first = next(iter(self.graph.inputs), None)
         if first is not None and same_type(first.type, type_):
             return shape_argument(self.graph)
-        read = built_axes(node, type_.rank)
+        read = read_axes(self.analysis, node, type_.rank)
         return self.scope.shape(dim if axis in read else None for axis, dim in enumerate(type_.shape))
 
 

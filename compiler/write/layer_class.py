@@ -43,8 +43,6 @@ def write_layer(analysis: Analysis, graph: Graph, heads: Mapping[str, ClassHead]
     empty = cache_method(analysis, graph, scope, owned)
     once = build_method(analysis, graph, scope, owned)
     shape = output_shape(graph, scope, _arguments(analysis, called, render))
-    for parameter in graph.parameters:
-        scope.field(parameter)
     fields = ordered(_in_plan_order(analysis, scope))
     head = ClassHead(graph.name, module_name(analysis.plan.package, analysis.plan.prefix, graph.name), fields)
     methods = [_init(fields), _build(graph, build), empty, once, call, shape, get_config(fields) if fields else []]

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -115,6 +116,8 @@ def built_axes(node: Node, rank: int) -> frozenset[int]:
     if node.op in ("layers.Dense", *_NORMS):
         axes = node.attrs.get("axis", -1)
         return frozenset(a % rank for a in (axes if isinstance(axes, tuple) else (axes,)) if isinstance(a, int))
+    if re.fullmatch(r"layers\.(Depthwise|Separable)?Conv[123]D(Transpose)?", node.op):
+        return frozenset({1 if node.attrs.get("data_format") == "channels_first" else rank - 1})
     return frozenset(range(rank))
 
 

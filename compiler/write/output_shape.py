@@ -23,6 +23,8 @@ def output_shape(graph: Graph, scope: Scope, arguments: Sequence[str]) -> list[s
     if not graph.inputs or any(isinstance(graph[output].type, tuple) for output in graph.outputs):
         return []
     types = [graph[output].tensor for output in graph.outputs]
+    if _is_left_to_keras(graph, types, scope):
+        return []
     if len(types) == 1 and types[0].is_floating:
         return _shape_method(graph, types[0], scope)
     if not _needs_fitting_sizes(graph):
@@ -30,6 +32,14 @@ def output_shape(graph: Graph, scope: Scope, arguments: Sequence[str]) -> list[s
     specs = [_spec(type_, graph, scope) for type_ in types]
     returned = specs[0] if len(specs) == 1 else f"({', '.join(specs)})"
     return [signature("compute_output_spec", arguments), *indent([f"return {returned}"])]
+
+
+def _is_left_to_keras(graph: Graph, types: Sequence[Tensor], scope: Scope) -> bool:
+    """Whether a size follows from those of the inputs, which Keras knows: no argument is there to say it."""
+    given = [node.tensor for node in graph.inputs]
+    known = all(not any(map(scope.is_size, names_of(dim))) for type_ in given for dim in type_.shape[1:])
+    sizes = {str(dim) for type_ in given for dim in type_.shape}
+    return known and any(not scope.is_stated(dim) and str(dim) not in sizes for type_ in types for dim in type_.shape)
 
 
 def _shape_method(graph: Graph, type_: Tensor, scope: Scope) -> list[str]:
@@ -63,10 +73,10 @@ def _dimensions(type_: Tensor, given: Mapping[str, Tensor], scope: Scope) -> str
 
 def _dimension(dim: int | Expr, given: Mapping[str, Tensor], scope: Scope) -> str:
     """A dimension of a result: one of an input's, by how its shape is spelt, one the constructor knows, or unknown."""
-    if not any(map(scope.is_size, names_of(dim))):
+    if not any(map(scope.is_size, names_of(dim))) and scope.is_stated(dim):
         return scope.static(dim)
     for text, tensor in given.items():
         for axis, size in enumerate(tensor.shape):
             if isinstance(size, Expr) and isinstance(dim, Expr) and size.text == dim.text:
                 return f"{text}[{axis}]"
-    return "None"
+    return "None" if any(map(scope.is_size, names_of(dim))) else scope.static(dim)

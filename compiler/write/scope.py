@@ -4,7 +4,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from hf2khc.diagnostics import fail
-from hf2khc.ir.expr import Expr, entry_of, names_of
+from hf2khc.ir.expr import Expr, entry_of, names_of, same
 from hf2khc.ir.graph import Graph, join, numbered
 from hf2khc.write.analysis import Analysis
 from hf2khc.write.cache import KEY_LENGTH, UPDATE_INDEX, is_cached
@@ -80,7 +80,20 @@ class Scope:
         """A dimension of a shape known when the layer is built; `None` where nobody asks or only the call knows it."""
         if isinstance(dim, Expr) and any(self.is_size(name) for name in dim.names):
             return "None"
-        return self.static(dim)
+        return self._of_first_input(dim) or self.static(dim)
+
+    def _of_first_input(self, dim) -> str:
+        """How a dimension that is no number of the layer's own is read off what `build` is given."""
+        if self.is_stated(dim) or not self.graph.inputs:
+            return ""
+        first = self.graph.inputs[0]
+        place = next((axis for axis, size in enumerate(first.tensor.shape) if same(size, dim)), None)
+        return "" if place is None else f"{input_names([first.name])[first.name]}_shape[{place}]"
+
+    def is_stated(self, dim) -> bool:
+        """Whether the constructor is told all that a dimension is computed from, for other reasons than this one."""
+        silent = frozenset(self.graph.parameters) - self.analysis.stated(self.graph.name)
+        return not names_of(dim) & silent
 
     def shape(self, dims) -> str:
         """A shape for `build`."""

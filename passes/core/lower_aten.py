@@ -12,6 +12,7 @@ from hf2khc.passes.core.lower_convolution import lower_convolution
 from hf2khc.passes.core.lower_experts import lower_experts
 from hf2khc.passes.core.lower_grouped import lower_grouped
 from hf2khc.passes.core.lower_indexing import lower_indexing
+from hf2khc.passes.core.lower_normalization import lower_normalization
 from hf2khc.passes.core.lower_pooling import lower_pooling
 from hf2khc.passes.core.lower_recurrent import lower_recurrent
 from hf2khc.passes.core.lower_resize import lower_resize
@@ -35,6 +36,7 @@ STEPS = (
     lower_indexing,
     lower_scatter,
     lower_splits,
+    lower_normalization,
 )
 FILES = ("arithmetic", "elementwise", "reductions", "shapes", "products")
 

@@ -101,21 +101,6 @@ def _moments(name: str):
     return lowering
 
 
-def _batch_norm(builder: Builder, producer: Node) -> list[Node] | None:
-    """One result of a batch norm in its functional form; where nothing is trained the saved statistics are empty."""
-    x, weight, bias, mean, variance = (*producer.operands, *(None,) * 5)[:5]
-    if builder.root.attrs["index"] != 0:
-        return builder.finish("ops.zeros", shape=(0,), dtype=builder.root.tensor.dtype)
-    epsilon, momentum = producer.attrs["eps"], producer.attrs["momentum"]
-    weights = (weight, bias, mean, variance)
-    if isinstance(momentum, float) and all(w is not None and builder.graph[w].op == "param" for w in weights):
-        # Keras's momentum is what stays of the statistics, torch's what is new in them.
-        kept = {"momentum": round(1 - momentum, 12), "epsilon": epsilon}
-        axis = {} if builder.root.tensor.rank == 2 else {"axis": 1}
-        return builder.finish("layers.BatchNormalization", x, *weights, **axis, **kept)
-    return builder.finish("ops.batch_normalization", x, mean, variance, None, bias, weight, axis=1, epsilon=epsilon)
-
-
 def _broadcast(builder: Builder, producer: Node) -> list[Node]:
     """One result of `broadcast_tensors`."""
     x = producer.operands[int(str(builder.root.attrs["index"]))]
@@ -207,5 +192,4 @@ _ITEMS = {
     "aten.cummin": _running("min"),
     "aten.var_mean": _moments("var"),
     "aten.std_mean": _moments("std"),
-    "aten._native_batch_norm_legit_no_training": _batch_norm,
 }
