@@ -115,6 +115,14 @@ def test_what_strides_leave_of_an_image_and_heads_of_a_width(values, text):
     assert search.value(values, "place") == Expr.of(text)
 
 
+def test_a_size_is_a_product_of_what_stands_beside_it():
+    search = Search(IMAGE_FIELDS)
+    pixels = tuple(side**2 * width for side, width in zip((56, 16, 31), (144, 144, 168), strict=True))
+    assert search.value(pixels, "first") == pixels[0] and search.unexplained
+    assert search.value((144, 144, 168), "place") == Expr.of("config.widths._1")
+    assert search.value(pixels, "second") == Expr.of("((config.image_size + 3) // 4) ** 2 * config.widths._1")
+
+
 @pytest.mark.parametrize("values", [(56, 16, 29), (7, 2, 2), (0.25, 0.25, 0.24)])
 def test_what_no_stride_leaves(values):
     search = Search(IMAGE_FIELDS)

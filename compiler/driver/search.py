@@ -41,7 +41,7 @@ class Search:
         found = self.found[key]
         if all(type(v) is int for v in values):
             if found is None:
-                found = next(self._sums(values), None)
+                found = next(itertools.chain(self._sums(values), self._products(values)), None)
             else:
                 self.parts[values] = found
         if found is not None:
@@ -62,6 +62,14 @@ class Search:
                 rest = tuple(v - sum(others) for v, *others in zip(values, *chosen, strict=True))
                 if rest in terms:
                     yield Expr.of(" + ".join(terms[term] for term in (*chosen, rest)))
+
+    def _products(self, values: tuple[int, ...]) -> Iterator[Expr]:
+        """Something found beside it times something that is found: the pixels of all channels in one row."""
+        for part, expr in list(self.parts.items()):
+            if min(part) > 1 and not any(v % p for v, p in zip(values, part, strict=True)):
+                rest = self._search(tuple(v // p for v, p in zip(values, part, strict=True)))
+                if rest is not None:
+                    yield Expr.of(f"({rest}) * ({expr})")
 
     def _search(self, values: tuple) -> Any:
         if any(isinstance(v, Expr) for v in values):

@@ -7,6 +7,7 @@ from hf2khc.diagnostics import fail
 from hf2khc.ir.expr import Expr, entry_of, names_of, same
 from hf2khc.ir.graph import Graph, join, numbered
 from hf2khc.write.analysis import Analysis
+from hf2khc.write.arguments import parameter_doc
 from hf2khc.write.cache import KEY_LENGTH, UPDATE_INDEX, is_cached
 from hf2khc.write.expressions import literal
 from hf2khc.write.names import input_names
@@ -58,7 +59,7 @@ class Scope:
         plan = self.analysis.plan
         if source in self.graph.parameters:
             given = plan.by_source.get(source) or next((f for f in plan.fields if f.name == source), None)
-            doc = given.doc if given else f"The `{source}` of this layer."
+            doc = given.doc if given else parameter_doc(source)
             return Field(source, given.name if given else source, None, doc)
         if source.startswith(CONSTANT):
             return plan.field(CONSTANT + join(self.analysis.paths[self.graph.name][0], source.removeprefix(CONSTANT)))

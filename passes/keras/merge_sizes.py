@@ -1,5 +1,6 @@
 """Merge graphs that differ in sizes alone."""
 
+import re
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
@@ -14,7 +15,10 @@ from hf2khc.passes.keras.vocabulary import FIELD_NAMES
 # Numbers that say what is computed, and no size.
 _FIXED = frozenset({"axes", "axis", "carry", "index", "permute"})
 # Names that a call has for something else.
-_WORDS = {"count": "num_layers", "start": "first_layer", "newshape": "size", "shape": "size", "key": "size"}
+_WORDS = {
+    "count": "num_layers", "start": "first_layer", "newshape": "size", "shape": "size", "key": "size", "stop": "size",
+    "x1": "number", "x2": "number",
+}  # fmt: skip
 # Axes of projected heads, by their letters in an equation.
 _AXES = {"u": "num_heads", "v": "num_key_value_heads", "h": "head_dim", "m": "hidden_dim"}
 _KEPT = frozenset({"batch", "seq", "name", "dtype", "graph", "path"})
@@ -108,14 +112,16 @@ def _parametrised(group: Sequence[Graph]) -> tuple[Graph, list[dict[str, object]
     """The one graph that stands for a group, and what each member gives for its parameters."""
     columns, base = _Columns(group), group[0]
     rows = list(zip(*map(canonical, group), strict=True))
-    # Attributes first: they have names.
-    attrs = [
-        {key: columns.value([m.attrs[key] for m in row], _words(row[0], key)) for key in row[0].attrs} for row in rows
-    ]
+    # Layers first, and attributes before types: they have names for what others only repeat.
+    attrs: dict[str, dict[str, object]] = {}
+    for row in sorted(rows, key=lambda row: _rank(row[0])):
+        attrs[row[0].name] = {
+            key: columns.value([m.attrs[key] for m in row], _words(row[0], key)) for key in row[0].attrs
+        }
     types = [_type([m.type for m in row], columns) for row in rows]
     nodes = {
-        row[0].name: replace(row[0], attrs=changed, type=type_)
-        for row, changed, type_ in zip(rows, attrs, types, strict=True)
+        row[0].name: replace(row[0], attrs=attrs[row[0].name], type=type_)
+        for row, type_ in zip(rows, types, strict=True)
     }
     graph = base.replaced([nodes[node.name] for node in base], parameters=(*base.parameters, *columns.names.values()))
     return graph, [dict(zip(columns.names.values(), member, strict=True)) for member in columns.members()]
@@ -128,12 +134,17 @@ def _type(types: list[Type], columns: "_Columns") -> Type:
     return Tensor(types[0].dtype, columns.value(shapes, "size"))
 
 
+def _rank(node: Node) -> int:
+    return 0 if node.op.startswith("layers.") else 1 if node.op in ("call", "loop") else 2
+
+
 def _words(node: Node, key: str) -> str | tuple[str, ...]:
     """What an attribute that becomes a parameter is called; of a tuple each entry, where they differ in meaning."""
     if node.op == "layers.EinsumDense" and key == "output_shape":
         result = str(node.attrs["equation"]).partition("->")[2]
         return tuple(_AXES.get(letter, "size") for letter in result[1:])
-    return _WORDS.get(key, key)
+    word = re.sub(r"_\d+$", "", key)
+    return _WORDS.get(word, word)
 
 
 class _Columns:
@@ -180,12 +191,16 @@ class _Columns:
 
 
 def _word(values: tuple) -> str:
-    """What KerasHub calls the field of the config, or the entries of a list, that all values are; else nothing."""
+    """What KerasHub calls the field of the config, or the entries of a list, that all values are of; else nothing."""
     words = set()
     for value in values:
-        if not isinstance(value, Expr) or value.names != {value.text}:
+        if not isinstance(value, Expr) or len(value.names) != 1:
             return ""
-        entry = entry_of(value.text)
-        words.add(value.text.rpartition(".")[2] if entry is None else entry[0].rpartition(".")[2].removesuffix("s"))
+        (name,) = value.names
+        entry = entry_of(name)
+        # What is left of a size is one, too; a part of a width is another thing.
+        if name != value.text and (entry is not None or "**" in value.text):
+            return ""
+        words.add((name if entry is None else entry[0].removesuffix("s")).rpartition(".")[2])
     word = words.pop()
     return "" if words else FIELD_NAMES.get(word, word)
