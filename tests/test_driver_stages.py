@@ -42,11 +42,12 @@ def test_peak_belongs_to_its_stage() -> None:
     with StageTimer() as stages:
         stages("small")
         stages("large")
-        block = np.ones(200 * MIB, np.uint8)
+        # More than what else comes and goes in a process of many tests.
+        block = np.ones(800 * MIB, np.uint8)
         del block
         stages("small again")
     small, large, again = (record.peak_bytes for record in stages.records)
-    assert large - small > 150 * MIB and large - again > 150 * MIB
+    assert large - small > 500 * MIB and large - again > 500 * MIB
 
 
 def test_peak_counts_child_processes() -> None:

@@ -70,6 +70,7 @@ MOE_FIELDS = {
     "config.value_heads": (4, 12, 10),
     "config.value_dim": (12, 40, 16),
     "config.rotary": (0.25, 0.5, 0.75),
+    "config.mlp_ratio": (4.0, 4.25, 4.5),
 }
 
 
@@ -91,6 +92,7 @@ def test_a_size_is_the_sum_of_sizes_beside_it():
 def test_a_part_of_a_size():
     search = Search(MOE_FIELDS)
     assert search.value((2, 16, 18), "place") == Expr.of("int(config.key_dim * config.rotary)")
+    assert search.value((32, 136, 108), "place") == Expr.of("int(config.key_dim * config.mlp_ratio)")
     assert search.unexplained == []
 
 

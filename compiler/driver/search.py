@@ -13,6 +13,8 @@ from hf2khc.ir.expr import Expr, entry_of
 
 # Above this many integer fields, expressions of three fields are not tried: there would be too many.
 MOST_FIELDS = 40
+# How many times as wide a layer may be as another one.
+MOST_RATIO = 16
 
 
 @dataclass
@@ -200,7 +202,11 @@ class Search:
         return [name for name in names if len(set(self.fields[name])) > 1]
 
     def _fractions(self) -> list[str]:
-        names = (name for name in self._numeric() if all(0 < v <= 1 for v in self.fields[name]))
+        names = (
+            name
+            for name in self._numeric()
+            if all(isinstance(v, float) and 0 < v <= MOST_RATIO for v in self.fields[name])
+        )
         return [name for name in names if len(set(self.fields[name])) > 1]
 
 
