@@ -125,7 +125,10 @@ def test_a_size_is_a_product_of_what_stands_beside_it():
     assert search.value(pixels, "second") == Expr.of("((config.image_size + 3) // 4) ** 2 * config.widths._1")
 
 
-@pytest.mark.parametrize("values", [(56, 16, 29), (7, 2, 2), (0.25, 0.25, 0.24)])
+NONE = [(56, 16, 29), (7, 2, 2), (0.25, 0.25, 0.24), (0.0, -1.0, 1e-300), (1e-300, 0.0, 1.0), (math.inf, 1.0, math.nan)]
+
+
+@pytest.mark.parametrize("values", NONE)
 def test_what_no_stride_leaves(values):
     search = Search(IMAGE_FIELDS)
     assert search.value(values, "place") == values[0] and search.unexplained

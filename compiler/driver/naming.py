@@ -49,6 +49,7 @@ _DOCS = {
     "rope_max_wavelength": "The maximum angular wavelength of the rotary embeddings.",
     "sliding_window_size": "The size of the sliding local window.",
     "num_classes": "The number of classes to predict.",
+    "image_size": "The height and width of the images.",
     "inverse_frequencies": "The inverse frequencies of the rotary embeddings.",
 }
 

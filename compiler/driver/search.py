@@ -13,6 +13,8 @@ from hf2khc.ir.expr import Expr, entry_of
 
 # Above this many integer fields, expressions of three fields are not tried: there would be too many.
 MOST_FIELDS = 40
+# Of attention, at any width of heads.
+LEAST_SCALE = 1e-4
 # How many times as wide a layer may be as another one.
 MOST_RATIO = 16
 
@@ -76,7 +78,7 @@ class Search:
     def _search(self, values: tuple) -> Any:
         if any(isinstance(v, Expr) for v in values):
             return self._symbolic(values)
-        if any(isinstance(v, bool) or not isinstance(v, int | float) for v in values):
+        if any(isinstance(v, bool) or not isinstance(v, int | float) or not math.isfinite(v) for v in values):
             return None
         found = next(self._candidates(values), None)
         if found is None and all(value < 0 for value in values):
@@ -165,7 +167,7 @@ class Search:
 
     def _scales(self, values: tuple) -> Iterator[str]:
         """The root of a whole part of a size, or one over it: heads of which no field tells how many they are."""
-        for form, power in (("({}) ** -0.5", -2), ("sqrt({})", 2)):
+        for form, power in (("({}) ** -0.5", -2), ("sqrt({})", 2)) if LEAST_SCALE < values[0] < 1 / LEAST_SCALE else ():
             for name in self._positive():
                 heads, rest = divmod(self.fields[name][0], round(values[0] ** power) or math.inf)
                 if heads > 1 and not rest:
@@ -225,7 +227,7 @@ def _sides(values: tuple, name: str, sizes: tuple[int, ...]) -> Iterator[tuple[s
             ("({}) ** 2 + 1", tuple((value - 1) ** 0.5 for value in values)),
         ]
     else:
-        found = [(name + " / ({})", tuple(n / v if v else 0.0 for n, v in zip(sizes, values, strict=True)))]
+        found = [(name + " / ({})", tuple(n / v if v >= 1 else 0.0 for n, v in zip(sizes, values, strict=True)))]
     for form, sides in found:
         whole = tuple(map(round, sides))
         if len(set(whole)) == len(values) and all(
