@@ -8,6 +8,9 @@ from hf2khc.ir.analysis import sizes_read, weight_values
 from hf2khc.ir.graph import Graph, Node, Program
 from hf2khc.ir.types import plain_symbols
 
+# The first word of a name in CamelCase.
+_WORD = re.compile("[A-Z]+(?![a-z])|[A-Z]?[a-z0-9]+")
+
 
 def outline(graph: Graph, region: frozenset[str], name: str, cls: str = "") -> tuple[Graph, Graph]:
     """The graph with a call in place of the region, and the region as a graph called `name`, of the class `cls`.
@@ -73,8 +76,12 @@ def unused(base: str, taken: Container[str]) -> str:
 
 
 def class_prefix(program: Program) -> str:
-    """What the names of the model's own classes begin with: `Llama` of `LlamaAttention` and `LlamaMLP`."""
-    names = [graph.cls for graph in program.graphs.values()]
+    """What the names of the model's own classes begin with: `Llama` of `LlamaAttention` and `LlamaMLP`.
+
+    Classes of torch (`Sequential`) and of other models do not count.
+    """
+    first = _WORD.match(program.main.cls)
+    names = [graph.cls for graph in program.graphs.values() if first is None or graph.cls.startswith(first[0])]
     prefix = os.path.commonprefix(names)
     # Not in the middle of a word: `LlamaMLP` and `LlamaModel` share `Llama`.
     if any(name[len(prefix) : len(prefix) + 1].islower() for name in names):

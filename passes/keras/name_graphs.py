@@ -9,6 +9,8 @@ from hf2khc.ir.outline import class_prefix
 
 # A letter or two, as `h` for hidden layers, would say nothing to a reader.
 _WORD = re.compile("[A-Za-z][A-Za-z_]{2,}")
+# Classes of torch that have the name of one of Keras's.
+_OF_KERAS = frozenset({"Embedding", "Identity", "Sequential"})
 
 
 def name_graphs(program: Program) -> Program:
@@ -59,10 +61,11 @@ def name_graphs(program: Program) -> Program:
         entry Model
     """
     names: dict[str, str] = {}
-    told = _told_apart(program)
+    told, prefix = _told_apart(program), class_prefix(program)
     for graph in program.callees_first():
         name = told.get(graph.name, "")
-        names[graph.name] = name if name and name not in names.values() else lettered(graph.cls, names.values())
+        cls = prefix + graph.cls if graph.cls in _OF_KERAS else graph.cls
+        names[graph.name] = name if name and name not in names.values() else lettered(cls, names.values())
     graphs = [_renamed(graph, names) for graph in program.graphs.values()]
     return Program({g.name: g for g in graphs}, names[program.entry], program.outputs, program.constants)
 
