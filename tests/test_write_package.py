@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +15,19 @@ import pytest
 
 from hf2khc.diagnostics import ConversionError
 from hf2khc.ir.evaluate import keras_evaluators
-from hf2khc.ir.graph import callees, join
+from hf2khc.ir.expr import evaluate
+from hf2khc.ir.graph import callee_of, join
 from hf2khc.ir.interpret import interpret
 from hf2khc.ir.text import parse_program
 from hf2khc.ir.types import concrete
 from hf2khc.weights.transform import evaluate as transform
-from hf2khc.write.analysis import Analysis, child_path
+from hf2khc.write.analysis import Analysis, child_path, iteration_value
 from hf2khc.write.package import write_package
 from hf2khc.write.scope import Scope
 from hf2khc.write.weight_paths import weight_paths
 
 sys.path.insert(0, str(Path(__file__).parent))
-from write_models.plans import PLANS, bert, constants, llama, mixed
+from write_models.plans import PLANS, bert, constants, llama, mixed, stages
 
 LENGTHS = {"batch": 2, "seq": 7}
 
@@ -64,28 +66,21 @@ def build(plan):
 def random_parameters(plan) -> dict[str, np.ndarray]:
     """An array for every parameter of the transformers model, by absolute path."""
     generator, found = np.random.default_rng(0), {}
-    for graph in plan.program.callees_first():
-        for path in every_path(plan, graph.name):
-            for node in graph.of("param"):
-                found[join(path, node.name[1:])] = generator.normal(0, 0.5, concrete(node.tensor, plan.values))
+    sizes = dict(every_parameter(plan, plan.program.main, "", plan.values))
+    for path in sorted(sizes):
+        found[path] = generator.normal(0, 0.5, sizes[path])
     return found
 
 
-def every_path(plan, name: str) -> set[str]:
-    if name == plan.program.entry:
-        return {""}
-    paths = set()
-    for graph in plan.program.graphs.values():
-        for node in graph.of("call", "loop"):
-            if name in callees(node):
-                start = node.attrs.get("start", 0)
-                count = 1 if node.op == "call" else 8
-                paths |= {
-                    join(prefix, child_path(node, start + i))
-                    for prefix in every_path(plan, graph.name)
-                    for i in range(count)
-                }
-    return paths
+def every_parameter(plan, graph, path: str, env) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Absolute path and shape."""
+    yield from ((join(path, node.name[1:]), concrete(node.tensor, env)) for node in graph.of("param"))
+    for node in graph.of("call", "loop"):
+        start = evaluate(node.attrs.get("start", 0), env)
+        for i in range(1 if node.op == "call" else evaluate(node.attrs["count"], env)):
+            callee = plan.program.graphs[callee_of(node, i)]
+            given = {name: iteration_value(node, name, env, i) for name in callee.parameters}
+            yield from every_parameter(plan, callee, join(path, child_path(node, start + i)), {**env, **given})
 
 
 def random_inputs(plan) -> dict[str, np.ndarray]:
@@ -318,6 +313,16 @@ entry Wave returns "y"
     program = parse_program(text)
     analysis = Analysis(dataclasses.replace(llama(), program=program, fields=(), tiny={}))
     assert [analysis.weights(program.main, program.main[name]) for name in "xy"] == [("kernel",), ("kernel",)]
+
+
+def test_what_says_how_large_an_input_is_no_class_is_told():
+    files = write_package(stages())
+    conv, stage, net = (files[f"stages_{name}.py"] for name in ("conv", "stage", "backbone"))
+    assert "def __init__(self, width, **kwargs):" in conv and "def __init__(self, width, **kwargs):" in stage
+    # The channels are those of what it is built on; Keras knows the height and width of what it gives.
+    assert "self.conv.build((None, None, None, images_shape[3]))" in conv
+    assert "compute_output_shape" not in conv + stage
+    assert 'NetStage(width=widths[1], dtype=dtype, name="stages_1")' in net
 
 
 def test_operands_of_any_number_are_one_argument_each():

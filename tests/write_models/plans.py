@@ -7,6 +7,7 @@ import numpy as np
 
 from hf2khc.ir.graph import callees_first
 from hf2khc.ir.text import parse_program
+from hf2khc.passes.keras.merge_sizes import merge_sizes
 from hf2khc.write.plan import Field, Plan
 
 FOLDER = Path(__file__).parent
@@ -96,7 +97,20 @@ def vit() -> Plan:
     return Plan("vit", "ViT", program("vit"), fields, inputs, ("sequence_output",), tiny)
 
 
-PLANS = {"llama": llama, "mixed": mixed, "bert": bert, "vit": vit}
+def stages() -> Plan:
+    """Two stages of one class, at sizes of their own."""
+    fields = (
+        Field("config.image_size", "image_size", 10, "int. The height and width of the images."),
+        Field("config.widths", "widths", [6, 8], "list of ints. The number of filters of each stage."),
+        Field("config.num_channels", "num_channels", 3, "int. The number of channels of the images."),
+    )
+    tiny = {"config.image_size": 7, "config.widths": [4, 6], "config.widths._0": 4, "config.widths._1": 6}
+    inputs = {"pixel_values": ("images", "float32")}
+    program_ = merge_sizes(program("stages"))
+    return Plan("stages", "Net", program_, fields, inputs, ("sequence_output",), tiny)
+
+
+PLANS = {"llama": llama, "mixed": mixed, "bert": bert, "vit": vit, "stages": stages}
 
 
 def constants(plan: Plan) -> Plan:
