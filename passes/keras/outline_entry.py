@@ -43,7 +43,7 @@ def outline_entry(program: Program) -> Program:
 
         entry Model
     """
-    entry, prefix = _apart(program.main), class_prefix(program)
+    entry, prefix = apart(program.main), class_prefix(program)
     graphs = dict(program.graphs)
     for region in regions(entry):
         cls = f"{prefix}{_role(entry, region)}"
@@ -90,7 +90,7 @@ def regions(graph: Graph) -> list[frozenset[str]]:
     return sorted(map(frozenset, regions), key=lambda region: min(map(order.__getitem__, region)))
 
 
-def _apart(graph: Graph) -> Graph:
+def apart(graph: Graph) -> Graph:
     """With constant positions once for each that reads them, so that two tables are not one region for that alone."""
     made: list[Node] = []
     changed: dict[str, Node] = {}

@@ -5,7 +5,7 @@ from dataclasses import replace
 from hf2khc.ir.analysis import weight_values
 from hf2khc.ir.graph import Graph, Node, Program
 from hf2khc.ir.outline import class_prefix, outline, unused
-from hf2khc.passes.keras.outline_entry import regions
+from hf2khc.passes.keras.outline_entry import apart, regions
 
 
 def outline_parameters(program: Program) -> Program:
@@ -49,7 +49,7 @@ def outline_parameters(program: Program) -> Program:
 
         entry Model
     """
-    entry, graphs, prefix = program.main, dict(program.graphs), class_prefix(program)
+    entry, graphs, prefix = apart(program.main), dict(program.graphs), class_prefix(program)
     for name in _handed(entry):
         title = unused(f"{prefix}Parameter", graphs)
         entry, graphs[title] = _outlined(entry, entry[name], title)
