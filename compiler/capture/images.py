@@ -6,6 +6,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from hf2khc.capture.config_parts import first_field, part_with
 from hf2khc.capture.input_types import Input
 
 DEFAULT_IMAGE_SIZE = 224  # for models that take images of any size
@@ -36,18 +37,13 @@ def image_input(config: PreTrainedConfig) -> Input:
     if isinstance(size, dict):
         size = (size.get("height"), size.get("width"))
     height, width = (size, size) if isinstance(size, int) else tuple(size)[-2:]
-    channels = _first(_vision(config), "num_channels", "in_channels", "in_chans") or 3
+    channels = first_field(_vision(config), "num_channels", "in_channels", "in_chans") or 3
     return Input("pixel_values", "float32", ("batch", channels, height, width), ("normal",))
 
 
 def _image_size(config: PreTrainedConfig) -> Any:
-    return _first(_vision(config), "image_size", "input_size") or _first(config, "image_size")
+    return first_field(_vision(config), "image_size", "input_size") or first_field(config, "image_size")
 
 
 def _vision(config: PreTrainedConfig) -> PreTrainedConfig:
-    found = (getattr(config, name, None) for name in ("vision_config", "encoder", "backbone_config"))
-    return next((part for part in found if isinstance(part, PreTrainedConfig)), config)
-
-
-def _first(config: PreTrainedConfig, *names: str) -> Any:
-    return next((getattr(config, name) for name in names if getattr(config, name, None)), None)
+    return part_with(config, "vision_config", "encoder", "backbone_config")

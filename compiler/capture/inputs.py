@@ -11,6 +11,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from hf2khc.capture.alternatives import alternatives, runs
 from hf2khc.capture.build import configs
+from hf2khc.capture.config_parts import first_field, part_with
 from hf2khc.capture.examples import at_size, spec_of
 from hf2khc.capture.images import image_input, takes_images
 from hf2khc.capture.input_types import Example, Input
@@ -147,29 +148,20 @@ def _special_ids(config: PreTrainedConfig) -> Iterator[int]:
 
 
 def _audio_input(config: PreTrainedConfig, name: str) -> Input:
-    audio = _part_with(config, "audio_config", "encoder_config", "encoder")
-    bins = _first(audio, "num_mel_bins", "input_feat_per_channel", "feature_size", "input_dim")
+    audio = part_with(config, "audio_config", "encoder_config", "encoder")
+    bins = first_field(audio, "num_mel_bins", "input_feat_per_channel", "feature_size", "input_dim")
     if name == "input_features":
-        frames = _first(audio, "max_source_positions")
+        frames = first_field(audio, "max_source_positions")
         if bins and frames and hasattr(audio, "num_mel_bins") and not hasattr(audio, "input_feat_per_channel"):
             # Two frames per position: the first convolutions halve the rate.
             return Input(name, "float32", ("batch", bins, 2 * frames), ("normal",))
         if bins:
             return Input(name, "float32", ("batch", "frames", bins), ("normal",))
         raise fail("inputs-unknown", "the config gives no number of audio features", location="config.num_mel_bins")
-    frames = _first(audio, "max_length")
+    frames = first_field(audio, "max_length")
     if bins and frames and hasattr(audio, "patch_size"):
         return Input(name, "float32", ("batch", frames, bins), ("normal",))
     return Input(name, "float32", ("batch", "samples"), ("normal",))
-
-
-def _part_with(config: PreTrainedConfig, *names: str) -> PreTrainedConfig:
-    found = (getattr(config, name, None) for name in names)
-    return next((part for part in found if isinstance(part, PreTrainedConfig)), config)
-
-
-def _first(config: PreTrainedConfig, *names: str) -> Any:
-    return next((getattr(config, name) for name in names if getattr(config, name, None)), None)
 
 
 def _first_of_parts(config: PreTrainedConfig, name: str) -> Any:

@@ -8,7 +8,7 @@ import itertools
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from transformers import PreTrainedConfig
@@ -135,9 +135,9 @@ class Proposer:
         groups += [self._single(field) for field in rest]
         return [group for group in groups if group]
 
-    def _fresh(self, field: Field, start: int, step: int) -> int:
+    def _fresh(self, old: Any, start: int, step: int) -> int:
         value = start
-        while value in self.used or value == field.value:
+        while value in self.used or value == old:
             value += step
         self.used.add(value)
         return value
@@ -218,17 +218,17 @@ class Proposer:
         if isinstance(value, float):
             return self._float_values(field.name, value)
         if WINDOW.search(field.name):
-            return [self._fresh(field, 4, 1), value // 2, value * 2]
+            return [self._fresh(value, 4, 1), value // 2, value * 2]
         if ROTATED.search(field.name):
             return [4 if value != 4 else 6, value // 2, value * 2]
         if "vocab" in field.name and value > 64:
-            return [self._fresh(field, 97, 2), self._fresh(field, 128, 8)]
+            return [self._fresh(value, 97, 2), self._fresh(value, 128, 8)]
         if POSITIONS.search(field.name) and value > 2 * LARGE:
-            return [self._fresh(field, 72, 8), value // 2, value * 2]
+            return [self._fresh(value, 72, 8), value // 2, value * 2]
         if value < LARGE:
             near = self._near(field)
             return [near, value + 1, value + 2, value * 2, value // 2, value - 1]
-        return [self._fresh(field, 24, 8), 64, 128, value // 2, value * 2]
+        return [self._fresh(value, 24, 8), 64, 128, value // 2, value * 2]
 
     def _near(self, field: Field) -> int:
         """A small number near by: what a model multiplies would grow from twin to twin if each went far up.
@@ -246,7 +246,7 @@ class Proposer:
         raise AssertionError("there is always a larger one")
 
     def _lists(self, field: Field, value: list[int]) -> list[list[int]]:
-        fresh = {size: self._fresh(replace(field, value=size), 24, 8) for size in dict.fromkeys(value)}
+        fresh = {size: self._fresh(size, 24, 8) for size in dict.fromkeys(value)}
         return [[fresh[size] for size in value], [size // 2 for size in value], [size * 2 for size in value]]
 
     def _float_values(self, name: str, value: float) -> list[float]:

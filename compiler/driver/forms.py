@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,28 +15,29 @@ class Form:
 
     text: str
 
-    def agrees(self, columns: Sequence[tuple], values: tuple) -> bool:
-        """Whether it gives `values` at every config.
-
-        Args:
-            columns: the values of the fields at each config, one tuple per letter.
-            values: what is sought, at each config.
-        """
-        letters, function = compiled(self.text)
-        try:
-            return all(
-                close(function(*[columns["xyz".index(letter)][place] for letter in letters]), value)
-                for place, value in enumerate(values)
-            )
-        except (ZeroDivisionError, ValueError, TypeError, OverflowError):
-            return False
-
     def over(self, names: Sequence[str]) -> str:
         """The text with the fields in the places of the letters."""
         return _LETTER.sub(lambda letter: names["xyz".index(letter[0])], self.text)
 
 
 _LETTER = re.compile(r"\b[xyz]\b")
+
+
+def agrees(text: str, columns: Mapping[str, tuple], values: tuple) -> bool:
+    """Whether an expression gives `values`.
+
+    Args:
+        text: over the names of `columns`.
+        columns: what each name stands for at every config.
+        values: what is sought, at every config.
+    """
+    names, function = compiled(text)
+    try:
+        return all(
+            close(function(*[columns[name][place] for name in names]), value) for place, value in enumerate(values)
+        )
+    except (ZeroDivisionError, ValueError, TypeError, OverflowError):
+        return False
 
 
 def close(x: Any, y: Any) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hf2khc.driver import forms
-from hf2khc.driver.forms import Form, close
+from hf2khc.driver.forms import Form, agrees, close
 from hf2khc.ir.expr import Expr, entry_of
 
 # Above this many integer fields, expressions of three fields are not tried: there would be too many.
@@ -105,9 +105,9 @@ class Search:
             form.over(names)
             for choices, forms in self._forms(real)
             for names in choices
-            for columns in [[self.fields[name] for name in names]]
+            for columns in [{letter: self.fields[name] for letter, name in zip("xyz", names, strict=False)}]
             for form in forms
-            if form.agrees(columns, values)
+            if agrees(form.text, columns, values)
         )
         others = (
             text
@@ -118,14 +118,14 @@ class Search:
                 self._proportional(values) if real else (),
             )
             for text in texts
-            if self._agrees(text, values)
+            if agrees(text, self.fields, values)
         )
         return map(Expr.of, itertools.chain(known, others))
 
     def _forms(self, real: bool) -> Iterator[tuple[Iterable[tuple[str, ...]], tuple[Form, ...]]]:
         """Tuples of fields, and the forms they are put into."""
         ones = [(name,) for name in self._numeric()]
-        sizes, parts = self._positive(), self._fractions()
+        sizes, parts = self._positive(), self._ratios()
         pairs = [pair for pair in itertools.permutations(sizes, 2) if _belong(*pair)]
         yield ones, forms.BARE
         yield ones, (forms.REAL_OF_ONE if real else ()) + forms.OF_ONE
@@ -181,16 +181,6 @@ class Search:
                 if values[0] * first < 20:
                     yield f"log({round(math.exp(values[0] * first), 6)}) / {size}"
 
-    def _agrees(self, text: str, values: tuple) -> bool:
-        expr = Expr(text)
-        try:
-            return all(
-                close(expr.evaluate({k: v[i] for k, v in self.fields.items() if k in expr.names}), value)
-                for i, value in enumerate(values)
-            )
-        except (ZeroDivisionError, ValueError, TypeError, OverflowError):
-            return False
-
     def _numeric(self) -> list[str]:
         return [
             name
@@ -203,7 +193,7 @@ class Search:
         # Fields that are the same everywhere explain no difference.
         return [name for name in names if len(set(self.fields[name])) > 1]
 
-    def _fractions(self) -> list[str]:
+    def _ratios(self) -> list[str]:
         names = (
             name
             for name in self._numeric()

@@ -217,12 +217,12 @@ def _letters(number: int) -> str:
     return text
 
 
-def numbered(base: str, taken: Container[str]) -> str:
-    """`base`, or `base_1`, `base_2` ... where that is taken."""
-    name, n = base, 0
+def numbered(base: str, taken: Container[str], first: int = 1, between: str = "_") -> str:
+    """`base`, or `base_1`, `base_2` ... where that is taken, counted from `first`."""
+    name, number = base, first
     while name in taken:
-        n += 1
-        name = f"{base}_{n}"
+        name = f"{base}{between}{number}"
+        number += 1
     return name
 
 

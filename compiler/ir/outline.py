@@ -5,7 +5,7 @@ import re
 from collections.abc import Container
 
 from hf2khc.ir.analysis import sizes_read, weight_values
-from hf2khc.ir.graph import Graph, Node, Program
+from hf2khc.ir.graph import Graph, Node, Program, numbered
 from hf2khc.ir.types import plain_symbols
 
 # The first word of a name in CamelCase.
@@ -68,11 +68,7 @@ def _size_sources(graph: Graph, inside: list[Node], given: list[str]) -> list[st
 
 def unused(base: str, taken: Container[str]) -> str:
     """`base`, or `base2`, `base3` ... where that is taken."""
-    name, n = base, 1
-    while name in taken:
-        n += 1
-        name = f"{base}{n}"
-    return name
+    return numbered(base, taken, first=2, between="")
 
 
 def class_prefix(program: Program) -> str:

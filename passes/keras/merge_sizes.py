@@ -6,7 +6,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from hf2khc.ir.expr import Expr, entry_of
-from hf2khc.ir.graph import Graph, Node, Program, callees
+from hf2khc.ir.graph import Graph, Node, Program, callees, numbered
 from hf2khc.ir.types import Tensor, Type
 from hf2khc.passes.hub.merging import Merging, canonical, numbered_dim, numbered_symbols
 from hf2khc.passes.keras.name_graphs import name_graphs
@@ -178,16 +178,9 @@ class _Columns:
             return column[0]  # each binds the same size, by a name of its own
         values = tuple(column)
         if values not in self.names:
-            self.names[values] = self._fresh(_word(values) or str(words))
+            taken = {*self.names.values(), *self.known, *self.symbols, *_KEPT}
+            self.names[values] = numbered(_word(values) or str(words), taken, first=2)
         return Expr(self.names[values])
-
-    def _fresh(self, word: str) -> str:
-        taken = {*self.names.values(), *self.known, *self.symbols, *_KEPT}
-        name, number = word, 1
-        while name in taken:
-            number += 1
-            name = f"{word}_{number}"
-        return name
 
 
 def _word(values: tuple) -> str:

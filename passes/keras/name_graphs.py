@@ -61,7 +61,8 @@ def name_graphs(program: Program) -> Program:
         entry Model
     """
     names: dict[str, str] = {}
-    told, prefix = _told_apart(program), class_prefix(program)
+    prefix = class_prefix(program)
+    told = _told_apart(program, prefix)
     for graph in program.callees_first():
         name = told.get(graph.name, "")
         cls = prefix + graph.cls if graph.cls in _OF_KERAS else graph.cls
@@ -70,7 +71,7 @@ def name_graphs(program: Program) -> Program:
     return Program({g.name: g for g in graphs}, names[program.entry], program.outputs, program.constants)
 
 
-def _told_apart(program: Program) -> dict[str, str]:
+def _told_apart(program: Program, prefix: str) -> dict[str, str]:
     """Names for the graphs of a class that has several, after the places in the model where they stand.
 
     Of the words in the paths to a graph as few as no other graph of the class has together: `encoder` and `decoder`.
@@ -78,7 +79,7 @@ def _told_apart(program: Program) -> dict[str, str]:
     groups: dict[str, list[str]] = {}
     for graph in program.graphs.values():
         groups.setdefault(graph.cls, []).append(graph.name)
-    words, prefix, found = _words(program), class_prefix(program), {}
+    words, found = _words(program), {}
     for cls, group in groups.items():
         for name in group if len(group) > 1 else ():
             others = [set(words[other]) for other in group if other != name]
