@@ -38,6 +38,11 @@ def read_lines(path: Path = LINES) -> dict[str, Record]:
     return found
 
 
+def known(lines: Path = LINES, result: Path = RESULT) -> dict[str, Record]:
+    """The last record of each spec: of the run under way, or else of the result file."""
+    return {record["name"]: record for record in read_result(result)[1]} | read_lines(lines)
+
+
 def append(record: Record, path: Path = LINES) -> None:
     """Add one record."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,9 +50,11 @@ def append(record: Record, path: Path = LINES) -> None:
         file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
-def still_good(record: Record | None, compiler: str) -> bool:
-    """Whether a spec need not be tried again: all is right with it, or this very compiler has refused it already."""
-    return record is not None and (record["status"] in ("exact", "equal") or record["compiler"] == compiler)
+def still_good(record: Record | None, compiler: str, again: bool = False) -> bool:
+    """Whether a spec need not be tried: this very compiler has done it, or, unless `again`, all is right with it."""
+    if record is None:
+        return False
+    return record["compiler"] == compiler or (not again and record["status"] in ("exact", "equal"))
 
 
 def write_result(records: Iterable[Record], about: Mapping[str, Any], path: Path = RESULT) -> None:

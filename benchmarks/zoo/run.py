@@ -1,9 +1,10 @@
 """Converts every spec of the zoo and proves it; `make zoo` runs it.
 
-    python -m benchmarks.zoo.run [--only llama,whisper] [--fresh] [--workers 2] [--limit-seconds 300]
+    python -m benchmarks.zoo.run [--only llama,whisper] [--again | --fresh] [--workers 2]
 
 A run goes on where one was interrupted. What is exact stays; anything else is converted again once the compiler's
-source has changed, or with --fresh. Results: benchmarks/results/zoo.json and docs/coverage.md.
+source has changed; --again does what is exact again then, too, and --fresh everything. Results:
+benchmarks/results/zoo.json and docs/coverage.md.
 """
 
 import argparse
@@ -155,6 +156,7 @@ def command_line(prog: str, description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--limit-gigabytes", type=float, default=DEFAULT_GIGABYTES, metavar="GB", help="per model")
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--fresh", action="store_true", help="do everything again")
+    group.add_argument("--again", action="store_true", help="do again what an older compiler did, right or not")
     group.add_argument("--resume", action="store_true", help="keep what is right (the default)")
     return parser
 
@@ -168,12 +170,12 @@ def work_through(
     Args:
         every: how many specs there are for this work, those included that were not chosen.
     """
-    known = {} if options.fresh else results.read_lines(lines)
+    known = {} if options.fresh else results.known(lines, result)
     compiler = results.source_hash()
-    waiting = [spec for spec in found if not results.still_good(known.get(spec.name), compiler)]
+    waiting = [spec for spec in found if not results.still_good(known.get(spec.name), compiler, options.again)]
     limits = Limits(options.limit_seconds, int(options.limit_gigabytes * 2**30))
     run(waiting, options.workers, limits, third, lines, options.minutes, work)
-    records = [record for name, record in results.read_lines(lines).items() if name in specs()]
+    records = [record for name, record in results.known(lines, result).items() if name in specs()]
     results.write_result(records, {"machine": machine(), "specs": every}, result)
     write_coverage()
     return records

@@ -8,6 +8,8 @@ elsewhere only the high-water mark since the start of the process is known.
 import resource
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 _PROC = Path("/proc/self")
@@ -21,14 +23,24 @@ def _status_bytes(process: Path, field: str) -> int:
     return 0
 
 
+def tree(process: Path) -> Iterator[Path]:
+    """The folders below /proc of a process and its descendants; one that ends meanwhile is left out."""
+    try:
+        children = [pid for task in (process / "task").iterdir() for pid in (task / "children").read_text().split()]
+    except OSError:
+        return
+    yield process
+    for pid in children:
+        yield from tree(_PROC.parent / pid)
+
+
 def tree_bytes(process: Path) -> int:
     """Resident bytes of a process and its descendants; a process that ends meanwhile counts nothing."""
-    try:
-        total = _status_bytes(process, "VmRSS")
-        children = [pid for task in (process / "task").iterdir() for pid in (task / "children").read_text().split()]
-    except (OSError, ValueError):
-        return 0
-    return total + sum(tree_bytes(Path("/proc") / pid) for pid in children)
+    total = 0
+    for each in tree(process):
+        with suppress(OSError, ValueError):
+            total += _status_bytes(each, "VmRSS")
+    return total
 
 
 def _since_start() -> int:
