@@ -88,11 +88,12 @@ PIPELINE = (
             recognize_linear,
             recognize_convolution,
             recognize_embedding,
-            recognize_tables,
             recognize_norms,
             # Only now is a Linear or a norm of the model's own a single layer.
             inline_layers,
             inline_fragments,
+            # A module of its own may look nothing but a table up, for its caller to add.
+            recognize_tables,
             split_fused_linear,
             # Before the transposes sink: those of an image cancel against its layout.
             channels_last_inputs,

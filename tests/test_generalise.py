@@ -125,7 +125,36 @@ def test_a_size_is_a_product_of_what_stands_beside_it():
     assert search.value(pixels, "second") == Expr.of("((config.image_size + 3) // 4) ** 2 * config.widths._1")
 
 
-NONE = [(56, 16, 29), (7, 2, 2), (0.25, 0.25, 0.24), (0.0, -1.0, 1e-300), (1e-300, 0.0, 1.0), (math.inf, 1.0, math.nan)]
+def test_tokens_stand_beside_the_patches():
+    fields = {"config.image_size": (224, 64, 121), "config.num_registers": (9, 5, 7)}
+    search, patches = Search(fields), (14 * 14, 4 * 4, 7 * 7)
+    assert search.value(patches, "place") == Expr.of("(config.image_size // 16) ** 2")
+    counted = tuple(n + more + 1 for n, more in zip(patches, (9, 5, 7), strict=True))
+    assert search.value(counted, "place") == Expr.of("(config.image_size // 16) ** 2 + config.num_registers + 1")
+    few = tuple(n + 10 for n in patches)
+    assert search.value(few, "place") == Expr.of("(config.image_size // 16) ** 2 + 10")
+    assert search.unexplained == []
+    assert search.value(tuple(n + 100 for n in patches), "place") == 14 * 14 + 100 and search.unexplained
+
+
+def test_a_sum_is_found_where_its_part_comes_later():
+    fields = {"config.image_size": (224, 64, 121)}
+    text = "graph Model(%x: f32[batch, {a}], %y: f32[batch, {b}]) {{\n  return %x, %y\n}}\n\nentry Model\n"
+    real, *twins = (parse_program(text.format(a=side**2 + 10, b=side**2)) for side in (14, 4, 7))
+    result = generalise(real, twins, fields)
+    side = "(config.image_size // 16) ** 2"
+    assert result.reasons == () and f"batch, {Expr.of(side + ' + 10')}]" in format_program(result.program)
+
+
+NONE = [
+    (56, 16, 29),
+    (20, 5, 11),
+    (7, 2, 2),
+    (0.25, 0.25, 0.24),
+    (0.0, -1.0, 1e-300),
+    (1e-300, 0.0, 1.0),
+    (math.inf, 1.0, math.nan),
+]
 
 
 @pytest.mark.parametrize("values", NONE)

@@ -13,7 +13,8 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-SKIPPED = re.compile(r"^_|token_id|token_index|_tokens?$|layers$|depths?$|^dtype$|2label|label2|version")
+# Numbers of tokens, ids of theirs, but not how many there are of a kind.
+SKIPPED = re.compile(r"^_|token_id|token_index|^(?!num_)\w*_tokens?$|layers$|depths?$|^dtype$|2label|label2|version")
 HEADS = re.compile(r"heads?$|n_head|head_count|query_groups|num_kv|kv_groups")
 GROUPED = re.compile(r"kv|key_value|query_groups")
 HEAD_DIM = re.compile(r"head_(dim|size)|d_kv$|attention_head_size")

@@ -74,6 +74,9 @@ OF_TWO = _forms(
     "x + x // y", "x + 2 * (x // y)",
 )  # fmt: skip
 
+# Learned ones beside the patches of an image.
+TOKENS = _forms("x", "x + 1", "x + 2")
+
 # A fraction of a size: what is rotated of a head.
 PART_OF_ONE = _forms("int(x * y)")
 PART_OF_TWO = _forms("int(x // y * z)")

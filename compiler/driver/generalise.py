@@ -45,12 +45,22 @@ def generalise(real: Program, twins: Sequence[Program], fields: Mapping[str, tup
     except _Differs as found:
         return Generalised(given, (str(found),), aligned=False)
     search = Search(fields)
+    graphs = _graphs((real, *twins), names, search)
+    if search.unexplained:
+        # A number may be a sum of others that only came after it.
+        search.unexplained.clear()
+        graphs = _graphs((real, *twins), names, search)
+    return Generalised(replace(real, graphs=graphs), tuple(dict.fromkeys(search.unexplained)))
+
+
+def _graphs(programs: Sequence[Program], names: Mapping[tuple[str, ...], str], search: Search) -> dict[str, Graph]:
+    """The graphs of the first program, with its numbers as expressions."""
     graphs = {}
     for group, name in names.items():
-        counterparts = [program.graphs[one] for program, one in zip((real, *twins), group, strict=True)]
-        nodes = _nodes(counterparts, search, name, name == real.entry, names)
+        counterparts = [program.graphs[one] for program, one in zip(programs, group, strict=True)]
+        nodes = _nodes(counterparts, search, name, name == programs[0].entry, names)
         graphs[name] = counterparts[0].replaced(nodes, name=name)
-    return Generalised(replace(real, graphs=graphs), tuple(dict.fromkeys(search.unexplained)))
+    return graphs
 
 
 def difference(programs: Sequence[Program]) -> str:

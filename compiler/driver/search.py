@@ -17,6 +17,10 @@ MOST_FIELDS = 40
 LEAST_SCALE = 1e-4
 # How many times as wide a layer may be as another one.
 MOST_RATIO = 16
+# Before or behind the patches of an image, where no field counts them.
+MOST_TOKENS = 16
+# Prime factors of the strides of convolutions, one after the other.
+STRIDES = (2, 3, 5, 7)
 
 
 @dataclass
@@ -45,9 +49,10 @@ class Search:
         found = self.found[key]
         if all(type(v) is int for v in values):
             if found is None:
-                found = next(itertools.chain(self._sums(values), self._products(values)), None)
-            else:
-                self.parts[values] = found
+                ways = (self._sums(values), self._longer(values), self._products(values))
+                found = next(itertools.chain.from_iterable(ways), None)
+            if found is not None:
+                self.parts.setdefault(values, found)
         if found is not None:
             return found
         if place:
@@ -66,6 +71,16 @@ class Search:
                 rest = tuple(v - sum(others) for v, *others in zip(values, *chosen, strict=True))
                 if rest in terms:
                     yield Expr.of(" + ".join(terms[term] for term in (*chosen, rest)))
+
+    def _longer(self, values: tuple[int, ...]) -> Iterator[Expr]:
+        """Something found beside it and tokens that a field counts, or a few: patches with those that are learned."""
+        for part, expr in self.parts.items():
+            rest = tuple(v - p for v, p in zip(values, part, strict=True))
+            if len(set(part)) == 1 or min(rest) < 1:
+                continue
+            counted = (form.over((name,)) for form in forms.TOKENS for name in self._positive())
+            few = (str(rest[0]),) if set(rest) == {rest[0]} and rest[0] <= MOST_TOKENS else ()
+            yield from (Expr.of(f"({expr}) + {n}") for n in (*counted, *few) if agrees(n, self.fields, rest))
 
     def _products(self, values: tuple[int, ...]) -> Iterator[Expr]:
         """Something found beside it times something that is found: the pixels of all channels in one row."""
@@ -161,7 +176,7 @@ class Search:
             for form, sides in _sides(values, name, sizes):
                 strides = range(max(2, sizes[0] // (sides[0] + 1)), -(-sizes[0] // max(1, sides[0] - 1)) + 1)
                 # What divides without a rest is likelier than what is next to it.
-                for stride in sorted(strides, key=lambda stride: sizes[0] % stride != 0):
+                for stride in sorted(filter(_is_stride, strides), key=lambda stride: sizes[0] % stride != 0):
                     yield form.format(f"{name} // {stride}")
                     yield form.format(f"({name} + {stride - 1}) // {stride}")
 
@@ -206,6 +221,13 @@ def _belong(x: str, y: str) -> bool:
     """Whether two fields may be parts of one expression: entries of lists are when they are of one stage."""
     a, b = entry_of(x), entry_of(y)
     return a is None or b is None or a[1] == b[1]
+
+
+def _is_stride(stride: int) -> bool:
+    for factor in STRIDES:
+        while stride % factor == 0:
+            stride //= factor
+    return stride == 1
 
 
 def _sides(values: tuple, name: str, sizes: tuple[int, ...]) -> Iterator[tuple[str, tuple[int, ...]]]:

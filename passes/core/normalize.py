@@ -19,6 +19,8 @@ _NEUTRAL = {"aten.add": 0, "aten.sub": 0, "aten.mul": 1, "aten.div": 1, "aten.po
 def normalize(program: Program) -> Program:
     """Drop aliases, casts to the same dtype, views of the same shape, additions of zero and products with one.
 
+    Resizing to the same size computes nothing either, in every mode.
+
     Dropout stays, training needs it; where its rate is zero it goes.
 
     Before:
@@ -73,7 +75,16 @@ def _is_identity(graph: Graph, node: Node) -> bool:
         return False
     if node.op == "aten.slice":
         return node.attrs.get("step", 1) == 1
-    return node.op in _BY_TYPE or _is_neutral(node)
+    return node.op in _BY_TYPE or _is_neutral(node) or _keeps_size(node)
+
+
+def _keeps_size(node: Node) -> bool:
+    """Whether a resize whose type is that of its operand counts with no other scale."""
+    scales: list[object] = []
+    for name in ("scales", "scales_h", "scales_w", "scales_d", "scale_factors"):
+        value = node.attrs.get(name)
+        scales += value if isinstance(value, tuple) else [value]
+    return node.op.removeprefix("aten.").lstrip("_").startswith("upsample") and all(s in (None, 1) for s in scales)
 
 
 def _replaces_all(graph: Graph, node: Node) -> bool:

@@ -1,5 +1,6 @@
 """Recognise products with weights as Dense and EinsumDense layers."""
 
+import string
 from dataclasses import replace
 
 from hf2khc.ir.analysis import added_bias, weight_values
@@ -11,7 +12,7 @@ from hf2khc.ir.types import Tensor
 def recognize_linear(program: Program) -> Program:
     """Turn `x @ kernel + bias` into `layers.Dense`, and drop reshapes that only flatten around it.
 
-    A product with the kernels of all experts, `ops.einsum`, is a `layers.EinsumDense`.
+    A product with the kernels of all experts, `ops.einsum` or one product for each of them, is a `layers.EinsumDense`.
 
     Before:
 
@@ -59,8 +60,11 @@ def _dense(graph: Graph) -> Graph:
 def _einsum_dense(graph: Graph) -> Graph:
     weights = weight_values(graph)
     new = []
-    for product in graph.of("ops.einsum"):
-        terms, _, made = str(product.attrs["subscripts"]).replace(" ", "").partition("->")
+    for product in graph.of("ops.einsum", "ops.matmul"):
+        subscripts = _batched(graph, product) if product.op == "ops.matmul" else str(product.attrs["subscripts"])
+        terms, _, made = subscripts.replace(" ", "").partition("->")
+        if not subscripts:
+            continue
         pairs = sorted(zip(product.used, terms.split(","), strict=True), key=lambda pair: pair[0] in weights)
         if [name in weights for name, _ in pairs] != [False, True]:
             continue
@@ -82,13 +86,24 @@ def _einsum_dense(graph: Graph) -> Graph:
     return graph.rewired(new) if new else graph
 
 
+def _batched(graph: Graph, product: Node) -> str:
+    """The subscripts of a product with one kernel for each entry of axes in front; empty where it is none."""
+    x, kernel = (graph[operand].tensor.shape for operand in product.used)
+    before, own = len(x) - len(kernel), len(kernel) - 2
+    if own < 1 or before < 0 or x[before:-2] != kernel[:own] or not all(isinstance(size, int) for size in kernel):
+        return ""
+    leading = string.ascii_lowercase[: before + own]
+    row, summed, column = string.ascii_lowercase[before + own :][:3]
+    return f"{leading}{row}{summed},{leading[before:]}{summed}{column}->{leading}{row}{column}"
+
+
 def _is_layer(given: str, kernel: str, made: str) -> bool:
-    """Whether a product is one of EinsumDense: each example by itself, and summed over the axes of the kernel alone."""
+    """Whether a product is one of EinsumDense: its first axis stays, and it sums over the axes of the kernel alone."""
     every = given + kernel + made
     return (
         every.isalpha()
         and all(len(set(term)) == len(term) for term in (given, kernel, made))
-        and given[0] == made[:1] not in set(kernel)
+        and given[0] == made[:1]
         and set(given) <= set(kernel + made)
         and set(kernel) <= set(given + made)
         and set(made) <= set(given + kernel)

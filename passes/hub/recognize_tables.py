@@ -2,6 +2,7 @@
 
 import functools
 import operator
+import re
 from dataclasses import replace
 
 from hf2khc.ir.analysis import weight_values
@@ -10,7 +11,6 @@ from hf2khc.ir.types import Tensor
 
 # Where a table goes when it is one: onto hidden states, beside them, or to every entry of the batch.
 _ENDS = frozenset(("ops.add", "ops.broadcast_to", "ops.concatenate", "ops.get_item", "ops.slice"))
-_MOVES = frozenset(("ops.reshape", "ops.transpose", "ops.expand_dims", "ops.squeeze", "ops.get_item", "ops.slice"))
 
 
 def recognize_tables(program: Program) -> Program:
@@ -60,18 +60,14 @@ def _is_table(shape: tuple) -> bool:
 
 
 def _ends_well(graph: Graph, node: Node, weights: frozenset[str]) -> bool:
-    """Whether rows of the table, whole or in part, reach hidden states as they are, on every way."""
+    """Whether rows of the table reach hidden states on every way: whole, in part, or resized to other positions."""
     users = graph.users(node.name)
-    ahead = [
-        _ends_well(graph, user, weights) if user.name in weights else user.op in _ENDS
-        for user in users
-        if user.name not in weights or user.op in _MOVES
-    ]
-    return bool(users) and len(ahead) == len(users) and all(ahead) and node.name not in graph.outputs
+    ahead = (_ends_well(graph, user, weights) if user.name in weights else user.op in _ENDS for user in users)
+    return bool(users) and all(ahead) and node.name not in graph.outputs
 
 
 def _looked_up(graph: Graph, param: Node) -> Graph:
-    base = param.name[1:].replace(".", "_")
+    base = re.split(r"[./]", param.name[1:])[-1]
     *leading, width = param.tensor.shape
     count = functools.reduce(operator.mul, leading)
     table = Tensor(param.tensor.dtype, (count, width))
