@@ -93,7 +93,7 @@ def _batched(graph: Graph, product: Node) -> str:
     if own < 1 or before < 0 or x[before:-2] != kernel[:own] or not all(isinstance(size, int) for size in kernel):
         return ""
     leading = string.ascii_lowercase[: before + own]
-    row, summed, column = string.ascii_lowercase[before + own :][:3]
+    row, summed, column = list(string.ascii_lowercase[before + own :][:3])
     return f"{leading}{row}{summed},{leading[before:]}{summed}{column}->{leading}{row}{column}"
 
 
