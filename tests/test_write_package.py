@@ -344,8 +344,33 @@ graph Model(%x: f32[batch, 4]) {
 
 entry Model returns "z"
 """
+    assert 'ops.meshgrid(rows, columns, indexing="ij")' in sources(text)
+
+
+def test_a_variable_that_keras_would_hand_on_to_jax_is_a_tensor():
+    text = """graph Fill(%x: f32[batch, 4]) {
+  param @empty: f32[1, 4]
+  %is_empty: bool[batch, 4] = ops.less(%x, x2=0.0)
+  %y: f32[batch, 4] = ops.where(%is_empty, @empty, %x)
+  %z: f32[batch, 4] = ops.add(%y, @empty)
+  return %z
+}
+
+graph Model(%x: f32[batch, 4]) {
+  %z: f32[batch, 4] = call(%x, graph="Fill", path="fill", name="fill")
+  return %z
+}
+
+entry Model returns "z"
+"""
+    body = sources(text)
+    assert ", ops.convert_to_tensor(self.empty), x)" in body and "+ self.empty" in body
+
+
+def sources(text: str) -> str:
+    """All that is printed for a program of one input."""
     inputs = {"x": ("features", "float32")}
     plan = dataclasses.replace(
-        llama(), program=parse_program(text), fields=(), tiny={}, inputs=inputs, outputs=("z",), package="grids"
+        llama(), program=parse_program(text), fields=(), tiny={}, inputs=inputs, outputs=("z",), package="small"
     )
-    assert 'ops.meshgrid(rows, columns, indexing="ij")' in "".join(write_package(plan).values())
+    return "".join(write_package(plan).values())

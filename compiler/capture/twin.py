@@ -123,10 +123,11 @@ class _Search:
         Mamba 2 has `expand * hidden_size == n_heads * head_dim` and takes no width that breaks it.
         """
         free = {path: n for path, n in self.numbers.items() if path not in self.accepted}
-        # A field and the other one alone, or with all that changes together.
+        # A field, those that are equal to it and the other one alone, or with all that changes together.
         for whole, values in itertools.product((False, True), alternatives):
             for path, new in values.items():
-                old, kept = self.numbers.get(path), values if whole else {path: new}
+                old = self.numbers.get(path)
+                kept = {p: n for p, n in values.items() if whole or (self.numbers.get(p), n) == (old, new)}
                 for other, number in free.items() if old else ():
                     if other not in kept and number * new % old == 0 and self._in_proportion(path, other):
                         yield kept | {other: number * new // old}

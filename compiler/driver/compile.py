@@ -25,8 +25,8 @@ from hf2khc.passes.pipeline import PIPELINE, SIZED
 from hf2khc.write.plan import Plan
 
 OnStage = Callable[[str], object]
-# Of a program for which a second twin is sought: each candidate is captured, which takes a larger one minutes.
-MOST_NODES = 800
+# Of a captured program for which a second twin is sought: each candidate is captured, which takes a larger one minutes.
+MOST_NODES = 1000
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def _compiled(source: Source, twin: TwinWorker, validate: bool, on_stage: OnStag
     on_stage("generalise")
     last = list(stages.values())[-1]
     result = _generalised(source, last, twinned)
-    if not result.aligned and sum(map(len, last.graphs.values())) <= MOST_NODES:
+    if not result.aligned and sum(map(len, captured.program.graphs.values())) <= MOST_NODES:
         # Some field changes more than sizes: the twin that differs in all the others is sought.
         on_stage("validate")
         twin.submit(source.config, source.model_class, validate, cut, source.examples, last)

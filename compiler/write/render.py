@@ -19,6 +19,12 @@ from hf2khc.write.scope import Scope
 
 Read = Callable[[str | None], Text | None]
 
+# Keras hands these their operands on as they are, and JAX takes no variable while it works out shapes.
+_NO_VARIABLES = frozenset((
+    "ops.any", "ops.ones_like", "ops.slice", "ops.slice_update", "ops.top_k", "ops.unstack", "ops.where",
+    "ops.zeros_like",
+))  # fmt: skip
+
 
 class Render:
     """Renders nodes of one graph.
@@ -76,6 +82,8 @@ class Render:
             joins = bool(self.policy) and self._joins(node)
             plain = plain_operands(node, single, {False} if joins else pinned, self.scope)
             operands = [self._in_stream(o, read, plain) if joins else read(o) for o in node.operands]
+            if node.op in _NO_VARIABLES:
+                operands = [self._as_tensor(o, text) for o, text in zip(node.operands, operands, strict=True)]
             return operation(node, operands, self.scope, plain)
         raise fail(
             "not-keras-level", f"%{node.name}: {node.op} cannot be written as Keras code", location=str(node.loc or "")
@@ -97,6 +105,13 @@ class Render:
                 return Text(field)
             return Text(f"ops.convert_to_tensor({field}, dtype={self.policy})")
         return Text(f"ops.cast({value.text}, {self.policy})")
+
+    def _as_tensor(self, name: str | None, text: Text | None) -> Text | None:
+        """An operand, where it is a variable its value."""
+        if name is None or text is None or self.graph[name].op not in ("param", "const"):
+            return text
+        is_variable = name in self.members and text.text == self.members[name].reference
+        return Text(f"ops.convert_to_tensor({text.text})") if is_variable else text
 
     def result(self, name: str, text: str) -> str:
         """What a layer returns for a value, given its expression: of the compute dtype like all it returns."""

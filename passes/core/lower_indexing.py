@@ -152,6 +152,8 @@ def _pad(builder: Builder, node: Node) -> list[Node] | None:
     if mode in ("replicate", "circular"):
         return _repeated_border(builder, x, width, mode)
     value = node.attrs.get("value")
+    if isinstance(value, float) and not node.tensor.is_floating:
+        value = int(value)  # Torch takes any number, TensorFlow one of the dtype.
     attrs = {"mode": mode} if mode != "constant" else {"constant_values": value} if value else {}
     return builder.finish("ops.pad", x, pad_width=width, **attrs)
 
