@@ -26,7 +26,7 @@ from hf2khc.write.plan import Plan
 
 OnStage = Callable[[str], object]
 # Of a captured program for which a second twin is sought: each candidate is captured, which takes a larger one minutes.
-MOST_NODES = 1000
+MOST_NODES = 800
 
 
 @dataclass(frozen=True)
