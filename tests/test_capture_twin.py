@@ -249,3 +249,21 @@ def test_fields_whose_products_are_equal_change_in_proportion(monkeypatch):
     assert changed.expand * changed.hidden_size == changed.num_heads * changed.head_dim
     monkeypatch.setattr("hf2khc.capture.twin.MOST_BALANCED", 0)
     assert "hidden_size" in twin_config(config, transformers.Mamba2Model, spec).unchanged
+
+
+def test_what_changes_in_proportion_takes_its_equals_along():
+    """As many heads of keys as of queries stay as many: groups of heads would be another program."""
+    config = transformers.MixtralConfig(
+        **{**GROUPED, "num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 8}
+    )
+    search = _Search(config, transformers.MixtralModel, ("input_ids", "attention_mask"), ())
+    tried = {"num_attention_heads": 12, "num_key_value_heads": 12, "hidden_size": 48}
+    found = [values for values in search._balanced([tried]) if values.get("num_attention_heads") == 12]
+    assert found and all(values["num_key_value_heads"] == 12 for values in found)
+
+
+def test_how_many_tokens_there_are_changes_and_their_ids_do_not():
+    config = transformers.Blip2QFormerConfig()
+    config.num_query_tokens, config.image_token_index, config.image_tokens = 32, 7, 9
+    names = {field.name for field in numeric_fields(config)}
+    assert "num_query_tokens" in names and not names & {"image_token_index", "image_tokens", "pad_token_id"}
