@@ -15,7 +15,7 @@ INTRODUCTION = """# Coverage
 Tiny random-weight instances of the architectures of transformers (`benchmarks/zoo/specs.jsonl`), every parameter
 perturbed, each converted through the public interface: every pass validated in float64, the package proved against
 transformers on torch, and with `--third` one in three on JAX and TensorFlow as well. `make zoo` makes this page;
-`python -m benchmarks.zoo.run --minutes M` makes it of what can be done in that time, and with `--again` of what an older
+`python -m benchmarks.zoo.run --minutes M` makes it of what can be done in that time, with `--again` of what an older
 compiler did, too.
 
 | status | meaning |
