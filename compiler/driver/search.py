@@ -74,11 +74,11 @@ class Search:
 
     def _longer(self, values: tuple[int, ...]) -> Iterator[Expr]:
         """Something found beside it and tokens that a field counts, or a few: patches with those that are learned."""
+        counted = [form.over((name,)) for form in forms.TOKENS for name in self._positive()]
         for part, expr in self.parts.items():
             rest = tuple(v - p for v, p in zip(values, part, strict=True))
             if len(set(part)) == 1 or min(rest) < 1:
                 continue
-            counted = (form.over((name,)) for form in forms.TOKENS for name in self._positive())
             few = (str(rest[0]),) if set(rest) == {rest[0]} and rest[0] <= MOST_TOKENS else ()
             yield from (Expr.of(f"({expr}) + {n}") for n in (*counted, *few) if agrees(n, self.fields, rest))
 

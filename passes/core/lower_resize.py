@@ -91,6 +91,11 @@ def _is_plain(builder: Builder, node: Node, axis: int) -> bool:
     return same(made, simplify(f"({held}) * {int(given) if given == int(given) else given}"))
 
 
+def has_scale(node: Node) -> bool:
+    """Whether a resize counts with a scale other than 1 that it is given."""
+    return any(_scale_factor(node, axis) not in (None, 1) for axis in range(node.tensor.rank - 2))
+
+
 def _scale_factor(node: Node, axis: int) -> float | None:
     factors: Any = node.attrs.get("scale_factors")
     if factors is not None:

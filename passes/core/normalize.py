@@ -5,6 +5,7 @@ from dataclasses import replace
 from hf2khc.ir.expr import same
 from hf2khc.ir.graph import Graph, Node, Program
 from hf2khc.ir.types import Tensor, same_type
+from hf2khc.passes.core.lower_resize import has_scale
 
 _ALIASES = {"aten.alias", "aten.contiguous", "aten.detach", "aten.detach_", "aten.clone", "aten.lift_fresh",
             "aten.lift_fresh_copy"}  # fmt: skip
@@ -79,12 +80,8 @@ def _is_identity(graph: Graph, node: Node) -> bool:
 
 
 def _keeps_size(node: Node) -> bool:
-    """Whether a resize whose type is that of its operand counts with no other scale."""
-    scales: list[object] = []
-    for name in ("scales", "scales_h", "scales_w", "scales_d", "scale_factors"):
-        value = node.attrs.get(name)
-        scales += value if isinstance(value, tuple) else [value]
-    return node.op.removeprefix("aten.").lstrip("_").startswith("upsample") and all(s in (None, 1) for s in scales)
+    """Whether a resize whose type is that of its operand changes nothing."""
+    return node.op.removeprefix("aten.").lstrip("_").startswith("upsample") and not has_scale(node)
 
 
 def _replaces_all(graph: Graph, node: Node) -> bool:

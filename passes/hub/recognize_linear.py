@@ -62,9 +62,9 @@ def _einsum_dense(graph: Graph) -> Graph:
     new = []
     for product in graph.of("ops.einsum", "ops.matmul"):
         subscripts = _batched(graph, product) if product.op == "ops.matmul" else str(product.attrs["subscripts"])
-        terms, _, made = subscripts.replace(" ", "").partition("->")
         if not subscripts:
             continue
+        terms, _, made = subscripts.replace(" ", "").partition("->")
         pairs = sorted(zip(product.used, terms.split(","), strict=True), key=lambda pair: pair[0] in weights)
         if [name in weights for name, _ in pairs] != [False, True]:
             continue
