@@ -156,6 +156,17 @@ class Padding(Custom):
         return hidden.unflatten(1, (-1, 2)).sum(2)
 
 
+class Chunks(Custom):
+    """As state space models do it."""
+
+    def forward(self, input_ids):
+        hidden = self.embed(input_ids)
+        length = hidden.shape[1]
+        missing = (4 - length % 4) % 4
+        hidden = nn.functional.pad(hidden, (0, 0, 0, missing)).unflatten(1, (-1, 4)).cumsum(2).flatten(1, 2)
+        return hidden[:, :length] if missing > 0 else hidden
+
+
 class Shortening(Custom):
     def forward(self, input_ids):
         return self.embed(input_ids)[:, 5:-1].mean(1)
@@ -204,6 +215,11 @@ def test_a_size_is_not_free_where_others_take_another_way():
     """torch frees the length: that it is odd stands in an assertion alone."""
     _, _, found = captured(Padding, transformers.BertConfig(**SMALL))
     assert set(found.smallest) == {"batch"} and "fixed length seq = 11" in found.notes[-1]
+
+
+def test_a_size_is_free_where_others_pad_by_nothing_and_one_of_those_is_proved():
+    _, _, found = captured(Chunks, transformers.BertConfig(**SMALL))
+    assert set(found.smallest) == {"batch", "seq"} and found.edges["seq"] % 4 == 0
 
 
 def test_a_free_size_has_a_smallest_value():

@@ -24,6 +24,8 @@ CASES = [
     ("x: f32[batch, seq]", "ops.get_item(%x, key=(0, \"newaxis\"))", "f32[1, seq]"),
     ("x: f32[batch, seq]", "ops.get_item(%x, key=((\"slice\", none, none, none), -1))", "f32[batch]"),
     ("x: f32[batch, seq]", "ops.pad(%x, pad_width=((0, 0), (1, 2)))", "f32[batch, seq + 3]"),
+    ("x: f32[batch, seq]", "ops.pad(%x, pad_width=((0, 0), (0, (5 + -1 * (seq % 5)) % 5)))",
+     "f32[batch, seq + (5 + -1 * (seq % 5)) % 5]"),
     ("x: f32[batch, seq]", "ops.repeat(%x, repeats=3, axis=1)", "f32[batch, seq * 3]"),
     ("x: f32[batch, seq, 4], y: f32[3, 4, 6]",
      "ops.conv(%x, %y, strides=2, data_format=\"channels_last\")", "f32[batch, (seq - 3) // 2 + 1, 6]"),

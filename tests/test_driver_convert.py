@@ -9,9 +9,10 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import MappingProxyType, ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,7 @@ def compiled(mutate: tuple[str, str] = ("", "")) -> Compiled:
         spec=SPEC,
         sizes={"batch": 2, "seq": 11},
         smallest={"batch": 1, "seq": 1},
+        edges={},
         held=(),
         notes=(),
         parameters=LlamaModel(CONFIG).num_parameters(),
@@ -230,8 +232,10 @@ def test_a_signal_in_mid_transfer_leaves_nothing(tmp_path: Path, number: signal.
 # --- pieces ----------------------------------------------------------------------------------------------------------
 
 
-def captured(smallest: dict[str, int], longest: int = 100) -> tuple[Any, Any]:
-    found = SimpleNamespace(spec=SPEC, sizes={"batch": 2, "seq": 11}, smallest=smallest)
+def captured(
+    smallest: dict[str, int], longest: int = 100, edges: Mapping[str, int] = MappingProxyType({})
+) -> tuple[Any, Any]:
+    found = SimpleNamespace(spec=SPEC, sizes={"batch": 2, "seq": 11}, smallest=smallest, edges=edges)
     text = SimpleNamespace(max_position_embeddings=longest)
     return SimpleNamespace(config=SimpleNamespace(get_text_config=lambda: text), examples=()), found
 
@@ -249,6 +253,14 @@ def test_proof_keeps_fixed_sizes_and_the_longest_sequence() -> None:
     source, found = captured({"seq": 2}, longest=6)
     shapes = {inputs["input_ids"].shape for inputs in proof_cases(source, found, 0).values()}
     assert {batch for batch, _ in shapes} == {2} and all(seq <= 6 for _, seq in shapes)
+
+
+def test_proof_is_at_a_size_at_which_nothing_is_padded() -> None:
+    source, found = captured({"batch": 2, "seq": 2}, edges={"seq": 8})
+    lengths = [inputs["input_ids"].shape[1] for inputs in proof_cases(source, found, 0).values()]
+    assert len(lengths) == 9 and 8 in lengths
+    source, found = captured({"batch": 2, "seq": 2}, longest=12, edges={"seq": 256})
+    assert len(proof_cases(source, found, 0)) == 6
 
 
 def test_proof_is_at_sizes_for_which_the_model_was_traced() -> None:

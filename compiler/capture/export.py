@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from transformers.exporters.exporter_dynamo import DynamoConfig, DynamoExporter
 
 from hf2khc.capture.build import configs, quiet
-from hf2khc.capture.free_sizes import smallest_sizes, symbol_names, unrolled_loop
+from hf2khc.capture.free_sizes import padding_edges, smallest_sizes, symbol_names, unrolled_loop
 from hf2khc.capture.input_types import Input
 from hf2khc.capture.inputs import sample_inputs
 from hf2khc.capture.known_values import computed, known_inputs, unknown_sizes
@@ -40,6 +40,7 @@ class Export:
         sizes: the sizes it was traced at.
         attention: the attention implementation it was traced with.
         smallest: from which size on it holds, of each symbol that is free.
+        edges: of free symbols, a size at which the program pads by nothing though it pads in the trace.
         held: inputs that are held at the numbers of the example, and no inputs of the program.
         notes: what had to be done otherwise than planned, with the reason.
     """
@@ -49,6 +50,7 @@ class Export:
     sizes: dict[str, int]
     attention: str
     smallest: dict[str, int]
+    edges: dict[str, int]
     held: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -128,7 +130,8 @@ class _Trace:
                 smallest, found = smallest_sizes(program, self.spec, sizes, self.positions)
                 if found.keys() <= held.keys():
                     notes = (*self.notes, *_lengths(sizes, held, program), *_held(values or ()))
-                    return Export(program, symbols, sizes, implementation, smallest, values or (), notes)
+                    edges = padding_edges(program, self.spec, smallest)
+                    return Export(program, symbols, sizes, implementation, smallest, edges, values or (), notes)
             if found.keys() <= held.keys():
                 return None
             self.fixed |= {symbol: reason for symbol, reason in found.items() if symbol not in held}

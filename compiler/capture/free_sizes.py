@@ -69,6 +69,27 @@ def smallest_sizes(
     return found, reasons
 
 
+def padding_edges(program: ExportedProgram, spec: Iterable[Input], smallest: Mapping[str, int]) -> dict[str, int]:
+    """A size of each free symbol at which nothing is padded though the trace pads: what a proof has to try.
+
+    Args:
+        program: as for `smallest_sizes`.
+        spec: the inputs it was traced with.
+        smallest: the sizes from which on the symbols are free.
+    """
+    names = symbol_names(program, spec)
+    found: dict[str, int] = {}
+    asked = {condition.gts for condition in _asserted(program) if _is_strict(condition)}
+    for padding in set(_paddings(program)) & asked:
+        own = {str(symbol) for symbol in padding.free_symbols}
+        if len(own) == 1 and names.get(*own) in smallest:
+            (symbol,) = (names[name] for name in own)
+            _, holds = _evaluated(sympy.Eq(padding, 0), {name: names[name] for name in own})
+            edge = next((size for size in range(smallest[symbol], LARGE[-1]) if holds({symbol: size})), 0)
+            found[symbol] = max(edge, found.get(symbol, 0))
+    return {symbol: edge for symbol, edge in found.items() if edge}
+
+
 def _dependent(program: ExportedProgram, spec: Iterable[Input]) -> Iterator[str]:
     """Symbols that are a number, or an expression of other symbols."""
     owners: dict[str, str] = {}
@@ -109,12 +130,33 @@ def _conditions(program: ExportedProgram, names: Mapping[str, str]) -> Iterator[
     for symbol, bounds in program.range_constraints.items():
         if str(symbol) in names:
             yield _within(names[str(symbol)], int(bounds.lower), bounds.upper)
-    asserted = (node.args[0] for node in program.graph.nodes if str(node.target) == "aten._assert_scalar.default")
-    values = (node.meta.get("val") for node in asserted if isinstance(node, torch.fx.Node))
-    expressions = dict.fromkeys(value.node._expr for value in values if isinstance(value, torch.SymBool))
-    for expression in expressions:
+    paddings = set(_paddings(program))
+    for expression in _asserted(program):
+        if _is_strict(expression) and expression.gts in paddings:
+            # Padding by nothing is as good: code that asks for more spares itself the call.
+            expression = sympy.GreaterThan(expression.gts, 0)
         if not isinstance(expression, sympy.Ne) and {str(s) for s in expression.free_symbols} <= names.keys():
             yield _evaluated(expression, names)
+
+
+def _paddings(program: ExportedProgram) -> Iterator[Any]:
+    """The expressions by which something is padded."""
+    for node in program.graph.nodes:
+        if node.target in (torch.ops.aten.pad.default, torch.ops.aten.constant_pad_nd.default):
+            values = (amount.meta.get("val") for amount in node.args[1] if isinstance(amount, torch.fx.Node))
+            yield from (value.node.expr for value in values if isinstance(value, torch.SymInt))
+
+
+def _asserted(program: ExportedProgram) -> Iterable[Any]:
+    """The expressions over its symbols that the program asserts."""
+    asserted = (node.args[0] for node in program.graph.nodes if str(node.target) == "aten._assert_scalar.default")
+    values = (node.meta.get("val") for node in asserted if isinstance(node, torch.fx.Node))
+    return dict.fromkeys(value.node._expr for value in values if isinstance(value, torch.SymBool))
+
+
+def _is_strict(expression: Any) -> bool:
+    """Whether it asks for something to be above zero."""
+    return isinstance(expression, sympy.StrictGreaterThan | sympy.StrictLessThan) and expression.lts == 0
 
 
 def _within(symbol: str, low: int, high: Any) -> Condition:

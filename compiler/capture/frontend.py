@@ -1,5 +1,6 @@
 """A config and a class to a Program[aten]."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -28,6 +29,7 @@ class Captured:
         spec: what the model takes.
         sizes: values of the size symbols it was traced at.
         smallest: the smallest size of each symbol that is free; the others have the size of the trace.
+        edges: of free symbols, a size at which nothing is padded though the trace pads.
         held: inputs of `spec` that the program has at the numbers of the example, and does not take.
         stacks: the lists of layers that were cut, by module path.
         notes: what had to be done to trace it.
@@ -40,11 +42,17 @@ class Captured:
     spec: tuple[Input, ...]
     sizes: Mapping[str, int]
     smallest: Mapping[str, int]
+    edges: Mapping[str, int]
     held: tuple[str, ...]
     stacks: Mapping[str, Stack]
     notes: tuple[str, ...]
     state: Mapping[str, np.ndarray | tuple[int, ...]]
     parameters: int
+
+    @property
+    def kept_parameters(self) -> int:
+        """Number of parameters of the layers that were not cut."""
+        return sum(math.prod(value if isinstance(value, tuple) else value.shape) for value in self.state.values())
 
 
 def capture(
@@ -102,5 +110,6 @@ def _captured(model: PreTrainedModel, exported: Export, spec: tuple[Input, ...],
     }
     notes = (*exported.notes, *notes)
     return Captured(
-        program, spec, exported.sizes, exported.smallest, exported.held, stacks, notes, state, parameters
+        program, spec, exported.sizes, exported.smallest, exported.edges, exported.held, stacks, notes, state,
+        parameters,
     )  # fmt: skip

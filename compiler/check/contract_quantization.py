@@ -32,10 +32,10 @@ def quantization(subject: Subject) -> str:
 
 
 def _raw_kernels(model: Any) -> list[str]:
-    """Weights with more than one axis of size above 1 that a layer of the package owns itself."""
+    """Weights with more than one axis of size above 1 that a layer of the package owns itself; no whole numbers."""
     faults = []
     for layer in model._flatten_layers(include_self=False):
         if not type(layer).__module__.startswith("keras."):
-            own = [*layer._trainable_variables, *layer._non_trainable_variables]
+            own = [w for w in (*layer._trainable_variables, *layer._non_trainable_variables) if "float" in w.dtype]
             faults += [f"{w.path}: shape {tuple(w.shape)}" for w in own if sum(size > 1 for size in w.shape) > 1]
     return faults

@@ -8,7 +8,7 @@ from pathlib import Path
 from hf2khc.capture.source import Source
 from hf2khc.check.proof import CACHED, CANNOT_DECODE, Proof
 from hf2khc.diagnostics import ConversionError, Diagnostic
-from hf2khc.driver.compile import Compiled, compile_model, without_cache
+from hf2khc.driver.compile import Compiled, at_its_own_sizes, compile_model, without_cache
 from hf2khc.driver.describe import describe
 from hf2khc.driver.fill import check_weights, fill, with_weights
 from hf2khc.driver.gradients import gradients_of_package
@@ -89,6 +89,9 @@ def build_package(
             stages("other config")
             other = other_config(directory, source, compiled, seed)
             reasons, gradients = other.reasons, other.gradients
+            if reasons and compiled.twin and not compiled.generalises:
+                compiled = at_its_own_sizes(compiled)
+                sources = lay_out(compiled.plan, compiled.signature, directory)
             if gradients is None:
                 gradients = gradients_of_package(directory, weighted, compiled, "the package itself", seed)
     stages.end()

@@ -15,7 +15,7 @@ from hf2khc.driver.head import CAUSAL_LM, LOGITS, SEQ_2_SEQ_LM, find_head
 from hf2khc.driver.images import with_images
 from hf2khc.driver.inspection import NearMiss, idioms, nearest_misses, residue
 from hf2khc.driver.modules import Module, modules
-from hf2khc.driver.naming import make_plan, make_signature
+from hf2khc.driver.naming import make_plan, make_signature, small_config
 from hf2khc.driver.text import with_text
 from hf2khc.driver.twin import Twinned
 from hf2khc.driver.twin_worker import TwinWorker
@@ -136,6 +136,7 @@ def _compiled(source: Source, twin: TwinWorker, validate: bool, on_stage: OnStag
     program = with_depth(result.program, captured.stacks, twinned.depth)
     head = find_head(source.model_class, captured.program, program, twinned.causal, twinned.depth)
     plan = make_plan(source, program, captured, twinned, head)
+    plan = replace(plan, tiny=small_config(plan, captured, twinned, follows=not result.reasons))
     for step in SIZED:
         plan = replace(plan, program=step(plan.program, plan.tiny_values))
     cacheless, uncached = "", None
@@ -178,6 +179,13 @@ def without_cache(compiled: Compiled, reason: str) -> Compiled:
     """The model without its cached step: generation then runs all of it for every token."""
     assert compiled.uncached is not None
     return replace(compiled, plan=compiled.uncached, cacheless=reason)
+
+
+def at_its_own_sizes(compiled: Compiled) -> Compiled:
+    """The model with tests at its own sizes: it is not right at others."""
+    assert compiled.twin is not None
+    tiny = small_config(compiled.plan, compiled.captured, compiled.twin, follows=False)
+    return replace(compiled, plan=replace(compiled.plan, tiny=tiny))
 
 
 def _generalised(source: Source, program: Program, twinned: Twinned) -> Generalised:

@@ -32,6 +32,8 @@ from hf2khc.write.plan import CONSTANT, Field, Head, Plan
 MOST_DATA = 4096
 # Layers of the model in the printed tests.
 _SMALL_DEPTH = 2
+# Parameters, at that depth, of the largest model that the printed tests build at its own sizes.
+_MOST_TESTED = 50_000_000
 _DOCS = {
     "vocabulary_size": "The size of the token vocabulary.",
     "num_layers": "The number of transformer layers.",
@@ -55,16 +57,13 @@ _DOCS = {
 
 
 def make_plan(source: Source, program: Program, captured: Captured, twinned: Twinned, head: Head | None = None) -> Plan:
-    """What the writer prints, with every name chosen."""
+    """What the writer prints, with every name chosen; `tiny` is left to `small_config`."""
     values = {f"config.{name}": value for name, value in flat_fields(source.config).items()}
     lists = kind_lists(program, [Field(field, field, value) for field, value in values.items()])
     names = _field_names([*mentioned_fields(program), *lists])
     fields = [_config_field(source_name, name, values[source_name]) for source_name, name in names.items()]
-    small = _tiny(names, twinned)
     for path, (name, array) in _constants(program, set(names.values())).items():
         fields.append(Field(f"{CONSTANT}{path}", name, array.tolist(), field_doc(name, array.tolist())))
-        if twinned.programs and path in twinned.programs[0].constants:
-            small[f"{CONSTANT}{path}"] = twinned.programs[0].constants[path].tolist()
     return Plan(
         package=source.name,
         prefix=_prefix(source, program),
@@ -73,7 +72,6 @@ def make_plan(source: Source, program: Program, captured: Captured, twinned: Twi
         inputs={node.name: (_input_name(node.name, captured.spec), _dtype(node)) for node in program.main.inputs},
         outputs=tuple(_output_names(program.outputs)),
         zeros=frozenset(entry.name for entry in captured.spec if entry.fill[0] == "randint" and entry.fill[2] <= 1),
-        tiny=small,
         provenance=_provenance(source, captured, values),
         head=head,
     )
@@ -207,15 +205,28 @@ def _constants(program: Program, taken: set[str]) -> dict[str, tuple[str, np.nda
     return found
 
 
-def _tiny(names: Mapping[str, str], twinned: Twinned) -> dict[str, object]:
-    small = {source: twinned.fields[source][1] for source in names if source in twinned.fields}
+def small_config(plan: Plan, captured: Captured, twinned: Twinned, follows: bool) -> dict[str, object]:
+    """Values by `Field.source` of the config that the printed tests build: `Plan.tiny`.
+
+    Args:
+        plan: whose fields these are.
+        captured: the model.
+        twinned: its twin.
+        follows: whether the package follows its config. One that does not is right at its own numbers alone: only its
+            depth is cut then, where that leaves a model small enough for a test.
+    """
+    place = 0 if not follows and captured.kept_parameters <= _MOST_TESTED else 1
+    small = {f.source: twinned.fields[f.source][place] for f in plan.fields if f.source in twinned.fields}
+    for program in twinned.programs[:place]:
+        constants = {f"{CONSTANT}{path}": array.tolist() for path, array in program.constants.items()}
+        small |= {f.source: constants[f.source] for f in plan.fields if f.source in constants}
     # Deep enough to show a loop, no deeper.
     for source in twinned.depth.values():
         entry = entry_of(source)
         if entry is not None and entry[0] in small:
-            owner, place = entry
+            owner, number = entry
             values = list(small[owner])  # type: ignore[call-overload]
-            values[place] = min(values[place], _SMALL_DEPTH)
+            values[number] = min(values[number], _SMALL_DEPTH)
             small[owner] = values
         elif source in small:
             depth = int(str(small[source]))

@@ -56,6 +56,10 @@ class Described(Protocol):
     def smallest(self) -> Mapping[str, int]:
         """The smallest size of each symbol that is free."""
 
+    @property
+    def edges(self) -> Mapping[str, int]:
+        """Of free symbols, a size at which nothing is padded though the trace pads."""
+
 
 def proof_cases(source: Source, captured: Described, seed: int) -> dict[str, dict[str, np.ndarray]]:
     """The input sets: those the user gave; free sizes other than the traced ones; padding where there is a mask."""
@@ -64,7 +68,9 @@ def proof_cases(source: Source, captured: Described, seed: int) -> dict[str, dic
     longest = getattr(source.config.get_text_config(), "max_position_embeddings", None)
     limits = {symbol: longest for symbol in free if longest and symbol.endswith("seq")}
     traced = {symbol: size for symbol, size in captured.sizes.items() if symbol in free}
-    bindings = choose_sizes(traced, limits, captured.smallest)
+    bindings = list(choose_sizes(traced, limits, captured.smallest))
+    edges = {symbol: size for symbol, size in captured.edges.items() if size <= limits.get(symbol, size)}
+    bindings += [{**bindings[0], **edges}] if edges else []
     # choose_sizes always binds the batch: a batch that torch would not free keeps the size of the trace.
     sizes = [{**binding, **held} for binding in bindings]
 

@@ -1,6 +1,5 @@
 """The twin: the same model at small sizes, compiled with every pass validated, in the process of `twin_process.py`."""
 
-import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -112,8 +111,7 @@ def _without_twin(
     errors: dict[str, float] = {}
     reason = f"the model does not run at other sizes ({reason})"
     if validated:
-        kept = sum(math.prod(shape if isinstance(shape, tuple) else shape.shape) for shape in captured.state.values())
-        if kept > MOST_VALIDATED:
+        if captured.kept_parameters > MOST_VALIDATED:
             raise fail("twin", f"{reason}, and is too large for its passes to be validated at its own")
         with float64():
             lower(captured.program, _Validation(captured, errors))

@@ -13,12 +13,13 @@ from hf2khc.ir.infer_special import CREATE, WINDOWED, infer_item, infer_windowed
 from hf2khc.ir.signatures import bind_call, function
 from hf2khc.ir.types import Tensor, Type, concrete
 
-# Distinct, so that no dimension is taken for another; several bindings, so that no dimension is taken for a number; a
-# third, so that a line through two points is put to the test.
-_PRIMES = (
+# Primes, so that no dimension is taken for another; several bindings, so that no dimension is taken for a number; a
+# third, so that a line through two points is put to the test. There they are twice a prime, chosen so that no three
+# sizes of a symbol leave the same rest by any number: what is padded to a multiple is not taken for a constant.
+_SIZES = (
     (1009, 1013, 1019, 1021, 1031, 1033, 1039, 1049),
     (1151, 1153, 1163, 1171, 1181, 1187, 1193, 1201),
-    (1531, 1303, 1487, 1361, 1433, 1409, 1381, 1319),
+    (1538, 1306, 1486, 1382, 1438, 1454, 1418, 1318),
 )
 # Ops that move data and compute nothing: Keras may report int32 for an int64 operand, torch never does.
 _STRUCTURAL = frozenset(
@@ -84,9 +85,9 @@ def infer(op: str, operands: Sequence[Type | None], attrs: Mapping[str, object])
     if op in WINDOWED and any(names_of(dim) for dim in operands[0].shape[1:-1]):  # type: ignore[union-attr]
         return infer_windowed(op, operands, attrs)
     names = sorted(names_of(tuple(attrs.values())).union(*(t.symbols for t in operands if isinstance(t, Tensor))))
-    envs = [dict(zip(names, primes, strict=False)) for primes in _PRIMES]
-    if len(names) > len(_PRIMES[0]):
-        raise fail("shape-inference", f"{op} has more than {len(_PRIMES[0])} symbols: {', '.join(names)}")
+    envs = [dict(zip(names, primes, strict=False)) for primes in _SIZES]
+    if len(names) > len(_SIZES[0]):
+        raise fail("shape-inference", f"{op} has more than {len(_SIZES[0])} symbols: {', '.join(names)}")
     results = [_at(op, operands, attrs, env) for env in envs]
     known = _dimensions(operands, attrs)
 

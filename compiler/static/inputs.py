@@ -1,7 +1,7 @@
 """What a model takes, where no trace says it: for the proof of a package that was made without one."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hf2khc.capture.build import build_meta
 from hf2khc.capture.input_types import Input
@@ -18,6 +18,7 @@ class Untraced:
     spec: tuple[Input, ...]
     sizes: Mapping[str, int]
     smallest: Mapping[str, int]
+    edges: Mapping[str, int] = field(default_factory=dict)
 
 
 def untraced(source: Source) -> Untraced:

@@ -35,9 +35,10 @@ def _embedding(graph: Graph) -> Graph:
     new = []
     for take in graph.of("ops.take"):
         table, ids = take.operands
-        if table not in weights or ids in weights or take.attrs.get("axis") != 0 or graph[table].tensor.rank != 2:
+        tensor = graph[table].tensor
+        if table not in weights or not tensor.is_floating or tensor.rank != 2 or take.attrs.get("axis") != 0:
             continue
-        rows, width = graph[table].tensor.shape
+        rows, width = tensor.shape
         attrs = {"input_dim": rows, "output_dim": width}
         origin = take.origin | {"recognize_embedding"}
         new.append(Node(take.name, "layers.Embedding", (ids, table), attrs, take.type, take.loc, origin))

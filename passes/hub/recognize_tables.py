@@ -48,15 +48,17 @@ def recognize_tables(program: Program) -> Program:
 def _recognized(graph: Graph) -> Graph:
     weights = weight_values(graph)
     for param in graph.of("param"):
-        if _is_table(param.tensor.shape) and _ends_well(graph, param, weights):
+        if _is_table(param.tensor) and _ends_well(graph, param, weights):
             graph = _looked_up(graph, param)
     return graph
 
 
-def _is_table(shape: tuple) -> bool:
-    """Whether rows and a width are more than 1: (rows, width), or such behind axes of 1."""
+def _is_table(tensor: Tensor) -> bool:
+    """Whether rows and a width are more than 1: (rows, width), or such behind axes of 1; tables of places are none."""
+    shape = tensor.shape
     sizes = [size for size in shape if size != 1]
-    return 0 not in sizes and len(sizes) >= 2 and shape[-1] != 1 and (len(sizes) == 2 or shape[0] == 1)
+    in_rows = len(sizes) >= 2 and shape[-1] != 1 and (len(sizes) == 2 or shape[0] == 1)
+    return tensor.is_floating and 0 not in sizes and in_rows
 
 
 def _ends_well(graph: Graph, node: Node, weights: frozenset[str]) -> bool:
