@@ -267,3 +267,30 @@ def test_how_many_tokens_there_are_changes_and_their_ids_do_not():
     config.num_query_tokens, config.image_token_index, config.image_tokens = 32, 7, 9
     names = {field.name for field in numeric_fields(config)}
     assert "num_query_tokens" in names and not names & {"image_token_index", "image_tokens", "pad_token_id"}
+
+
+class Branching(transformers.LlamaModel):
+    """Computes something else where the intermediate size is less than 80, with the same modules."""
+
+    def forward(self, *args, **kwargs):
+        found = super().forward(*args, **kwargs)
+        if self.config.intermediate_size < 80:
+            found.last_hidden_state = found.last_hidden_state.tanh()
+        return found
+
+
+def test_a_twin_runs_the_same_operations():
+    config = transformers.LlamaConfig(**GROUPED)
+    twin = twin_config(config, Branching, input_spec(build_meta(config, Branching)))
+    assert not twin.unchanged and twin.config.intermediate_size < 80
+    config.intermediate_size = 88
+    twin = twin_config(config, Branching, input_spec(build_meta(config, Branching)))
+    assert not twin.unchanged and twin.config.intermediate_size > 88
+
+
+def test_three_counts_of_heads_stay_three_that_divide_one_another():
+    counts = {"mamba_num_heads": 8, "num_attention_heads": 4, "num_key_value_heads": 2}
+    fields = [Field(name, name, "", value) for name, value in {**counts, "hidden_size": 32}.items()]
+    for values in Proposer(fields).groups()[0]:
+        whole, heads, few = (values[name] for name in counts)
+        assert whole > heads > few and whole % heads == heads % few == 0

@@ -64,17 +64,28 @@ class Banded(transformers.GPT2Model):
     def forward(self, *arguments, **keywords):
         result = super().forward(*arguments, **keywords)
         if self.config.n_head != 2:
-            result.last_hidden_state = result.last_hidden_state.sin()
+            result.last_hidden_state = self.changed(result.last_hidden_state)
         return result
 
+    def changed(self, hidden):
+        return hidden.sin()
 
-def test_a_field_that_changes_the_program_stays_and_the_others_differ(monkeypatch):
+
+class Shifted(Banded):
+    """The same with what arranges numbers and computes none: only the program shows it."""
+
+    def changed(self, hidden):
+        return hidden[:, 1:]
+
+
+@pytest.mark.parametrize(("model", "shown"), [(Banded, "model"), (Shifted, "program")])
+def test_a_field_that_changes_the_program_stays_and_the_others_differ(monkeypatch, model, shown):
     monkeypatch.setattr("hf2khc.capture.twin.MOST_PROGRAMS", 9)
     config = transformers.GPT2Config(vocab_size=40, n_embd=8, n_head=2, n_layer=1, n_positions=16)
-    real = list(lower(capture(config, Banded).program).values())[-1]
-    found = compile_twin(config, Banded, lower, validated=False, like=real)
+    real = list(lower(capture(config, model).program).values())[-1]
+    found = compile_twin(config, model, lower, validated=False, like=real)
     assert len(found.programs) == 2 and difference((real, *found.programs)) == ""
-    assert set(found.fields["config.n_head"]) == {2} and "structure of the program" in found.kept["n_head"]
+    assert set(found.fields["config.n_head"]) == {2} and f"structure of the {shown}" in found.kept["n_head"]
     assert len(set(found.fields["config.vocab_size"])) == 3
 
 

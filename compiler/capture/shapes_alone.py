@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 from unittest import mock
 
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import pytorch_utils
 from transformers.integrations import moe
 
@@ -23,3 +25,15 @@ def shapes_alone() -> Iterator[FakeTensorMode]:
         FakeTensorMode(allow_non_fake_inputs=True) as mode,
     ):
         yield mode
+
+
+class Operations(TorchDispatchMode):
+    """The operations that are run within it, in their order: `names`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(str(func))
+        return func(*args, **(kwargs or {}))

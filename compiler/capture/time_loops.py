@@ -6,16 +6,14 @@ thousands of operations.
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedModel
 
 from hf2khc.capture.build import quiet
 from hf2khc.capture.input_types import Input
 from hf2khc.capture.inputs import sample_inputs
-from hf2khc.capture.shapes_alone import shapes_alone
+from hf2khc.capture.shapes_alone import Operations, shapes_alone
 
 MANY = 400  # operations below which a trace with a free length costs no more than to look for a loop
 LONGER = (8, 16)
@@ -45,11 +43,11 @@ def looped_lengths(model: PreTrainedModel, spec: tuple[Input, ...], sizes: Mappi
 def operations(model: PreTrainedModel, spec: tuple[Input, ...], sizes: Mapping[str, int]) -> int:
     """How many operations a forward pass in shapes alone takes, or gets through before it needs a number."""
     inputs = sample_inputs(spec, dict(sizes))
-    counter = _Counter()
+    done = Operations()
     # A model may branch on data, or take no such size.
-    with _state_kept(model), suppress(Exception), quiet(), torch.no_grad(), shapes_alone() as mode, counter:
+    with _state_kept(model), suppress(Exception), quiet(), torch.no_grad(), shapes_alone() as mode, done:
         model(**{name: mode.from_tensor(torch.from_numpy(array)) for name, array in inputs.items()})
-    return counter.count
+    return len(done.names)
 
 
 @contextmanager
@@ -64,13 +62,3 @@ def _state_kept(model: PreTrainedModel) -> Iterator[None]:
             vars(module).update(attributes)
             module._buffers.clear()
             module._buffers.update(buffers)
-
-
-class _Counter(TorchDispatchMode):
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += 1
-        return func(*args, **(kwargs or {}))

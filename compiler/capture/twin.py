@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,9 +14,9 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from hf2khc.capture.build import build_meta, configs, materialise, quiet
 from hf2khc.capture.input_types import Example, Input
 from hf2khc.capture.inputs import input_spec, sample_inputs, trace_sizes
-from hf2khc.capture.shapes_alone import shapes_alone
+from hf2khc.capture.shapes_alone import Operations, shapes_alone
 from hf2khc.capture.truncate import truncate
-from hf2khc.capture.twin_fields import Proposer, get_field, numeric_fields, set_field
+from hf2khc.capture.twin_fields import HEAD_DIM, HEADS, WIDTH, Proposer, get_field, numeric_fields, set_field
 from hf2khc.diagnostics import ConversionError
 
 
@@ -40,6 +41,11 @@ class Twin:
 MOST_TRIES = 72
 MOST_PROGRAMS = 10
 MOST_BALANCED = 12
+# Operations that compute nothing: they ask, or arrange what is there, which hangs on how it lies in memory.
+_ARRANGES = re.compile(
+    r"prim\.|aten\.(\w*view|reshape|\w*_copy|copy_|clone|contiguous|detach|alias|expand|permute|transpose|t|squeeze"
+    r"|unsqueeze|slice|select|as_strided|lift_fresh)\b"
+)
 ANOTHER_PROGRAM = "the structure of the program depends on it"
 
 
@@ -81,6 +87,7 @@ class _Search:
     ):  # fmt: skip
         self.config, self.model_class, self.inputs, self.examples = config, model_class, inputs, examples
         self.alike, self.programs = alike, 0
+        self.sizes: dict[str, int] = {}
         self.delicate: frozenset[str] = frozenset()
         self.accepted: dict[str, Any] = {}
         self.unchanged: dict[str, str] = {}
@@ -106,8 +113,8 @@ class _Search:
             others = others[:1] + others[1:][-2:]
         else:
             others += itertools.islice(self._balanced(groups[0][:2]), MOST_BALANCED)
-        if not any(self._accept(values) for values in others):
-            self.unchanged |= dict.fromkeys(tried, reason)
+        any(self._accept(values) for values in others)
+        self.unchanged |= {path: reason for path in tried if path not in self.accepted}
 
     def _linked(self, values: dict[str, Any]) -> dict[str, Any]:
         """`values`, and the same new value for what has the same old one: some structures hang on equality."""
@@ -123,21 +130,35 @@ class _Search:
         Mamba 2 has `expand * hidden_size == n_heads * head_dim` and takes no width that breaks it.
         """
         free = {path: n for path, n in self.numbers.items() if path not in self.accepted}
-        # A field, those that are equal to it and the other one alone, or with all that changes together.
+        given: list[dict[str, Any]] = []
+        # With all that changes together, or a field, those that are equal to it and the other one alone.
         for whole, values in itertools.product((False, True), alternatives):
             for path, new in values.items():
                 old = self.numbers.get(path)
                 kept = {p: n for p, n in values.items() if whole or (self.numbers.get(p), n) == (old, new)}
-                for other, number in free.items() if old else ():
-                    if other not in kept and number * new % old == 0 and self._in_proportion(path, other):
-                        yield kept | {other: number * new // old}
+                others = [other for other in free if other not in kept] if old else []
+                found = (kept | {other: n} for other in others for n in self._in_proportion(path, other, kept))
+                for candidate in found:
+                    if candidate not in given and self._heads_fit(candidate):
+                        given.append(candidate)
+                        yield candidate
 
-    def _in_proportion(self, path: str, other: str) -> bool:
-        """Whether one field times a third equals the other one times a fourth, or either alone."""
-        part = path.rpartition(".")[0]
-        beside = {name: n for name, n in self.numbers.items() if name.rpartition(".")[0] == part}
-        rest = [1, *(n for name, n in beside.items() if name not in (path, other))]
-        return other in beside and any(beside[path] * x == beside[other] * y for x in rest for y in rest)
+    def _in_proportion(self, path: str, other: str, values: dict[str, Any]) -> Iterator[int]:
+        """What the other field is with `values`, where one times a third equals it times a fourth, or either alone."""
+        before = {name: n for name, n in self.numbers.items() if _are_beside(name, path)} | {"": 1}
+        after = {**before, **self.accepted, **values}
+        rest = [name for name in before if name not in (path, other)]
+        for x, y in itertools.product(rest, rest) if other in before else ():
+            if before[path] * before[x] == before[other] * before[y] and after[path] * after[x] % after[y] == 0:
+                yield after[path] * after[x] // after[y]
+
+    def _heads_fit(self, values: dict[str, Any]) -> bool:
+        """Whether heads still share a width evenly: some models take the rest for nothing, and rotate odd sizes."""
+        now = {**self.numbers, **self.accepted, **values}
+        widths = [path for path in self.numbers if WIDTH.search(path)]
+        heads = [path for path in self.numbers if HEADS.search(path) and not HEAD_DIM.search(path)]
+        pairs = ((width, count) for width in widths for count in heads if _are_beside(width, count))
+        return all(now[w] % now[h] == 0 for w, h in pairs if self.numbers[w] % self.numbers[h] == 0)
 
     def _accept(self, values: dict[str, Any]) -> bool:
         self.tries += 1
@@ -187,30 +208,40 @@ class _Search:
         # Before it runs: a model may put other modules in their place for the inputs it is given.
         modules = [(path, type(module)) for path, module in model.named_modules()]
         names = list(model.state_dict())
-        self._run(model, spec)
-        return kinds, modules, names
+        return kinds, modules, names, self._run(model, spec)
 
-    def _run(self, model: PreTrainedModel, spec: tuple[Input, ...]) -> None:
-        """A forward pass in shapes alone, up to a branch on data. Where the real model fails, others are only built."""
+    def _run(self, model: PreTrainedModel, spec: tuple[Input, ...]) -> list[str]:
+        """What a forward pass in shapes alone computes, up to a branch on data; views of tensors are none of it.
+
+        Where the real model fails, others are only built.
+        """
+        done = Operations()
         if not self.runs:
-            return
-        inputs = sample_inputs(spec, trace_sizes(model, spec))
+            return []
+        self.sizes = self.sizes or trace_sizes(model, spec)
+        inputs = sample_inputs(spec, self.sizes)
         try:
             materialise(model)
-            with quiet(), torch.no_grad(), shapes_alone() as mode:
+            with quiet(), torch.no_grad(), shapes_alone() as mode, done:
                 model(**{name: mode.from_tensor(torch.from_numpy(array)) for name, array in inputs.items()})
         except (DataDependentOutputException, DynamicOutputShapeException):
-            return
+            pass
         except Exception as error:
             if not hasattr(self, "structure"):
                 self.runs = False
             else:
                 raise Refused(f"the model does not run with it: {type(error).__name__}: {error}"[:300]) from error
+        return [name for name in done.names if self.runs and not _ARRANGES.match(name)]
 
     def result(self) -> Twin:
         changed = {path: (get_field(self.config, path), value) for path, value in self.accepted.items()}
         unchanged = {path: reason for path, reason in self.unchanged.items() if path not in changed}
         return Twin(self._laid_over({}), changed, unchanged, self.delicate)
+
+
+def _are_beside(path: str, other: str) -> bool:
+    """Whether two fields belong to one part of the config."""
+    return path.rpartition(".")[0] == other.rpartition(".")[0]
 
 
 def _move_token_ids(config: PreTrainedConfig) -> None:

@@ -17,7 +17,8 @@ from transformers import PreTrainedConfig
 SKIPPED = re.compile(r"^_|token_id|token_index|^(?!num_)\w*_tokens?$|layers$|depths?$|^dtype$|2label|label2|version")
 HEADS = re.compile(r"heads?$|n_head|head_count|query_groups|num_kv|kv_groups")
 GROUPED = re.compile(r"kv|key_value|query_groups")
-HEAD_DIM = re.compile(r"head_(dim|size)|d_kv$|attention_head_size")
+WIDTH = re.compile(r"(^|\.)(hidden_size|d_model)$")
+HEAD_DIM = re.compile(r"head_(dim|size)|d_(kv|head)$|attention_head_size")
 POSITIONS = re.compile(r"position|n_ctx|max_.*len|seq_?len|context_len|max_(source|target)")
 WINDOW = re.compile(r"window")
 # Entries of a head that are rotated: fewer than the smallest head has, and even.
@@ -151,7 +152,7 @@ class Proposer:
     def _attention(self, fields: list[Field]) -> list[dict[str, Any]]:
         """Width, heads, grouped heads and size of a head: the ratios that occur stay, 1 stays 1."""
         heads = [f for f in fields if HEADS.search(f.name) and not HEAD_DIM.search(f.name) and type(f.value) is int]
-        width = [f for f in fields if f.name in ("hidden_size", "d_model") and type(f.value) is int]
+        width = [f for f in fields if WIDTH.search(f.name) and type(f.value) is int]
         if not heads:
             return []
         main = max(heads, key=lambda f: (not GROUPED.search(f.name), f.value))
@@ -279,10 +280,13 @@ def _attention_values(
 ) -> dict[str, Any]:
     """Values for the fields of attention: `few * ratio` heads of `size`, `few` where heads are grouped.
 
+    Where heads are grouped more than once, or of more than one kind, each count is twice the next smaller one, or more.
     With `free`, a field for the size of a head is not width / heads.
     """
-    count = few * ratio
-    values = {field.path: count if field.value == main.value else few for field in heads}
+    grouped = sorted({field.value for field in heads} - {main.value})
+    counts = {old: few * 2**place for place, old in enumerate(grouped)}
+    count = few * ratio * 2 ** max(0, len(grouped) - 1)
+    values = {field.path: counts.get(field.value, count) for field in heads}
     values |= {field.path: count * size for field in width}
     for index, field in enumerate(sizes):
         values[field.path] = size + 8 * (index + 1) if free or index else size
