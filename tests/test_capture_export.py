@@ -159,12 +159,24 @@ class Padding(Custom):
 class Chunks(Custom):
     """As state space models do it."""
 
+    size = 4
+
     def forward(self, input_ids):
         hidden = self.embed(input_ids)
         length = hidden.shape[1]
-        missing = (4 - length % 4) % 4
-        hidden = nn.functional.pad(hidden, (0, 0, 0, missing)).unflatten(1, (-1, 4)).cumsum(2).flatten(1, 2)
+        missing = (self.size - length % self.size) % self.size
+        hidden = nn.functional.pad(hidden, (0, 0, 0, missing)).unflatten(1, (-1, self.size)).cumsum(2).flatten(1, 2)
         return hidden[:, :length] if missing > 0 else hidden
+
+
+class LongChunks(Chunks):
+    size = 40
+
+
+class Counting(Custom):
+    def forward(self, input_ids):
+        hidden = self.embed(input_ids)
+        return hidden.reshape(len(hidden), -1, 4).sum(1)
 
 
 class Shortening(Custom):
@@ -220,6 +232,17 @@ def test_a_size_is_not_free_where_others_take_another_way():
 def test_a_size_is_free_where_others_pad_by_nothing_and_one_of_those_is_proved():
     _, _, found = captured(Chunks, transformers.BertConfig(**SMALL))
     assert set(found.smallest) == {"batch", "seq"} and found.edges["seq"] % 4 == 0
+
+
+def test_what_is_short_for_one_chunk_is_traced_with_several():
+    _, _, found = captured(LongChunks, transformers.BertConfig(**SMALL))
+    assert found.sizes["seq"] > 80 and found.smallest["seq"] <= 41 and found.edges["seq"] % 40 == 0
+
+
+def test_a_batch_that_python_counts_is_free():
+    _, _, found = captured(Counting, transformers.BertConfig(**SMALL))
+    assert set(found.smallest) == {"batch", "seq"}
+    assert "len" not in globals()
 
 
 def test_a_free_size_has_a_smallest_value():

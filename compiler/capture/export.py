@@ -15,11 +15,12 @@ from transformers import PreTrainedModel
 from transformers.exporters.exporter_dynamo import DynamoConfig, DynamoExporter
 
 from hf2khc.capture.build import configs, quiet
-from hf2khc.capture.free_sizes import padding_edges, smallest_sizes, symbol_names, unrolled_loop
+from hf2khc.capture.free_sizes import larger_sizes, padding_edges, smallest_sizes, symbol_names, unrolled_loop
 from hf2khc.capture.input_types import Input
 from hf2khc.capture.inputs import sample_inputs
 from hf2khc.capture.known_values import computed, known_inputs, unknown_sizes
 from hf2khc.capture.prepared import nothing_added
+from hf2khc.capture.tensor_lengths import free_lengths
 from hf2khc.capture.time_loops import looped_lengths
 from hf2khc.capture.twin_fields import POSITIONS, numeric_fields
 from hf2khc.diagnostics import ConversionError, fail
@@ -81,6 +82,7 @@ def export(
         implementation, kind = attempts.pop(0)
         with _attention_kept(model):
             found = trace.attempt(implementation, kind)
+            found = found and trace.at_larger_sizes(found)
         if found is not None and not unknown_sizes(found.program):
             return found
         trace.partial = trace.partial or found
@@ -106,7 +108,8 @@ class _Trace:
         self.longest = {symbol: text for symbol in sizes if text and symbol.endswith("seq")}
         numbers = [field.value for field in numeric_fields(model.config) if POSITIONS.search(field.name)]
         self.positions = [number for number in (*numbers, *self.longest.values()) if isinstance(number, int)]
-        self.fixed: dict[str, str] = looped_lengths(model, spec, sizes)
+        self.looped = looped_lengths(model, spec, sizes)
+        self.fixed: dict[str, str] = dict(self.looped)
 
     def attempt(self, implementation: str, kind: str) -> Export | None:
         """A trace, with ever more sizes fixed as it shows that they are not free; None if torch refuses it."""
@@ -135,6 +138,20 @@ class _Trace:
             if found.keys() <= held.keys():
                 return None
             self.fixed |= {symbol: reason for symbol, reason in found.items() if symbol not in held}
+
+    def at_larger_sizes(self, found: Export) -> Export:
+        """The same traced at larger sizes, where a size is fixed because that of the trace is small; else `found`."""
+        fixed = {*self.sizes} - {"batch", *found.smallest, *self.looped}
+        if not fixed:
+            return found
+        try:
+            free = _trace(self.model, self.spec, self.sizes, dict.fromkeys(self.sizes, Dim.AUTO), found.held)
+            sizes = {symbol: n for symbol, n in larger_sizes(free, self.spec, self.sizes).items() if symbol in fixed}
+            again = _Trace(self.model, self.spec, {**self.sizes, **sizes}, self.lengths)
+            other = again.attempt(found.attention, "named") if sizes else None
+        except Exception:  # a model's own code may fail in any way, and this is no more than an attempt
+            return found
+        return other if other is not None and sizes.keys() <= other.smallest.keys() else found
 
     def _dimensions(self, kind: str, fixed: Mapping[str, str]) -> dict[str, Any]:
         """How torch is to take the size of each symbol."""
@@ -169,7 +186,7 @@ def _trace(
         if entry.name in inputs
     }
     known = nullcontext() if held is None else computed(model, {name: samples[name] for name in held})
-    with quiet(), nothing_added(), known:
+    with quiet(), nothing_added(), free_lengths(model), known:
         config = DynamoConfig(dynamic=True, dynamic_shapes=shapes, prefer_deferred_runtime_asserts_over_guards=True)
         program, _ = DynamoExporter().export_program(model, inputs, config)
     return program

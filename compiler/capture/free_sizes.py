@@ -4,6 +4,7 @@ torch asks for more than the ranges that it reports: what it could not settle wh
 assertions over its symbols. A size at which one of them fails is one for which the program was not traced.
 """
 
+import itertools
 import math
 import os
 import re
@@ -88,6 +89,27 @@ def padding_edges(program: ExportedProgram, spec: Iterable[Input], smallest: Map
             edge = next((size for size in range(smallest[symbol], LARGE[-1]) if holds({symbol: size})), 0)
             found[symbol] = max(edge, found.get(symbol, 0))
     return {symbol: edge for symbol, edge in found.items() if edge}
+
+
+def larger_sizes(program: ExportedProgram, spec: Iterable[Input], sizes: Mapping[str, int]) -> dict[str, int]:
+    """Sizes to trace at instead: beyond twice the first one at which something torch asks for holds no longer.
+
+    A model that works in chunks takes another way within the first one.
+
+    Args:
+        program: traced with all sizes free.
+        spec: the inputs it was traced with.
+        sizes: of the symbols in the trace.
+    """
+    spec = tuple(spec)
+    conditions = list(_conditions(program, symbol_names(program, spec)))
+    dependent = {"batch", *_dependent(program, spec)}
+    found = {}
+    for symbol, size in sizes.items():
+        tried = (n for n in (*range(size + 1, SMALL), *LARGE) if n > size and symbol not in dependent)
+        broken = (n for n in tried if not all(holds({**sizes, symbol: n}) for _, holds in conditions))
+        found |= {symbol: sympy.nextprime(2 * n) for n in itertools.islice(broken, 1)}
+    return found
 
 
 def _dependent(program: ExportedProgram, spec: Iterable[Input]) -> Iterator[str]:

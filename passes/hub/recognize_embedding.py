@@ -35,8 +35,10 @@ def _embedding(graph: Graph) -> Graph:
     new = []
     for take in graph.of("ops.take"):
         table, ids = take.operands
+        if table not in weights or take.attrs.get("axis") != 0:
+            continue
         tensor = graph[table].tensor
-        if table not in weights or not tensor.is_floating or tensor.rank != 2 or take.attrs.get("axis") != 0:
+        if tensor.rank != 2 or not tensor.is_floating:
             continue
         rows, width = tensor.shape
         attrs = {"input_dim": rows, "output_dim": width}
