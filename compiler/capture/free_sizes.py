@@ -4,7 +4,6 @@ torch asks for more than the ranges that it reports: what it could not settle wh
 assertions over its symbols. A size at which one of them fails is one for which the program was not traced.
 """
 
-import itertools
 import math
 import os
 import re
@@ -108,8 +107,8 @@ def larger_sizes(program: ExportedProgram, spec: Iterable[Input], sizes: Mapping
     for symbol, size in sizes.items():
         tried = (n for n in (*range(size + 1, SMALL), *LARGE) if n > size and symbol not in dependent)
         broken = (n for n in tried if not all(holds({**sizes, symbol: n}) for _, holds in conditions))
-        found |= {symbol: sympy.nextprime(2 * n) for n in itertools.islice(broken, 1)}
-    return found
+        found[symbol] = next(broken, 0)
+    return {symbol: sympy.nextprime(2 * n) for symbol, n in found.items() if n}
 
 
 def _dependent(program: ExportedProgram, spec: Iterable[Input]) -> Iterator[str]:
