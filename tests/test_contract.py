@@ -4,6 +4,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -90,3 +91,16 @@ def test_each_check_sees_a_mutation(package, tmp_path, check, file, before, afte
     path.write_text(text.replace(before, after) + CLASSES, encoding="utf-8")
     found = verdict(directory, check)
     assert found.verdict == "fails", found
+
+
+def test_a_row_of_every_result_lies_on_its_axis_of_the_batch():
+    import numpy as np
+
+    from hf2khc.check.contract_subject import Subject
+
+    results = {"hidden": (2, "batch", 4), "scores": ("batch", "batch"), "tokens": ("batch", 4)}
+    subject = Subject(Path(), sys, None, {}, {}, {}, results, "")
+    vars(subject)["model"] = SimpleNamespace(output=dict.fromkeys(results))
+    arrays = [np.arange(24).reshape(2, 3, 4), np.ones((3, 3)), np.arange(12).reshape(3, 4)]
+    hidden, scores, tokens = subject.rows(arrays, 1)
+    assert np.array_equal(hidden, arrays[0][:, 1:2]) and scores is None and np.array_equal(tokens, arrays[2][1:2])

@@ -216,6 +216,43 @@ def test_another_structure_is_reported_and_nothing_generalised():
     assert format_program(result.program) == format_program(program(40, 52))
 
 
+PARTLY = """
+graph Shared(%x: f32[batch, {width}]) {{
+  %y: f32[batch, {width}] = ops.add(%x, x2={added})
+  return %y
+}}
+
+graph Branching(%x: f32[batch, {width}]) {{
+  %y: f32[batch, {width}] = call(%x, graph="Shared", path="inner")
+  %z: f32[batch, {width}] = ops.{op}(%y)
+  return %z
+}}
+
+graph Model(%x: f32[batch, {width}]) {{
+  %y: f32[batch, {width}] = call(%x, graph="Branching", path="branching")
+  %z: f32[batch, {width}] = call(%y, graph="Shared", path="shared")
+  return %z
+}}
+
+entry Model
+"""
+
+
+def test_what_is_computed_another_way_stands_alone_and_the_rest_follows():
+    real, *twins = (
+        parse_program(PARTLY.format(width=width, added=added, op=op))
+        for width, added, op in ((40, 12, "relu"), (96, 13, "gelu"), (72, 15, "relu"))
+    )
+    result = generalise(real, twins, FIELDS)
+    assert not result.aligned
+    assert len(result.reasons) == 1 and "computes Branching another way" in result.reasons[0]
+    # What the two have in common is two graphs: one that follows the config, and one with the numbers of this model.
+    added = {name: str(graph["y"].attrs.get("x2")) for name, graph in result.program.graphs.items()}
+    assert added == {"Shared": "config.buckets", "SharedB": "12", "Branching": "None", "Model": "None"}
+    assert result.program.graphs["Branching"]["y"].attrs["graph"] == "SharedB"
+    assert result.program.main["z"].attrs["graph"] == "Shared"
+
+
 SHARED = """
 graph {first}(%x: f32[batch, {width}]) of Linear {{
   %y: f32[batch, {width}] = ops.add(%x, x2={a})

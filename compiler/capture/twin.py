@@ -93,6 +93,7 @@ class _Search:
         self.unchanged: dict[str, str] = {}
         self.runs, self.tries, self.reason = True, 0, ""
         self.numbers = {f.path: f.value for f in numeric_fields(config) if isinstance(f.value, int)}
+        self.reloads = _reloaded(config).to_dict() == config.to_dict()
         self.structure = self._structure(config)
 
     def settle(self, groups: list[list[dict[str, Any]]]) -> None:
@@ -193,6 +194,12 @@ class _Search:
                 raise Refused(f"{path} does not take {value!r}: {error}") from error
         for part in configs(config):
             _move_token_ids(part)
+        if self.reloads:
+            # What a config takes over from another part of it when it is read is so from the start.
+            try:
+                config = _reloaded(config)
+            except Exception as error:
+                raise Refused(f"the config cannot be read with it: {error}"[:300]) from error
         return config
 
     def _structure(self, config: PreTrainedConfig) -> Any:
@@ -234,9 +241,18 @@ class _Search:
         return [name for name in done.names if self.runs and not _ARRANGES.match(name)]
 
     def result(self) -> Twin:
-        changed = {path: (get_field(self.config, path), value) for path, value in self.accepted.items()}
+        config = self._laid_over({})
+        changed = {path: (get_field(self.config, path), get_field(config, path)) for path in self.accepted}
         unchanged = {path: reason for path, reason in self.unchanged.items() if path not in changed}
-        return Twin(self._laid_over({}), changed, unchanged, self.delicate)
+        return Twin(config, changed, unchanged, self.delicate)
+
+
+def _reloaded(config: PreTrainedConfig) -> PreTrainedConfig:
+    """The config as it is read from a file."""
+    again = type(config).from_dict(config.to_dict())
+    for part, before in zip(configs(again), configs(config), strict=True):
+        part._attn_implementation_internal = before._attn_implementation_internal
+    return again
 
 
 def _are_beside(path: str, other: str) -> bool:

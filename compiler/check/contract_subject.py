@@ -31,6 +31,7 @@ class Subject:
         arguments: constructor arguments, without `dtype`.
         template: input arrays by name, as the package's own test has them.
         sizes: of every input what each axis is called, or its number; `batch` first.
+        results: the same of every output that the signature names.
         description: the config that is checked, for the report.
     """
 
@@ -40,6 +41,7 @@ class Subject:
     arguments: Mapping[str, Any]
     template: Mapping[str, np.ndarray]
     sizes: Mapping[str, tuple[str | int, ...]]
+    results: Mapping[str, tuple[str | int, ...]]
     description: str
 
     def build(self, seed: int = 0, **arguments: Any) -> Any:
@@ -92,6 +94,16 @@ class Subject:
                     sampled |= {called} if array.dtype.kind == "f" else set()
         return {called: size * scale if called in sampled else length or size for called, size in usual.items()}
 
+    def rows(self, batch: list[np.ndarray], row: int) -> list[np.ndarray | None]:
+        """What `outputs` gives for one row of a batch: a batch of one; None where a result belongs to no single row."""
+        names = sorted(self.model.output) if isinstance(self.model.output, dict) else [""]
+        shapes = [[str(size) for size in self.results.get(name, ("batch",))] for name in names]
+        by_row = [[size for size in shape if "batch" in size] == ["batch"] for shape in shapes]
+        return [
+            np.take(array, [row], axis=shape.index("batch")) if own else None
+            for array, shape, own in zip(batch, shapes, by_row, strict=True)
+        ]
+
     @cached_property
     def shapes(self) -> dict[str, tuple[int | None, ...]]:
         """The shape of every input; None for a size that is free."""
@@ -119,10 +131,11 @@ def subject_of(directory: Path) -> Subject:
     cls = getattr(module, type(test).__name__.removesuffix("Test"), None)
     if cls is None:
         raise fail("package", f"{type(test).__name__} tests no class of the package", location=str(directory))
-    signature = json.loads((directory / "signature.json").read_text(encoding="utf-8"))["inputs"]
-    sizes = {entry["name"]: _axes(entry) for entry in signature.values()}
+    signature = json.loads((directory / "signature.json").read_text(encoding="utf-8"))
+    sizes = {entry["name"]: _axes(entry) for entry in signature["inputs"].values()}
+    results = {entry["name"]: tuple(entry["shape"]) for entry in signature["outputs"].values()}
     about = "the config of the package's own test"
-    return Subject(directory, module, cls, test.init_kwargs, test.input_data, sizes, about)
+    return Subject(directory, module, cls, test.init_kwargs, test.input_data, sizes, results, about)
 
 
 def _axes(entry: Mapping[str, Any]) -> tuple[str | int, ...]:

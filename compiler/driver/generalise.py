@@ -40,24 +40,26 @@ def generalise(real: Program, twins: Sequence[Program], fields: Mapping[str, tup
         return Generalised(real)
     given = real
     real, *twins = raise_parameters((real, *twins))
-    try:
-        names = _aligned((real, *twins))
-    except _Differs as found:
-        return Generalised(given, (str(found),), aligned=False)
+    names, differing = _aligned((real, *twins))
+    if (real.entry,) in names:
+        return Generalised(given, differing, aligned=False)
     search = Search(fields)
     graphs = _graphs((real, *twins), names, search)
     if search.unexplained:
         # A number may be a sum of others that only came after it.
         search.unexplained.clear()
         graphs = _graphs((real, *twins), names, search)
-    return Generalised(replace(real, graphs=graphs), tuple(dict.fromkeys(search.unexplained)))
+    reasons = (*differing, *dict.fromkeys(search.unexplained))
+    return Generalised(replace(real, graphs=graphs), reasons, aligned=not differing)
 
 
 def _graphs(programs: Sequence[Program], names: Mapping[tuple[str, ...], str], search: Search) -> dict[str, Graph]:
     """The graphs of the first program, with its numbers as expressions."""
     graphs = {}
     for group, name in names.items():
-        counterparts = [program.graphs[one] for program, one in zip(programs, group, strict=True)]
+        if name in graphs:
+            continue
+        counterparts = [program.graphs[one] for program, one in zip(programs, group, strict=False)]
         nodes = _nodes(counterparts, search, name, name == programs[0].entry, names)
         graphs[name] = counterparts[0].replaced(nodes, name=name)
     return graphs
@@ -65,44 +67,56 @@ def _graphs(programs: Sequence[Program], names: Mapping[tuple[str, ...], str], s
 
 def difference(programs: Sequence[Program]) -> str:
     """Why programs are no counterparts of one another; empty where they are."""
-    try:
-        _aligned(raise_parameters(programs))
-    except _Differs as found:
-        return str(found)
-    return ""
+    _, differing = _aligned(raise_parameters(programs))
+    return differing[0] if differing else ""
 
 
 class _Differs(Exception):
     """A twin is no counterpart of the real program; the message says where."""
 
 
-def _aligned(programs: Sequence[Program]) -> dict[tuple[str, ...], str]:
+def _aligned(programs: Sequence[Program]) -> tuple[dict[tuple[str, ...], str], tuple[str, ...]]:
     """The graphs that the same calls reach, one of each program, with the name of what they stand for together.
 
-    One graph of a program may stand beside several of another, whose sizes differ only there.
+    One graph of a program may stand beside several of another, whose sizes differ only there. One that is computed
+    another way in a twin stands alone, with all it calls.
 
-    Raises:
-        _Differs: they are no counterparts.
+    Returns:
+        The names, by group, and why the graphs that stand alone do.
     """
     groups: dict[tuple[str, ...], None] = {}
+    alone: dict[tuple[str, ...], str] = {}
 
     def visit(group: tuple[str, ...]) -> None:
-        if group in groups:
+        if group in groups or group in alone:
             return
-        graphs = [program.graphs[name] for program, name in zip(programs, group, strict=True)]
-        shapes = [_shape(graph) for graph in graphs]
-        for shape in shapes[1:]:
-            if shape != shapes[0]:
-                raise _Differs(f"the twin computes {group[0]} another way: {_first_difference(shapes[0], shape)}")
-        for nodes in zip(*graphs, strict=True):
-            if nodes[0].op in ("call", "loop"):
-                for callees in _callees(nodes):
-                    visit(callees)
+        try:
+            called = _called([program.graphs[name] for program, name in zip(programs, group, strict=False)])
+        except _Differs as found:
+            alone[group] = str(found)
+            return visit(group[:1])
+        for callees in called:
+            visit(callees)
         groups[group] = None
 
     visit(tuple(program.entry for program in programs))
     order = {name: place for place, name in enumerate(programs[0].graphs)}
-    return _named(sorted(groups, key=lambda group: order[group[0]]))
+    names = _named(sorted(groups, key=lambda group: (order[group[0]], -len(group))))
+    return names | {group: names[group[:1]] for group in alone}, tuple(dict.fromkeys(alone.values()))
+
+
+def _called(graphs: Sequence[Graph]) -> list[tuple[str, ...]]:
+    """The graphs that counterparts call, beside one another.
+
+    Raises:
+        _Differs: they are no counterparts.
+    """
+    shapes = [_shape(graph) for graph in graphs]
+    for shape in shapes[1:]:
+        if shape != shapes[0]:
+            raise _Differs(f"the twin computes {graphs[0].name} another way: {_first_difference(shapes[0], shape)}")
+    calls = (nodes for nodes in zip(*graphs, strict=True) if nodes[0].op in ("call", "loop"))
+    return [callees for nodes in calls for callees in _callees(nodes)]
 
 
 def _callees(nodes: tuple[Node, ...]) -> Iterable[tuple[str, ...]]:
@@ -114,13 +128,16 @@ def _callees(nodes: tuple[Node, ...]) -> Iterable[tuple[str, ...]]:
 
 
 def _named(groups: Sequence[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
-    """The real name; where that stands for several, those in the twin, which tell them apart."""
+    """The real name; where that stands for several, those in the twin, which tell them apart.
+
+    Groups come with the callees first, those that stand alone behind others of their name.
+    """
     shared = Counter(group[0] for group in groups)
     taken, names = {name for name, count in shared.items() if count == 1}, {}
     for group in groups:
         name = group[0]
         if shared[name] > 1:
-            name = group[1] if group[1] not in taken else lettered(group[0], taken)
+            name = group[1] if group[1:] and group[1] not in taken else lettered(group[0], taken)
             taken.add(name)
         names[group] = name
     return names

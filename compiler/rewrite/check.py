@@ -129,8 +129,10 @@ def _keras_call(rule: Rule, call: Call) -> Iterator[Diagnostic]:
     slots = slot_names(call.op)
     if len(call.arguments) > len(slots):
         yield _diagnostic(rule, call.place, f"{call.op} takes at most {len(slots)} operands")
+    # What is left out with `_` a keyword may say.
+    given = {slot for slot, value in zip(slots, call.arguments, strict=False) if value != Variable("_")}
     for keyword in call.keywords:
-        if keyword.name in slots[: len(call.arguments)]:
+        if keyword.name in given:
             yield _diagnostic(rule, call.place, f"{call.op} is given {keyword.name} twice")
 
 

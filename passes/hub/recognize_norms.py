@@ -9,7 +9,8 @@ from hf2khc.ir.graph import Graph, Node, Program
 def recognize_norms(program: Program) -> Program:
     """Turn layer and RMS normalisation over the last axis with weights into `layers.*Normalization`.
 
-    A weight expression may stand for the scale: Gemma's `1 + weight` is one.
+    A weight expression may stand for the scale: Gemma's `1 + weight` is one. Batch normalisation that a model writes
+    out itself is such a layer as well, one that is not trained.
 
     Before:
 
@@ -63,6 +64,16 @@ def _rms_norm(graph: Graph, node: Node, weights: frozenset[str]) -> Node | None:
     return _layer(node, "layers.RMSNormalization", (x, scale), {"epsilon": node.attrs["epsilon"]})
 
 
+def _batch_norm(graph: Graph, node: Node, weights: frozenset[str]) -> Node | None:
+    """Statistics that the model only reads are no others in training: the layer is not trained, nor its weights."""
+    x, mean, variance, _, offset, scale = (*node.operands, *(None,) * 6)[:6]
+    held = (scale, offset, mean, variance)
+    if not all(weight in weights and graph[weight].op == "param" for weight in held):
+        return None
+    attrs = {"axis": node.attrs["axis"], "epsilon": node.attrs["epsilon"], "trainable": False}
+    return _layer(node, "layers.BatchNormalization", (x, *held), attrs)
+
+
 def _last_axis(graph: Graph, node: Node, gamma: str | None, beta: str | None, weights: frozenset[str]) -> bool:
     last = node.tensor.rank - 1
     axis = node.attrs.get("axis", -1)
@@ -78,4 +89,5 @@ def _layer(node: Node, op: str, operands: tuple[str | None, ...], attrs: dict[st
 _MAKERS: dict[str, Callable[[Graph, Node, frozenset[str]], Node | None]] = {
     "ops.layer_normalization": _layer_norm,
     "ops.rms_normalization": _rms_norm,
+    "ops.batch_normalization": _batch_norm,
 }

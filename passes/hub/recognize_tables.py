@@ -10,7 +10,7 @@ from hf2khc.ir.graph import Graph, Node, Program
 from hf2khc.ir.types import Tensor
 
 # Where a table goes when it is one: onto hidden states, beside them, or to every entry of the batch.
-_ENDS = frozenset(("ops.add", "ops.broadcast_to", "ops.concatenate", "ops.get_item", "ops.slice"))
+_ENDS = frozenset(("ops.add", "ops.broadcast_to", "ops.concatenate", "ops.get_item", "ops.slice", "ops.tile"))
 
 
 def recognize_tables(program: Program) -> Program:
