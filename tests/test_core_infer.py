@@ -60,6 +60,7 @@ def test_several_results():
 
 def test_types_are_those_of_the_model_while_the_interpreter_computes_in_float64():
     with float64():
+        assert str(inferred("x: f64[batch, 17]", "ops.sin(%x)")) == "f32[batch, 17]"
         assert str(inferred("x: i64[batch, 5]", "ops.divide(%x, x2=7)")) == "f32[batch, 5]"
 
 

@@ -47,6 +47,8 @@ FIELDS = {
         ((2048, 3072, 4608), "512 * config.heads"),
         ((-5, -8, -4), "-(config.hidden_size // config.heads // 2)"),
         ((41, 13, 21), "config.intermediate_size - 11"),
+        ((6.5, 3.0, 4.0), "config.intermediate_size // 4 / 2"),
+        ((12.0, 5.0, 7.0), "config.intermediate_size // 4 - 1.0"),
         (
             tuple(math.log(10000) / (n // 2 - 1) for n in (52, 24, 32)),
             "log(10000.0) / (config.intermediate_size // 2 - 1)",

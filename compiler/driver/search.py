@@ -99,7 +99,17 @@ class Search:
         if found is None and all(value < 0 for value in values):
             found = next(self._candidates(tuple(-value for value in values)), None)
             return None if found is None else Expr.of(f"-({found})")
+        if found is None and all(isinstance(v, float) for v in values):
+            return next(self._halves(values), None)
         return found
+
+    def _halves(self, values: tuple[float, ...]) -> Iterator[Expr]:
+        """Half of a size, or its last place, as a number that is not whole: pixels of a grid that is sampled."""
+        for form, wholes in (("({}) / 2", [2 * v for v in values]), ("({}) - 1.0", [v + 1 for v in values])):
+            if all(whole.is_integer() and whole > 1 for whole in wholes) and len(set(wholes)) == len(wholes):
+                found = next(self._candidates(tuple(map(int, wholes))), None)
+                if found is not None:
+                    yield Expr.of(form.format(found))
 
     def _symbolic(self, values: tuple) -> Expr | None:
         """An expression over sizes whose numbers differ: the first with numbers replaced by what explains them."""

@@ -43,6 +43,21 @@ def float64() -> Iterator[None]:
             torch.set_default_dtype(default)
 
 
+@contextlib.contextmanager
+def types_of_the_model() -> Iterator[None]:
+    """Keras resolves dtypes inside as it does by itself, within `float64` too: types speak of the model as it is."""
+    keras = keras_on_torch()
+    from keras.src.backend.common import dtypes
+
+    floatx = keras.config.floatx()
+    with _updated(dtypes.BIT64_TO_BIT32_DTYPE, {"float64": "float32", "complex128": "complex64"}):
+        keras.config.set_floatx("float32")
+        try:
+            yield
+        finally:
+            keras.config.set_floatx(floatx)
+
+
 def keras_on_torch():
     """The keras module, on the torch backend.
 

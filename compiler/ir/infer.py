@@ -8,7 +8,7 @@ import numpy as np
 
 from hf2khc.diagnostics import fail
 from hf2khc.ir.expr import Expr, evaluate, names_of, simplify
-from hf2khc.ir.float64 import keras_on_torch
+from hf2khc.ir.float64 import keras_on_torch, types_of_the_model
 from hf2khc.ir.infer_special import CREATE, WINDOWED, infer_item, infer_windowed
 from hf2khc.ir.signatures import bind_call, function
 from hf2khc.ir.types import Tensor, Type, concrete
@@ -125,16 +125,13 @@ def _keras(op: str, types: tuple, attrs: tuple, _kinds: tuple):
     called = function(op)
     if called is None:
         raise fail("unknown-op", f"{op} does not exist in keras.ops")
-    floatx = keras.config.floatx()
     try:
-        keras.config.set_floatx("float32")  # the interpreter widens it; types speak of the model as it is
-        result = called(*args, **keywords)
+        with types_of_the_model():
+            result = called(*args, **keywords)
     except Exception as error:
         shown = ", ".join("_" if t is None else f"{t[0]}{list(t[1])}" for t in types)
         shown += "".join(f", {name}={value}" for name, value in attrs)
         raise fail("shape-inference", f"keras.{op} does not accept ({shown}): {error}") from error
-    finally:
-        keras.config.set_floatx(floatx)
     if isinstance(result, list | tuple):
         return [(r.dtype, tuple(r.shape)) for r in result]
     return result.dtype, tuple(result.shape)
