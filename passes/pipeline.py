@@ -31,6 +31,7 @@ from hf2khc.passes.hub.recognize_norms import recognize_norms
 from hf2khc.passes.hub.recognize_rotary import recognize_rotary
 from hf2khc.passes.hub.recognize_tables import recognize_tables
 from hf2khc.passes.hub.roll_loops import roll_loops
+from hf2khc.passes.hub.separate_heads import separate_heads
 from hf2khc.passes.hub.share_parameters import share_parameters
 from hf2khc.passes.hub.simplify import simplify
 from hf2khc.passes.hub.sink_producers import sink_producers
@@ -84,6 +85,7 @@ PIPELINE = (
     Level(
         "hub",
         (
+            separate_heads,
             recognize_idioms,
             recognize_linear,
             recognize_convolution,

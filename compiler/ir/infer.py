@@ -70,7 +70,7 @@ _STRUCTURAL = frozenset(
 
 
 def infer(op: str, operands: Sequence[Type | None], attrs: Mapping[str, object]) -> Type:
-    """The type of an `ops.*` or `hub.*` node.
+    """The type of an `ops.*` or `hub.*` node, or of a dropout, which keeps it.
 
     Args:
         op: a name in `keras.ops`, with its prefix.
@@ -80,6 +80,8 @@ def infer(op: str, operands: Sequence[Type | None], attrs: Mapping[str, object])
     Raises:
         ConversionError: Keras rejects the call, or a dimension is no simple expression of those of the operands.
     """
+    if op == "layers.Dropout":
+        return operands[0]  # type: ignore[return-value]
     if op == "ops.get_item":
         return infer_item(operands[0], attrs["key"])
     if op in WINDOWED and any(names_of(dim) for dim in operands[0].shape[1:-1]):  # type: ignore[union-attr]
