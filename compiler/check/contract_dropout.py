@@ -11,8 +11,9 @@ from hf2khc.check.contract_verdict import Broken, Skipped, require
 
 def dropout(subject: Subject) -> str:
     """The rates are the config's, training is random through every dropout layer, inference is not."""
-    rates = {name: value for name, value in subject.arguments.items() if "dropout" in name}
     model, inputs = subject.build(), subject.inputs()
+    # Defaults are arguments as well as what the test gives.
+    rates = {name: value for name, value in model.get_config().items() if "dropout" in name}
     layers = dropout_layers(model)
     taken = {layer.rate for layer in layers}
     lost = {name: rate for name, rate in rates.items() if rate and rate not in taken}

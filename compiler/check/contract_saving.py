@@ -21,18 +21,18 @@ def config(subject: Subject) -> str:
     """`from_config(get_config())` is the same model: config, variables, and what a JSON file makes of it."""
     model = subject.model
     found = model.get_config()
-    lost = [name for name in subject.arguments if name not in found]
+    lost = [name for name in subject.parameters if name not in found]
     require((f"{name}: not in get_config" for name in lost), "get_config loses arguments")
     copy = subject.cls.from_config(json.loads(json.dumps(found)))
     again = copy.get_config()
     require((f"{k}: {found[k]!r} becomes {again[k]!r}" for k in found if _plain(found[k]) != _plain(again[k])),
             "the config changes on its way through from_config")  # fmt: skip
-    attributes = [name for name in subject.arguments if not hasattr(model, name)]
+    attributes = [name for name in subject.parameters if not hasattr(model, name)]
     require((f"{name}: no attribute" for name in attributes), "an argument is no attribute")
     require(_other_variables(model, copy), "from_config gives other variables")
     serialized = keras.saving.serialize_keras_object(model)
     keras.saving.deserialize_keras_object(json.loads(json.dumps(serialized)))
-    return f"{len(subject.arguments)} arguments, {len(model.weights)} variables"
+    return f"{len(subject.parameters)} arguments, {len(model.weights)} variables"
 
 
 def _plain(value: Any) -> Any:

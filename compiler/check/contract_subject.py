@@ -1,6 +1,7 @@
 """The model that the contract is checked on: its class, its arguments, its inputs."""
 
 import importlib
+import inspect
 import json
 import unittest
 from collections.abc import Mapping
@@ -43,6 +44,12 @@ class Subject:
     sizes: Mapping[str, tuple[str | int, ...]]
     results: Mapping[str, tuple[str | int, ...]]
     description: str
+
+    @cached_property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of all constructor arguments of the config, also of those that are left at their default."""
+        named = inspect.signature(self.cls).parameters.values()
+        return tuple(p.name for p in named if p.kind is not p.VAR_KEYWORD and p.name != "dtype")
 
     def build(self, seed: int = 0, **arguments: Any) -> Any:
         """A new model whose weights depend on the seed alone, and none of which is 0 or 1 throughout as fresh ones are.

@@ -30,6 +30,8 @@ class Search:
     fields: Mapping[str, tuple[Any, ...]]
     found: dict[tuple[str, ...], Any] = field(default_factory=dict)
     parts: dict[tuple[int, ...], Expr] = field(default_factory=dict)
+    # What was put together of parts in any graph: what another one is handed has the same size.
+    joined: dict[tuple[int, ...], Expr] = field(default_factory=dict)
     unexplained: list[str] = field(default_factory=list)
 
     def value(self, values: tuple, place: str) -> Any:
@@ -50,7 +52,8 @@ class Search:
         if all(type(v) is int for v in values):
             if found is None:
                 ways = (self._sums(values), self._longer(values), self._products(values))
-                found = next(itertools.chain.from_iterable(ways), None)
+                found = next(itertools.chain.from_iterable(ways), self.joined.get(values))
+                self.joined |= {} if found is None else {values: found}
             if found is not None:
                 self.parts.setdefault(values, found)
         if found is not None:
