@@ -81,10 +81,10 @@ def padding_edges(program: ExportedProgram, spec: Iterable[Input], smallest: Map
     found: dict[str, int] = {}
     asked = {condition.gts for condition in _asserted(program) if _is_strict(condition)}
     for padding in set(_paddings(program)) & asked:
-        own = {str(symbol) for symbol in padding.free_symbols}
-        if len(own) == 1 and names.get(*own) in smallest:
-            (symbol,) = (names[name] for name in own)
-            _, holds = _evaluated(sympy.Eq(padding, 0), {name: names[name] for name in own})
+        (own,) = map(str, padding.free_symbols)
+        if own in names and names[own] in smallest:
+            symbol = names[own]
+            _, holds = _evaluated(sympy.Eq(padding, 0), {own: symbol})
             edge = next((size for size in range(smallest[symbol], LARGE[-1]) if holds({symbol: size})), 0)
             found[symbol] = max(edge, found.get(symbol, 0))
     return {symbol: edge for symbol, edge in found.items() if edge}
@@ -161,11 +161,12 @@ def _conditions(program: ExportedProgram, names: Mapping[str, str]) -> Iterator[
 
 
 def _paddings(program: ExportedProgram) -> Iterator[Any]:
-    """The expressions by which something is padded."""
+    """The expressions of one symbol each by which something is padded."""
     for node in program.graph.nodes:
         if node.target in (torch.ops.aten.pad.default, torch.ops.aten.constant_pad_nd.default):
             values = (amount.meta.get("val") for amount in node.args[1] if isinstance(amount, torch.fx.Node))
-            yield from (value.node.expr for value in values if isinstance(value, torch.SymInt))
+            amounts = (value.node.expr for value in values if isinstance(value, torch.SymInt))
+            yield from (amount for amount in amounts if len(amount.free_symbols) == 1)
 
 
 def _asserted(program: ExportedProgram) -> Iterable[Any]:

@@ -114,7 +114,9 @@ class _Search:
             others = others[:1] + others[1:][-2:]
         else:
             others += itertools.islice(self._balanced(groups[0][:2]), MOST_BALANCED)
-        any(self._accept(values) for values in others)
+        for values in others:
+            if self._accept(values):
+                break
         self.unchanged |= {path: reason for path in tried if path not in self.accepted}
 
     def _linked(self, values: dict[str, Any]) -> dict[str, Any]:

@@ -53,7 +53,8 @@ class Search:
             if found is None:
                 ways = (self._sums(values), self._longer(values), self._products(values))
                 found = next(itertools.chain.from_iterable(ways), self.joined.get(values))
-                self.joined |= {} if found is None else {values: found}
+                if found is not None:
+                    self.joined[values] = found
             if found is not None:
                 self.parts.setdefault(values, found)
         if found is not None:
