@@ -71,7 +71,9 @@ def _compared(spec: Spec, package: Path) -> dict[str, Any]:
 
 def _positions(model: PreTrainedModel) -> int:
     """How many positions a model has; where its config does not say, any number."""
-    return int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or sys.maxsize)
+    config = model.config.get_text_config()
+    named = (getattr(config, name, None) for name in ("max_position_embeddings", "max_target_positions"))
+    return next((int(number) for number in named if number), sys.maxsize)
 
 
 @torch.no_grad()
