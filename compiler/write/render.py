@@ -50,7 +50,7 @@ class Render:
         self.training = training
         self.policy = policy
         self.decodes = decodes
-        self.pinned = _pinned(graph, promotes=not policy)
+        self.pinned = _pinned(graph)
         # The expression for the cache that is handed to a layer.
         self.cache = "cache"
         # That for what the layer computed once; empty where there is none to hand on.
@@ -79,9 +79,9 @@ class Render:
             types = [self.graph[o].type for o in node.operands if o is not None]
             single = [t for t in types if isinstance(t, Tensor)]
             pinned = {self.pinned[o] for o in node.used}
-            joins = bool(self.policy) and self._joins(node)
-            plain = plain_operands(node, single, {False} if joins else pinned, self.scope)
-            operands = [self._in_stream(o, read, plain) if joins else read(o) for o in node.operands]
+            dtype = self._stream(node, read) if self._joins(node) else ""
+            plain = plain_operands(node, single, {False} if dtype else pinned, self.scope)
+            operands = [self._in_stream(o, read, plain, dtype) if dtype else read(o) for o in node.operands]
             if node.op in _NO_VARIABLES:
                 operands = [self._as_tensor(o, text) for o, text in zip(node.operands, operands, strict=True)]
             return operation(node, operands, self.scope, plain)
@@ -93,7 +93,14 @@ class Render:
         """Whether an operation brings together values of the compute dtype and values that are float32 for good."""
         return len({self.pinned[o] for o in node.used if _floating(self.graph[o])}) == 2
 
-    def _in_stream(self, name: str | None, read: Read, plain: bool) -> Text | None:
+    def _stream(self, node: Node, read: Read) -> str:
+        """The expression for the compute dtype: that of the layer, or of an operand where the code is in none."""
+        if self.policy:
+            return self.policy
+        free = (read(o) for o in node.used if _floating(self.graph[o]) and not self.pinned[o])
+        return next((f"{value.text}.dtype" for value in free if value and value.text.isidentifier()), "")
+
+    def _in_stream(self, name: str | None, read: Read, plain: bool, dtype: str) -> Text | None:
         """An operand, cast to the compute dtype where it is float32 for good: it must not promote the others."""
         value = read(name)
         if name is None or value is None or not self.pinned[name] or not _floating(self.graph[name]):
@@ -103,8 +110,8 @@ class Render:
             field = self.scope.field(CONSTANT + node.name[1:])
             if plain and node.tensor.shape == ():
                 return Text(field)
-            return Text(f"ops.convert_to_tensor({field}, dtype={self.policy})")
-        return Text(f"ops.cast({value.text}, {self.policy})")
+            return Text(f"ops.convert_to_tensor({field}, dtype={dtype})")
+        return Text(f"ops.cast({value.text}, {dtype})")
 
     def _as_tensor(self, name: str | None, text: Text | None) -> Text | None:
         """An operand, where it is a variable its value."""
@@ -157,12 +164,10 @@ class Render:
         return Text(f"{self.members[node.name].reference}({', '.join(texts + keywords)})")
 
 
-def _pinned(graph: Graph, promotes: bool) -> Mapping[str, bool]:
+def _pinned(graph: Graph) -> Mapping[str, bool]:
     """Whether a value keeps its floating dtype under every dtype policy, because the code names the dtype.
 
-    Args:
-        graph: the graph.
-        promotes: whether one such operand makes the result one, too; else it is cast to the dtype of the others.
+    An operand of that kind among others is cast to the dtype of those.
     """
     pinned: dict[str, bool] = {}
     for node in graph:
@@ -173,7 +178,7 @@ def _pinned(graph: Graph, promotes: bool) -> Mapping[str, bool]:
             pinned[node.name] = named or (node.op == "item" and pinned[node.operands[0] or ""])
         else:
             floats = [pinned[o] for o in node.used if _floating(graph[o])]
-            pinned[node.name] = (any if promotes else all)(floats)
+            pinned[node.name] = all(floats)
     return pinned
 
 
