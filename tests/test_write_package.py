@@ -5,6 +5,7 @@ import dataclasses
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -374,3 +375,20 @@ def sources(text: str) -> str:
         llama(), program=parse_program(text), fields=(), tiny={}, inputs=inputs, outputs=("z",), package="small"
     )
     return "".join(write_package(plan).values())
+
+
+def test_what_is_float32_for_good_has_the_dtype_of_what_it_meets_in_a_body_without_a_policy():
+    """FlauBERT multiplies hidden states by its mask: under mixed_bfloat16 the product is bfloat16."""
+    text = """graph Model(%x: f32[batch, 4]) {
+  param @scale: f32[4]
+  %norm: f32[batch, 4] = layers.RMSNormalization(%x, @scale, epsilon=1e-06, name="norm")
+  %is_small: bool[batch, 4] = ops.less(%x, x2=0.0)
+  %mask: f32[batch, 4] = ops.cast(%is_small, dtype="float32")
+  %z: f32[batch, 4] = ops.multiply(%norm, %mask)
+  %y: f32[batch, 4] = ops.add(%z, %norm)
+  return %y
+}
+
+entry Model returns "z"
+"""
+    assert re.search(r"norm \* ops\.cast\(\s*ops\.cast\(feature_input < 0\.0, \"float32\"\), norm\.dtype", sources(text))
