@@ -391,4 +391,5 @@ def test_what_is_float32_for_good_has_the_dtype_of_what_it_meets_in_a_body_witho
 
 entry Model returns "z"
 """
-    assert re.search(r"norm \* ops\.cast\(\s*ops\.cast\(feature_input < 0\.0, \"float32\"\), norm\.dtype", sources(text))
+    cast = r"norm \* ops\.cast\(\s*ops\.cast\(feature_input < 0\.0, \"float32\"\), norm\.dtype"
+    assert re.search(cast, sources(text))
