@@ -99,7 +99,7 @@ def test_a_row_of_every_result_lies_on_its_axis_of_the_batch():
     from hf2khc.check.contract_subject import Subject
 
     results = {"hidden": (2, "batch", 4), "scores": ("batch", "batch"), "tokens": ("batch", 4)}
-    subject = Subject(Path(), sys, None, {}, {}, {}, results, "")
+    subject = Subject(Path(), sys, None, {}, {}, {}, results, True, "")
     vars(subject)["model"] = SimpleNamespace(output=dict.fromkeys(results))
     arrays = [np.arange(24).reshape(2, 3, 4), np.ones((3, 3)), np.arange(12).reshape(3, 4)]
     hidden, scores, tokens = subject.rows(arrays, 1)

@@ -102,9 +102,8 @@ class _Search:
         if not groups or self._accept({path: value for group in groups for path, value in group[0].items()}):
             return
         if len(groups) > 1:
-            middle = len(groups) // 2
-            self.settle(groups[:middle])
-            self.settle(groups[middle:])
+            for part in self._parts(groups):
+                self.settle(part)
             return
         reason, tried = self.reason, groups[0][0]
         others = [values for values in (*map(self._linked, groups[0][:2]), *groups[0][1:]) if values != tried]
@@ -118,6 +117,15 @@ class _Search:
             if self._accept(values):
                 break
         self.unchanged |= {path: reason for path in tried if path not in self.accepted}
+
+    def _parts(self, groups: list[list[dict[str, Any]]]) -> tuple[list[list[dict[str, Any]]], ...]:
+        """Halves; where each attempt is a capture first what changes alone: heads and images change more programs."""
+        alone = [group for group in groups if len(group[0]) == 1]
+        together = [group for group in groups if len(group[0]) > 1]
+        if self.alike is not None and alone and together:
+            return alone, together
+        middle = len(groups) // 2
+        return groups[:middle], groups[middle:]
 
     def _linked(self, values: dict[str, Any]) -> dict[str, Any]:
         """`values`, and the same new value for what has the same old one: some structures hang on equality."""

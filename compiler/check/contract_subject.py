@@ -33,6 +33,7 @@ class Subject:
         template: input arrays by name, as the package's own test has them.
         sizes: of every input what each axis is called, or its number; `batch` first.
         results: the same of every output that the signature names.
+        follows: whether the package follows its config, as its report says.
         description: the config that is checked, for the report.
     """
 
@@ -43,6 +44,7 @@ class Subject:
     template: Mapping[str, np.ndarray]
     sizes: Mapping[str, tuple[str | int, ...]]
     results: Mapping[str, tuple[str | int, ...]]
+    follows: bool
     description: str
 
     @cached_property
@@ -142,7 +144,9 @@ def subject_of(directory: Path) -> Subject:
     sizes = {entry["name"]: _axes(entry) for entry in signature["inputs"].values()}
     results = {entry["name"]: tuple(entry["shape"]) for entry in signature["outputs"].values()}
     about = "the config of the package's own test"
-    return Subject(directory, module, cls, test.init_kwargs, test.input_data, sizes, results, about)
+    report = directory / "report.json"
+    follows = not report.is_file() or json.loads(report.read_text(encoding="utf-8"))["config_generalises"]
+    return Subject(directory, module, cls, test.init_kwargs, test.input_data, sizes, results, follows, about)
 
 
 def _axes(entry: Mapping[str, Any]) -> tuple[str | int, ...]:
@@ -197,5 +201,6 @@ def difference(expected: list[np.ndarray], actual: list[np.ndarray]) -> float:
     for a, b in zip(expected, actual, strict=True):
         if not np.isfinite(b).all():
             return float("inf")
+        a, b = (array.astype("float64") for array in (a, b))  # masks have no difference
         worst = max(worst, float(np.abs(a - b).max(initial=0)) / (float(np.abs(a).max(initial=0)) or 1.0))
     return worst
