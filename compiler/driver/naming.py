@@ -71,6 +71,7 @@ def make_plan(source: Source, program: Program, captured: Captured, twinned: Twi
         fields=tuple(fields),
         inputs={node.name: (_input_name(node.name, captured.spec), _dtype(node)) for node in program.main.inputs},
         outputs=tuple(_output_names(program.outputs)),
+        least=captured.smallest,
         zeros=frozenset(entry.name for entry in captured.spec if entry.fill[0] == "randint" and entry.fill[2] <= 1),
         provenance=_provenance(source, captured, values),
         head=head,

@@ -41,10 +41,16 @@ def argument(value) -> str:
 def size(dim, plan: Plan, sizes: Mapping[str, int]) -> int:
     """A dimension of an input or output in the small config."""
     names = dim.names if hasattr(dim, "names") else ()
-    symbols = {
-        name: sizes.get(name, _BATCH if name == "batch" else _LENGTH) for name in names if name not in plan.values
-    }
+    symbols = {name: sizes.get(name, _usual(name, plan)) for name in names if name not in plan.values}
     return int(evaluate(dim, {**symbols, **plan.tiny_values}))
+
+
+def _usual(symbol: str, plan: Plan) -> int:
+    """The size of a symbol where nothing else is said: of samples more than the filters at the beginning take."""
+    if symbol == "batch":
+        return _BATCH
+    least = plan.least.get(symbol, 0)
+    return _LENGTH if least <= _LENGTH else 2 * least
 
 
 def shape(type_: Tensor, plan: Plan, sizes: Mapping[str, int]) -> tuple[int, ...]:

@@ -127,6 +127,7 @@ class Plan:
         generation: further constructor arguments of a causal language model, which say how it generates by default.
         text: how text becomes its inputs; None where the model came without a tokenizer.
         images: how images become its inputs; None where the model came without an image processor.
+        least: of sizes that are free, the smallest one that the model takes.
         zeros: inputs that look up in a table of one row, and so may be 0 alone.
     """
 
@@ -143,6 +144,7 @@ class Plan:
     generation: Mapping[str, object] = field(default_factory=dict)
     text: Text | None = None
     images: Images | None = None
+    least: Mapping[str, int] = field(default_factory=dict)
     zeros: frozenset[str] = frozenset()
 
     @property
