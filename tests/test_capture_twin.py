@@ -294,3 +294,16 @@ def test_three_counts_of_heads_stay_three_that_divide_one_another():
     for values in Proposer(fields).groups()[0]:
         whole, heads, few = (values[name] for name in counts)
         assert whole > heads > few and whole % heads == heads % few == 0
+
+
+class Normed(transformers.GPT2Model):
+    def __init__(self, config):
+        super().__init__(config)
+        self.wpe = torch.nn.utils.parametrizations.weight_norm(self.wpe)
+
+
+def test_a_model_with_a_parametrised_module_has_a_twin():
+    """torch makes a class for each such module: wav2vec 2.0 has a convolution of that kind."""
+    config = transformers.GPT2Config(n_embd=32, n_layer=2, n_head=4, vocab_size=150)
+    twin = twin_config(config, Normed, input_spec(build_meta(config, Normed)))
+    assert {"n_embd", "vocab_size"} <= twin.changed.keys()
