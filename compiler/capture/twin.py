@@ -222,8 +222,8 @@ class _Search:
             raise Refused(error.diagnostics[0].excerpt or error.diagnostics[0].message) from error
         if tuple(entry.name for entry in spec) != self.inputs:
             raise Refused("the inputs of the model depend on it")
-        # Before it runs: a model may put other modules in their place for the inputs it is given. By name: torch makes a
-        # class anew for every module that is parametrised.
+        # Before it runs: a model may put other modules in their place for the inputs it is given. By name: torch makes
+        # a class anew for every module that is parametrised.
         kinds_of = ((path, type(module)) for path, module in model.named_modules())
         modules = [(path, kind.__module__, kind.__qualname__) for path, kind in kinds_of]
         names = list(model.state_dict())
