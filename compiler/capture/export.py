@@ -82,9 +82,8 @@ def export(
         implementation, kind = attempts.pop(0)
         with _attention_kept(model):
             found = trace.attempt(implementation, kind)
-            found = found and trace.at_larger_sizes(found)
-        if found is not None and not unknown_sizes(found.program):
-            return found
+            if found is not None and not unknown_sizes(found.program):
+                return trace.at_larger_sizes(found)
         trace.partial = trace.partial or found
         if HELD not in trace.kinds and (found or isinstance(trace.first, GuardOnDataDependentSymNode)):
             attempts = [*((name, HELD) for name in implementations), *(attempts if found is None else ())]
@@ -151,7 +150,9 @@ class _Trace:
             other = again.attempt(found.attention, "named") if sizes else None
         except Exception:  # a model's own code may fail in any way, and this is no more than an attempt
             return found
-        return other if other is not None and sizes.keys() <= other.smallest.keys() else found
+        if other is None or unknown_sizes(other.program) or not sizes.keys() <= other.smallest.keys():
+            return found
+        return other
 
     def _dimensions(self, kind: str, fixed: Mapping[str, str]) -> dict[str, Any]:
         """How torch is to take the size of each symbol."""

@@ -24,8 +24,9 @@ def lengths(subject: Subject) -> str:
         require(_shape_faults(model, inputs, together), f"compute_output_shape is wrong at length {length}")
         for row in range(3):
             alone = outputs(model, {name: array[row : row + 1] for name, array in inputs.items()})
-            pairs = [pair for pair in zip(subject.rows(together, row), alone, strict=True) if pair[0] is not None]
-            error = difference(*map(list, zip(*pairs, strict=True))) if pairs else 0.0
+            rows = zip(subject.rows(together, row), alone, strict=True)
+            pairs = [(own, found) for own, found in rows if own is not None]
+            error = difference([own for own, _ in pairs], [found for _, found in pairs])
             if error > _ROUNDING:
                 raise Broken(f"row {row} of a batch of 3 at length {length} alone is off by {error:.1e}")
     tried = ", ".join(str(length) for length, _ in _LENGTHS)
