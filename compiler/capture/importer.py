@@ -74,7 +74,7 @@ class _Importer:
         }
         self.values = {**exported.constants, **dict(model.named_buffers(remove_duplicate=False))}
         self.shapes = exported.state_dict
-        self.owner = _owners(model)
+        self.owner = {**_owners(model), **_first_of_equal(exported.constants)}
 
     def graph(self, module, path: str) -> str:
         """Import one module call; returns the name of its graph."""
@@ -122,6 +122,16 @@ def _owners(model: torch.nn.Module) -> dict[str, str]:
     first: dict[int, str] = {}
     named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
     return {name: first.setdefault(id(tensor), name) for name, tensor in named}
+
+
+def _first_of_equal(constants: Mapping[str, object]) -> dict[str, str]:
+    """The first name of each constant of the trace: every layer that writes `x[:, [0, 2]]` has a list of its own."""
+    first: dict[object, str] = {}
+    lifted = {name: value for name, value in constants.items() if isinstance(value, torch.Tensor)}
+    return {
+        name: first.setdefault((value.dtype, tuple(value.shape), value.cpu().contiguous().numpy().tobytes()), name)
+        for name, value in lifted.items()
+    }
 
 
 class _Scope:

@@ -1,4 +1,4 @@
-"""Constants that count or repeat one number are computed, not stored."""
+"""Constants that count, repeat one number or pick a range are computed, not stored."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,7 +13,8 @@ _WHOLE = ("slice", None, None, None)
 
 
 def fold_constants(program: Program) -> Program:
-    """Turn buffers of position ids into `ops.arange`, and buffers of one integer into `ops.full`.
+    """Turn buffers of position ids into `ops.arange`, buffers of one integer into `ops.full`, and lists of indices
+    that are a range (`x[:, [-1]]`) into slices.
 
     transformers keeps them as long as the longest sequence and cuts them to the length at hand; counted to that length
     they need no data at all.
@@ -63,6 +64,8 @@ def _folded(graph: Graph, path: str, constants: Mapping[str, np.ndarray]) -> Gra
             attrs = {"shape": node.tensor.shape, "fill_value": value.flat[0].item(), "dtype": node.tensor.dtype}
             new.append(Node(whole.name, "ops.full", (), attrs, node.type, node.loc, node.origin | {"fold_constants"}))
             redirect[node.name] = whole.name
+        elif (entry := _slice(value)) is not None:
+            new += [_sliced(graph, user, entry) for user in graph.users(node.name) if _picks(user, node)]
     return graph.rewired(new, redirect) if new else graph
 
 
@@ -79,6 +82,29 @@ def _cuts(user: Node) -> bool:
         return False
     *before, last = key
     return all(part in (_WHOLE, "ellipsis") for part in before) and last[1] in (None, 0) and last[3] in (None, 1)
+
+
+def _slice(value: np.ndarray) -> tuple | None:
+    """The slice that picks what a list of indices picks; None where they lie unevenly, or on both sides of the end."""
+    if value.ndim != 1 or not value.size or value.dtype.kind not in "iu":
+        return None
+    start, last, step = value[0].item(), value[-1].item(), (value[1] - value[0]).item() if value.size > 1 else 1
+    if step < 1 or start < 0 <= last or not np.array_equal(value, np.arange(start, last + 1, step)):
+        return None
+    return "slice", start or None, last + 1 or None, None if step == 1 else step
+
+
+def _picks(user: Node, index: Node) -> bool:
+    return user.op == "ops.take" and user.operands[1] == index.name
+
+
+def _sliced(graph: Graph, take: Node, entry: tuple) -> Node:
+    x, rank = take.used[0], graph[take.used[0]].tensor.rank
+    axis = int(str(take.attrs["axis"])) % rank
+    key = ("ellipsis", entry) if axis == rank - 1 and rank > 1 else (*(_WHOLE,) * axis, entry)
+    return replace(
+        take, op="ops.get_item", operands=(x,), attrs={"key": key}, origin=take.origin | {"fold_constants"}
+    )
 
 
 def _renamed(graph: Graph, node: Node) -> Node:
