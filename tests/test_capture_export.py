@@ -20,6 +20,7 @@ from hf2khc.capture.time_loops import looped_lengths
 from hf2khc.capture.truncate import truncate
 from hf2khc.diagnostics import ConversionError
 from hf2khc.ir.interpret import interpret
+from hf2khc.ir.text import format_program
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 24, "vocab_size": 40}
 T5 = {"d_model": 16, "d_ff": 24, "d_kv": 8, "num_heads": 2, "num_layers": 2, "vocab_size": 40}
@@ -173,6 +174,15 @@ class LongChunks(Chunks):
     size = 40
 
 
+class EndOfTable(Custom):
+    """As ALiBi does it in MPT: the distances to the last position, as many as there are positions."""
+
+    def forward(self, input_ids):
+        size = getattr(self.config, "max_seq_len", self.config.max_position_embeddings)
+        table = torch.arange(1 - size, 1)
+        return self.embed(input_ids) * table[max(0, len(table) - input_ids.shape[1]) :][None, :, None]
+
+
 class Counting(Custom):
     def forward(self, input_ids):
         hidden = self.embed(input_ids)
@@ -237,6 +247,17 @@ def test_a_size_is_free_where_others_pad_by_nothing_and_one_of_those_is_proved()
 def test_what_is_short_for_one_chunk_is_traced_with_several():
     _, _, found = captured(LongChunks, transformers.BertConfig(**SMALL))
     assert found.sizes["seq"] > 80 and found.smallest["seq"] <= 41 and found.edges["seq"] % 40 == 0
+
+
+@pytest.mark.parametrize("field", ["max_position_embeddings", "max_seq_len"])
+def test_what_is_cut_to_the_length_is_as_long_as_it(field):
+    """Beyond the table the model fails; up to its end the larger one of two sizes is known."""
+    config = transformers.BertConfig(**SMALL, **{field: 40})
+    model, _, found = captured(EndOfTable, config)
+    assert found.smallest.keys() == {"batch", "seq"} and found.largest == {"seq": 40}
+    program = import_program(found.program, model, found.symbols, largest=found.largest)
+    text = format_program(program)
+    assert "max(" not in text and "start=40 + -1 * seq" in text
 
 
 def test_a_batch_that_python_counts_is_free():

@@ -67,6 +67,7 @@ def compiled(mutate: tuple[str, str] = ("", "")) -> Compiled:
         spec=SPEC,
         sizes={"batch": 2, "seq": 11},
         smallest={"batch": 1, "seq": 1},
+        largest={},
         edges={},
         held=(),
         notes=(),
@@ -235,9 +236,10 @@ def test_a_signal_in_mid_transfer_leaves_nothing(tmp_path: Path, number: signal.
 def captured(
     smallest: dict[str, int], longest: int = 100, edges: Mapping[str, int] = MappingProxyType({})
 ) -> tuple[Any, Any]:
-    found = SimpleNamespace(spec=SPEC, sizes={"batch": 2, "seq": 11}, smallest=smallest, edges=edges)
-    text = SimpleNamespace(max_position_embeddings=longest)
-    return SimpleNamespace(config=SimpleNamespace(get_text_config=lambda: text), examples=()), found
+    found = SimpleNamespace(
+        spec=SPEC, sizes={"batch": 2, "seq": 11}, smallest=smallest, largest={"seq": longest}, edges=edges
+    )
+    return SimpleNamespace(examples=()), found
 
 
 def test_proof_is_at_other_sizes_with_both_paddings() -> None:

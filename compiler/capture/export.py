@@ -17,7 +17,7 @@ from transformers.exporters.exporter_dynamo import DynamoConfig, DynamoExporter
 from hf2khc.capture.build import configs, quiet
 from hf2khc.capture.free_sizes import larger_sizes, padding_edges, smallest_sizes, symbol_names, unrolled_loop
 from hf2khc.capture.input_types import Input
-from hf2khc.capture.inputs import sample_inputs
+from hf2khc.capture.inputs import longest_sequences, sample_inputs
 from hf2khc.capture.known_values import computed, known_inputs, unknown_sizes
 from hf2khc.capture.prepared import nothing_added
 from hf2khc.capture.tensor_lengths import free_lengths
@@ -41,6 +41,7 @@ class Export:
         sizes: the sizes it was traced at.
         attention: the attention implementation it was traced with.
         smallest: from which size on it holds, of each symbol that is free.
+        largest: up to which size, of those that have an end.
         edges: of free symbols, a size at which the program pads by nothing though it pads in the trace.
         held: inputs that are held at the numbers of the example, and no inputs of the program.
         notes: what had to be done otherwise than planned, with the reason.
@@ -51,6 +52,7 @@ class Export:
     sizes: dict[str, int]
     attention: str
     smallest: dict[str, int]
+    largest: dict[str, int]
     edges: dict[str, int]
     held: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -103,8 +105,7 @@ class _Trace:
         self.partial: Export | None = None
         self.kinds: set[str] = set()
         self.notes: list[str] = []
-        text = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-        self.longest = {symbol: text for symbol in sizes if text and symbol.endswith("seq")}
+        self.longest = longest_sequences(model.config, sizes)
         numbers = [field.value for field in numeric_fields(model.config) if POSITIONS.search(field.name)]
         self.positions = [number for number in (*numbers, *self.longest.values()) if isinstance(number, int)]
         self.looped = looped_lengths(model, spec, sizes)
@@ -129,11 +130,14 @@ class _Trace:
                 self.notes.append(f"{implementation} attention, {kind} sizes: {_summary(error)}")
                 found = _specialised(error)
             else:
-                smallest, found = smallest_sizes(program, self.spec, sizes, self.positions)
+                smallest, ends, found = smallest_sizes(program, self.spec, sizes, self.positions)
                 if found.keys() <= held.keys():
                     notes = (*self.notes, *_lengths(sizes, held, program), *_held(values or ()))
+                    largest = {symbol: n for symbol, n in {**self.longest, **ends}.items() if symbol in smallest}
                     edges = padding_edges(program, self.spec, smallest)
-                    return Export(program, symbols, sizes, implementation, smallest, edges, values or (), notes)
+                    return Export(
+                        program, symbols, sizes, implementation, smallest, largest, edges, values or (), notes
+                    )
             if found.keys() <= held.keys():
                 return None
             self.fixed |= {symbol: reason for symbol, reason in found.items() if symbol not in held}

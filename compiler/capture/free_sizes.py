@@ -1,4 +1,4 @@
-"""Which sizes of a trace are free, and from which size on.
+"""Which sizes of a trace are free, from which size on and up to which.
 
 torch asks for more than the ranges that it reports: what it could not settle while it traced stands in the program as
 assertions over its symbols. A size at which one of them fails is one for which the program was not traced.
@@ -38,8 +38,8 @@ def symbol_names(program: ExportedProgram, spec: Iterable[Input]) -> dict[str, s
 
 def smallest_sizes(
     program: ExportedProgram, spec: Iterable[Input], sizes: Mapping[str, int], longest: Sequence[int] = ()
-) -> tuple[dict[str, int], dict[str, str]]:
-    """The smallest size of each symbol that is free, and why each of the others is not.
+) -> tuple[dict[str, int], dict[str, int], dict[str, str]]:
+    """The smallest size of each symbol that is free, its largest one, and why each of the others is not.
 
     Args:
         program: of which the placeholders and the assertions count.
@@ -48,25 +48,28 @@ def smallest_sizes(
         longest: numbers of positions for which the model was made: a length may have one of them as its largest.
 
     Returns:
-        The sizes from which on everything holds that torch asks for, and a reason per symbol that has none.
+        The sizes from which on everything holds that torch asks for, those up to which it does where there is such an
+        end, and a reason per symbol that has none.
     """
     spec = tuple(spec)
     fixed = set(_dependent(program, spec))
     conditions = list(_conditions(program, symbol_names(program, spec)))
     found: dict[str, int] = {}
+    largest: dict[str, int] = {}
     reasons: dict[str, str] = {}
     for symbol, size in sizes.items():
         if symbol in fixed:
             reasons[symbol] = "torch.export takes no other"
             continue
         limits = (None,) if symbol == "batch" else (None, *sorted(longest, reverse=True))
-        ranges = [_least(symbol, sizes, limit, conditions) for limit in limits if limit is None or limit > size]
-        least = min(least for least, _ in ranges)
+        ranges = [(*_least(symbol, sizes, limit, conditions), limit) for limit in limits if not limit or limit > size]
+        least, _, limit = min(ranges, key=lambda found: found[0])
         if least <= size:
             found[symbol] = least
+            largest |= {symbol: limit} if limit else {}
         else:
             reasons[symbol] = f"at other sizes the model takes another way, where not {ranges[0][1]}"
-    return found, reasons
+    return found, largest, reasons
 
 
 def padding_edges(program: ExportedProgram, spec: Iterable[Input], smallest: Mapping[str, int]) -> dict[str, int]:

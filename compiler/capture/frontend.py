@@ -29,6 +29,7 @@ class Captured:
         spec: what the model takes.
         sizes: values of the size symbols it was traced at.
         smallest: the smallest size of each symbol that is free; the others have the size of the trace.
+        largest: the largest size of those that have one.
         edges: of free symbols, a size at which nothing is padded though the trace pads.
         held: inputs of `spec` that the program has at the numbers of the example, and does not take.
         stacks: the lists of layers that were cut, by module path.
@@ -42,6 +43,7 @@ class Captured:
     spec: tuple[Input, ...]
     sizes: Mapping[str, int]
     smallest: Mapping[str, int]
+    largest: Mapping[str, int]
     edges: Mapping[str, int]
     held: tuple[str, ...]
     stacks: Mapping[str, Stack]
@@ -103,13 +105,13 @@ def fixed_lengths(model: PreTrainedModel, examples: Sequence[Example] = ()) -> d
 def _captured(model: PreTrainedModel, exported: Export, spec: tuple[Input, ...], stacks: Mapping[str, Stack],
               parameters: int) -> Captured:  # fmt: skip
     notes = restore_rates(exported.program.graph, dropout_rates(model, spec, exported.sizes))
-    program = import_program(exported.program, model, exported.symbols, assignment_names(model))
+    program = import_program(exported.program, model, exported.symbols, assignment_names(model), exported.largest)
     state = {
         name: tuple(tensor.shape) if tensor.is_floating_point() else tensor.numpy()
         for name, tensor in model.state_dict().items()
     }
     notes = (*exported.notes, *notes)
     return Captured(
-        program, spec, exported.sizes, exported.smallest, exported.edges, exported.held, stacks, notes, state,
-        parameters,
+        program, spec, exported.sizes, exported.smallest, exported.largest, exported.edges, exported.held, stacks,
+        notes, state, parameters,
     )  # fmt: skip

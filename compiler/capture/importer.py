@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -22,7 +23,8 @@ from hf2khc.ir.types import Tensor, Type, tensors
 
 
 def import_program(exported: torch.export.ExportedProgram, model: torch.nn.Module, names: Mapping[str, str],
-                   title: Callable[[str, int], str | None] = lambda file, line: None) -> Program:  # fmt: skip
+                   title: Callable[[str, int], str | None] = lambda file, line: None,
+                   largest: Mapping[str, int] = MappingProxyType({})) -> Program:  # fmt: skip
     """The program of an export.
 
     Args:
@@ -30,6 +32,7 @@ def import_program(exported: torch.export.ExportedProgram, model: torch.nn.Modul
         model: the traced model, for buffers and tied parameters.
         names: torch's size symbols to ours.
         title: the variable assigned at a file and line of the model's source, for readable names.
+        largest: the largest size of our symbols, where they have one.
 
     Raises:
         ConversionError: a size that depends on data, or an op outside the known namespaces.
@@ -40,7 +43,7 @@ def import_program(exported: torch.export.ExportedProgram, model: torch.nn.Modul
     forget_buffer_writes(exported)
     forget_weights(exported)
     unflattened = unflatten(exported)
-    importer = _Importer(exported, model, Symbols(names, _ranges(exported)), title)
+    importer = _Importer(exported, model, Symbols(names, _ranges(exported, names, largest)), title)
     entry = importer.graph(unflattened, "")
     # A size among the outputs is no tensor, and no output.
     paths = zip(output_paths(exported), importer.results[entry], strict=True)
@@ -51,9 +54,12 @@ def import_program(exported: torch.export.ExportedProgram, model: torch.nn.Modul
     return _without_unused_outputs(program)
 
 
-def _ranges(exported: torch.export.ExportedProgram) -> dict[str, tuple[float, float]]:
-    """The smallest and the largest size of each symbol."""
-    return {str(s): (float(r.lower), float(r.upper)) for s, r in exported.range_constraints.items() if s.is_symbol}
+def _ranges(
+    exported: torch.export.ExportedProgram, names: Mapping[str, str], largest: Mapping[str, int]
+) -> dict[str, tuple[float, float]]:
+    """The smallest and the largest size of each of torch's symbols."""
+    found = {str(s): (float(r.lower), float(r.upper)) for s, r in exported.range_constraints.items() if s.is_symbol}
+    return {s: (low, min(high, largest.get(names.get(s, ""), high))) for s, (low, high) in found.items()}
 
 
 # The user's own line is the innermost one outside torch.

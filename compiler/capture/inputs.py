@@ -1,7 +1,7 @@
 """What a model takes: names, types and symbolic shapes of its inputs, and samples of them."""
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -183,6 +183,12 @@ def trace_sizes(model: PreTrainedModel, spec: tuple[Input, ...]) -> dict[str, in
         start = {"batch": 2, "samples": TYPICAL_SAMPLES, "frames": 61}.get(symbol, 11)
         sizes[symbol] = next(size for size in _primes(start) if size not in taken | set(sizes.values()))
     return sizes
+
+
+def longest_sequences(config: PreTrainedConfig, symbols: Iterable[str]) -> dict[str, int]:
+    """How long the sequences among some symbols may be, where the config says so."""
+    longest = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return {symbol: longest for symbol in symbols if longest and symbol.endswith("seq")}
 
 
 def _primes(start: int) -> Iterator[int]:

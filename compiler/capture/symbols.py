@@ -69,7 +69,12 @@ class Symbols:
     def _bounds(self, expr: sympy.Basic) -> tuple[float, float] | None:
         if expr.is_number:
             return float(expr), float(expr)  # type: ignore[arg-type]
-        return self.ranges.get(str(expr))
+        number, rest = expr.as_coeff_Mul() if expr.is_Mul else expr.as_coeff_Add()
+        inner = self.ranges.get(str(expr)) if rest == expr else self._bounds(rest)
+        if inner is None or rest == expr:
+            return inner
+        ends = [float(number * end if expr.is_Mul else number + end) for end in inner]
+        return min(ends), max(ends)
 
 
 def _number(expr: sympy.Basic) -> str:

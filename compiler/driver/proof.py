@@ -57,6 +57,10 @@ class Described(Protocol):
         """The smallest size of each symbol that is free."""
 
     @property
+    def largest(self) -> Mapping[str, int]:
+        """The largest size of those that have one."""
+
+    @property
     def edges(self) -> Mapping[str, int]:
         """Of free symbols, a size at which nothing is padded though the trace pads."""
 
@@ -65,11 +69,9 @@ def proof_cases(source: Source, captured: Described, seed: int) -> dict[str, dic
     """The input sets: those the user gave; free sizes other than the traced ones; padding where there is a mask."""
     free = captured.smallest
     held = {symbol: size for symbol, size in captured.sizes.items() if symbol not in free}
-    longest = getattr(source.config.get_text_config(), "max_position_embeddings", None)
-    limits = {symbol: longest for symbol in free if longest and symbol.endswith("seq")}
     traced = {symbol: size for symbol, size in captured.sizes.items() if symbol in free}
-    bindings = list(choose_sizes(traced, limits, captured.smallest))
-    edges = {symbol: size for symbol, size in captured.edges.items() if size <= limits.get(symbol, size)}
+    bindings = list(choose_sizes(traced, captured.largest, captured.smallest))
+    edges = {symbol: size for symbol, size in captured.edges.items() if size <= captured.largest.get(symbol, size)}
     bindings += [{**bindings[0], **edges}] if edges else []
     # choose_sizes always binds the batch: a batch that torch would not free keeps the size of the trace.
     sizes = [{**binding, **held} for binding in bindings]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from hf2khc.capture.build import build_meta
 from hf2khc.capture.input_types import Input
-from hf2khc.capture.inputs import input_spec, trace_sizes
+from hf2khc.capture.inputs import input_spec, longest_sequences, trace_sizes
 from hf2khc.capture.source import Source
 
 _SMALLEST = 2
@@ -18,6 +18,7 @@ class Untraced:
     spec: tuple[Input, ...]
     sizes: Mapping[str, int]
     smallest: Mapping[str, int]
+    largest: Mapping[str, int]
     edges: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -30,4 +31,4 @@ def untraced(source: Source) -> Untraced:
     model = build_meta(source.config, source.model_class)
     spec = input_spec(model)
     sizes = trace_sizes(model, spec)
-    return Untraced(spec, sizes, dict.fromkeys(sizes, _SMALLEST))
+    return Untraced(spec, sizes, dict.fromkeys(sizes, _SMALLEST), longest_sequences(source.config, sizes))
