@@ -13,6 +13,7 @@ from hf2khc.capture import time_loops
 from hf2khc.capture.aten import aten_evaluator
 from hf2khc.capture.build import build_meta, configs, materialise
 from hf2khc.capture.export import export
+from hf2khc.capture.frontend import capture
 from hf2khc.capture.importer import import_program
 from hf2khc.capture.inputs import input_spec, sample_inputs, trace_sizes
 from hf2khc.capture.random_weights import add_noise
@@ -94,6 +95,22 @@ class Custom(transformers.PreTrainedModel):
         super().__init__(config)
         self.embed = nn.Embedding(40, 8)
         self.post_init()
+
+
+class TwoTowers(Custom):
+    """As models of images and text are: one list of layers is not run for the inputs at hand, one reads parameters."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        for name in ("images", "text", "scales"):
+            setattr(self, name, nn.ModuleList(nn.Linear(8, 8) for _ in range(4)))
+        self.post_init()
+
+    def forward(self, input_ids):
+        hidden = self.embed(input_ids)
+        for layer, scale in zip(self.text, self.scales, strict=True):
+            hidden = layer(hidden) * scale.weight[0]
+        return hidden
 
 
 class Branching(Custom):
@@ -247,6 +264,11 @@ def test_a_size_is_free_where_others_pad_by_nothing_and_one_of_those_is_proved()
 def test_what_is_short_for_one_chunk_is_traced_with_several():
     _, _, found = captured(LongChunks, transformers.BertConfig(**SMALL))
     assert found.sizes["seq"] > 80 and found.smallest["seq"] <= 41 and found.edges["seq"] % 40 == 0
+
+
+def test_lists_of_layers_that_are_not_run_are_none_that_were_cut():
+    found = capture(transformers.BertConfig(**SMALL), TwoTowers)
+    assert {path: stack.kept for path, stack in found.stacks.items()} == {"text": 2, "scales": 2}
 
 
 @pytest.mark.parametrize("field", ["max_position_embeddings", "max_seq_len"])

@@ -17,7 +17,8 @@ from hf2khc.capture.inputs import input_spec, trace_sizes
 from hf2khc.capture.names_analysis import assignment_names
 from hf2khc.capture.truncate import Stack, truncate
 from hf2khc.diagnostics import ConversionError
-from hf2khc.ir.graph import Program
+from hf2khc.ir.analysis import module_paths
+from hf2khc.ir.graph import Program, join
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Captured:
         largest: the largest size of those that have one.
         edges: of free symbols, a size at which nothing is padded though the trace pads.
         held: inputs of `spec` that the program has at the numbers of the example, and does not take.
-        stacks: the lists of layers that were cut, by module path.
+        stacks: the lists of layers that were cut, by module path; not those of parts that the inputs leave out, such
+            as a model of images that is given text alone.
         notes: what had to be done to trace it.
         state: parameters and persistent buffers of the truncated model, by path: the values of those that are no
             weights (integers), shapes of the others.
@@ -106,6 +108,8 @@ def _captured(model: PreTrainedModel, exported: Export, spec: tuple[Input, ...],
               parameters: int) -> Captured:  # fmt: skip
     notes = restore_rates(exported.program.graph, dropout_rates(model, spec, exported.sizes))
     program = import_program(exported.program, model, exported.symbols, assignment_names(model), exported.largest)
+    run = _run(program)
+    stacks = {path: stack for path, stack in stacks.items() if any(name.startswith(f"{path}.") for name in run)}
     state = {
         name: tuple(tensor.shape) if tensor.is_floating_point() else tensor.numpy()
         for name, tensor in model.state_dict().items()
@@ -115,3 +119,10 @@ def _captured(model: PreTrainedModel, exported: Export, spec: tuple[Input, ...],
         program, spec, exported.sizes, exported.smallest, exported.largest, exported.edges, exported.held, stacks,
         notes, state, parameters,
     )  # fmt: skip
+
+
+def _run(program: Program) -> frozenset[str]:
+    """The paths of the modules that a program calls, and of the parameters that it reads."""
+    paths = module_paths(program)
+    read = (join(paths[graph.name], node.name[1:]) for graph in program.graphs.values() for node in graph.of("param"))
+    return frozenset({*paths.values(), *read})
