@@ -200,6 +200,24 @@ class EndOfTable(Custom):
         return self.embed(input_ids) * table[max(0, len(table) - input_ids.shape[1]) :][None, :, None]
 
 
+class Constants(Custom):
+    """Two equal lists in the code, and two equal buffers, of a kind of numbers that NumPy lacks."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        for name in ("a", "b"):
+            self.register_buffer(name, torch.tensor(1.3, dtype=torch.bfloat16), persistent=False)
+        self.post_init()
+
+    def forward(self, input_ids):
+        hidden = self.embed(input_ids)
+        return hidden[..., [4, 1]] * self.a + hidden[..., [4, 1]].square() * self.b
+
+    def _init_weights(self, module):
+        for name in ("a", "b") if module is self else ():
+            getattr(self, name).fill_(1.3)
+
+
 class Counting(Custom):
     def forward(self, input_ids):
         hidden = self.embed(input_ids)
@@ -264,6 +282,13 @@ def test_a_size_is_free_where_others_pad_by_nothing_and_one_of_those_is_proved()
 def test_what_is_short_for_one_chunk_is_traced_with_several():
     _, _, found = captured(LongChunks, transformers.BertConfig(**SMALL))
     assert found.sizes["seq"] > 80 and found.smallest["seq"] <= 41 and found.edges["seq"] % 40 == 0
+
+
+def test_equal_lists_in_the_code_are_one_constant_and_equal_buffers_two():
+    constants = capture(transformers.BertConfig(**SMALL), Constants).program.constants
+    lifted = [name for name in constants if name not in ("a", "b")]
+    assert len(lifted) == 1 and constants[lifted[0]].tolist() == [4, 1]
+    assert constants["a"].dtype == constants["b"].dtype == np.float32 and constants["a"] == np.float32(1.296875)
 
 
 def test_lists_of_layers_that_are_not_run_are_none_that_were_cut():

@@ -13,6 +13,7 @@ from hf2khc.capture.aten import aten_evaluator
 from hf2khc.diagnostics import ConversionError
 from hf2khc.ir.evaluate import keras_evaluators
 from hf2khc.ir.text import parse_program
+from hf2khc.ir.types import tensors
 from hf2khc.ir.validate import validate
 from hf2khc.ir.verify import verify
 from hf2khc.passes.core.lower_aten import lower_aten
@@ -35,6 +36,15 @@ CALLS = [
     "%z: c64[batch, 2, 2] = aten.view(%a, size=(batch, 2, 2))",
     "%z: c64[2, batch, 4] = aten.expand(%a, size=(2, -1, -1))",
     "%z: c64[batch, 8] = aten.cat(%a, %b, dim=-1)",
+    "%z: c64[batch, 4] = aten.fft_fft(%a)",
+    "%z: c64[batch, 4] = aten.fft_fft(%r, dim=0)",
+    "%z: c64[batch, 4] = aten.fft_fft2(%r)",
+    "%z: c64[batch, 4] = aten.fft_fftn(%a)",
+    "%z: c64[batch, 4] = aten.fft_fftn(%r, dim=(1,))",
+    "%z: c64[batch, 4] = aten.fft_ifft2(%a)",
+    "%z: c64[batch, 3] = aten.fft_rfft(%r)",
+    "%z: c64[2, 4] = aten.fft_rfft(%r, n=3, dim=0)",
+    "%i: f32[batch, 6] = aten.fft_irfft(%a, n=6)\n  %z: c64[batch, 6] = aten.complex(%i, %i)",
     "%z: c64[batch, 2] = aten.slice(%a, dim=-1, start=2)",
 ]
 
@@ -52,7 +62,7 @@ def program(call: str):
 def test_complex_op(call):
     lowered = lower_aten(program(call))
     verify(lowered, "ops")
-    assert not any("complex" in node.tensor.dtype for node in lowered.main)
+    assert not any("complex" in type_.dtype for node in lowered.main for type_ in tensors(node.type))
     validate(program(call), lowered, INPUTS, {}.__getitem__, EVALUATORS)
 
 

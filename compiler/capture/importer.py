@@ -11,13 +11,13 @@ from types import MappingProxyType
 import numpy as np
 import torch
 
+from hf2khc.capture.constants import constant, first_names
 from hf2khc.capture.fx_graphs import drop_aliases, forget_buffer_writes, forget_weights, output_paths, unflatten
 from hf2khc.capture.marked_rows import last_marked_rows
 from hf2khc.capture.schema import flatten_call
 from hf2khc.capture.symbols import Symbols
 from hf2khc.capture.writes import without_writes
 from hf2khc.diagnostics import ConversionError, fail
-from hf2khc.ir.frequencies import frequencies
 from hf2khc.ir.graph import Graph, Loc, Node, Program, join, numbered
 from hf2khc.ir.types import Tensor, Type, tensors
 
@@ -80,7 +80,7 @@ class _Importer:
         }
         self.values = {**exported.constants, **dict(model.named_buffers(remove_duplicate=False))}
         self.shapes = exported.state_dict
-        self.owner = {**_owners(model), **_first_of_equal(exported.constants)}
+        self.owner = first_names(exported, model)
 
     def graph(self, module, path: str) -> str:
         """Import one module call; returns the name of its graph."""
@@ -113,31 +113,8 @@ class _Importer:
         if absolute in self.persistent:
             return Node(name, "param", type=self.type(self.shapes[absolute]), origin=origin)
         tensor = self.values[absolute]
-        self.constants[absolute] = _unrounded(tensor.detach().cpu().numpy())
+        self.constants[absolute] = constant(tensor)
         return Node(name, "const", type=self.type(tensor), origin=origin)
-
-
-def _unrounded(value: np.ndarray) -> np.ndarray:
-    """Frequencies of rotary embeddings as their formula gives them: torch rounded them to float32, the IR does not."""
-    found = frequencies(value)
-    return value if found is None else found.table()
-
-
-def _owners(model: torch.nn.Module) -> dict[str, str]:
-    """The first name of each parameter that has several (tied weights), by the others."""
-    first: dict[int, str] = {}
-    named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
-    return {name: first.setdefault(id(tensor), name) for name, tensor in named}
-
-
-def _first_of_equal(constants: Mapping[str, object]) -> dict[str, str]:
-    """The first name of each constant of the trace: every layer that writes `x[:, [0, 2]]` has a list of its own."""
-    first: dict[object, str] = {}
-    lifted = {name: value for name, value in constants.items() if isinstance(value, torch.Tensor)}
-    return {
-        name: first.setdefault((value.dtype, tuple(value.shape), value.cpu().contiguous().numpy().tobytes()), name)
-        for name, value in lifted.items()
-    }
 
 
 class _Scope:

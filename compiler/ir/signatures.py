@@ -9,7 +9,11 @@ from hf2khc.diagnostics import fail
 from hf2khc.ir.float64 import keras_hub_on_torch, keras_on_torch
 
 # Ops that take all their operands as one list in the place of this parameter.
-LIST_OPS = {"ops.concatenate": "xs", "ops.stack": "x", "ops.einsum": "operands", "ops.meshgrid": "x"}
+LIST_OPS = {
+    "ops.concatenate": "xs", "ops.stack": "x", "ops.einsum": "operands", "ops.meshgrid": "x",
+    # Real and imaginary parts.
+    "ops.fft": "x", "ops.fft2": "x", "ops.ifft2": "x", "ops.irfft": "x",
+}  # fmt: skip
 
 
 @functools.cache

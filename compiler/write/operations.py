@@ -22,7 +22,9 @@ _OPERATORS = {
     "ops.greater": (">", COMPARISON),
     "ops.greater_equal": (">=", COMPARISON),
 }
-LISTS = ("ops.concatenate", "ops.stack", "ops.hstack", "ops.vstack")
+LISTS = (
+    "ops.concatenate", "ops.stack", "ops.hstack", "ops.vstack", "ops.fft", "ops.fft2", "ops.ifft2", "ops.irfft",
+)  # fmt: skip
 # Arguments that are written even where they equal the default.
 _ALWAYS = ("dtype", "approximate")
 # Required arguments that are nevertheless written with their names.

@@ -102,9 +102,7 @@ def _sliced(graph: Graph, take: Node, entry: tuple) -> Node:
     x, rank = take.used[0], graph[take.used[0]].tensor.rank
     axis = int(str(take.attrs["axis"])) % rank
     key = ("ellipsis", entry) if axis == rank - 1 and rank > 1 else (*(_WHOLE,) * axis, entry)
-    return replace(
-        take, op="ops.get_item", operands=(x,), attrs={"key": key}, origin=take.origin | {"fold_constants"}
-    )
+    return replace(take, op="ops.get_item", operands=(x,), attrs={"key": key}, origin=take.origin | {"fold_constants"})
 
 
 def _renamed(graph: Graph, node: Node) -> Node:

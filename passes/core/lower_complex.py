@@ -10,6 +10,7 @@ from hf2khc.diagnostics import ConversionError, Diagnostic
 from hf2khc.ir.graph import Graph, Node, Program
 from hf2khc.ir.text import format_node
 from hf2khc.ir.types import Tensor, Type
+from hf2khc.passes.core.lower_fourier import FOURIER
 from hf2khc.passes.core.lowering import Builder
 from hf2khc.rewrite.apply import splice
 
@@ -175,6 +176,7 @@ def _same(builder: Builder, node: Node, were: Mapping[str, Node]) -> list[Node] 
 
 _IDENTITIES = ("aten.view_as_real", "aten.clone", "aten.contiguous", "aten.alias", "aten.detach", "aten.resolve_conj")
 _LOWERINGS: Mapping[str, Callable] = {
+    **FOURIER,
     "aten.polar": _polar,
     "aten.complex": _joined,
     "aten.mul": _product,

@@ -40,7 +40,8 @@ def _split(builder: Builder, node: Node) -> list[Node]:
     assert isinstance(parts, tuple)
     axis = axis_of(node, builder.tensor(node.used[0]).rank)
     sizes = [part.shape[axis] for part in parts]
-    if all(same(size, sizes[0]) for size in sizes):
+    # Sizes that a model lists may differ at another config, though they are the same here.
+    if node.op != "aten.split_with_sizes" and all(same(size, sizes[0]) for size in sizes):
         return builder.finish("ops.split", node.used[0], indices_or_sections=len(sizes), axis=axis)
     return builder.finish("ops.split", node.used[0], indices_or_sections=_borders(sizes), axis=axis)
 

@@ -64,12 +64,12 @@ def once(graph: Graph) -> Graph:
 
 
 def _parts(graph: Graph) -> Graph:
-    """Slices that begin and end where a concatenation joins its parts, as those parts."""
+    """Slices that begin and end where a concatenation joins its parts, and entries of a stack, as those parts."""
     new: list[Node] = []
     redirect: dict[str, str] = {}
     for node in graph.of("ops.get_item"):
         joined = graph[node.used[0]]
-        parts = _cut(graph, node, joined) if joined.op == "ops.concatenate" else []
+        parts = _PARTS[joined.op](graph, node, joined) if joined.op in _PARTS else []
         if len(parts) == 1:
             redirect[node.name] = parts[0]
         elif parts:
@@ -90,6 +90,19 @@ def _cut(graph: Graph, node: Node, joined: Node) -> list[str]:
     first = next((i for i, edge in enumerate(edges) if same(edge, start)), len(edges))
     last = next((i for i, edge in enumerate(edges) if same(edge, stop)), 0)
     return list(joined.used[first:last])
+
+
+def _entry(graph: Graph, node: Node, stack: Node) -> list[str]:
+    """The operand of a stack that an index takes whole."""
+    rank = stack.tensor.rank
+    axis = int(stack.attrs.get("axis", 0)) % rank  # type: ignore[call-overload]
+    parts = axis_entries(node.attrs["key"], rank)
+    if len(parts) != rank or any(part != _WHOLE for i, part in enumerate(parts) if i != axis):
+        return []
+    return [stack.used[parts[axis]]] if isinstance(parts[axis], int) else []
+
+
+_PARTS = {"ops.concatenate": _cut, "ops.stack": _entry}
 
 
 def _bounds(key: object, axis: int, rank: int) -> tuple | None:

@@ -1,12 +1,16 @@
-"""Compute softmax in float32, whatever the dtype policy."""
+"""Compute softmax and Fourier transforms in float32, whatever the dtype policy."""
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from hf2khc.ir.graph import Graph, Node, Program
 
+_TRANSFORMS = ("ops.fft", "ops.fft2", "ops.ifft2", "ops.rfft", "ops.irfft")
+
 
 def softmax_in_float32(program: Program) -> Program:
-    """Cast scores to float32 before they are masked.
+    """Cast scores to float32 before they are masked, and what is transformed: no backend has numbers of half the bits
+    for that.
 
     transformers asks for it with an argument that changes nothing in a model of float32, and the lowest float32 that
     masks a key is no number in half the bits: a row of nothing else would have no softmax. What follows is in the
@@ -44,14 +48,20 @@ def _cast(graph: Graph) -> Graph:
         source = graph[node.operands[position] or ""]
         if source.attrs.get("dtype") == "float32" or node.name in new:
             continue
-        name = graph.fresh(source.name.rpartition(".")[2].lstrip("@/"), taken=new)
-        cast = Node(
-            name, "ops.cast", (source.name,), {"dtype": "float32"}, source.type, softmax.loc,
-            softmax.origin | {"softmax_in_float32"},
-        )  # fmt: skip
+        cast = _in_float32(graph, source, softmax, new)
         operands = tuple(cast.name if i == position else o for i, o in enumerate(node.operands))
         new |= {cast.name: cast, node.name: replace(node, operands=operands)}
+    for transform in graph.of(*_TRANSFORMS):
+        casts = [_in_float32(graph, graph[part], transform, new) for part in transform.used]
+        new |= {cast.name: cast for cast in casts}
+        new[transform.name] = replace(transform, operands=tuple(cast.name for cast in casts))
     return graph.rewired(new.values()) if new else graph
+
+
+def _in_float32(graph: Graph, source: Node, user: Node, taken: Collection[str]) -> Node:
+    name = graph.fresh(source.name.rpartition(".")[2].lstrip("@/"), taken=taken)
+    origin = user.origin | {"softmax_in_float32"}
+    return Node(name, "ops.cast", (source.name,), {"dtype": "float32"}, source.type, user.loc, origin)
 
 
 def _masking(graph: Graph, softmax: Node) -> Node:
