@@ -37,17 +37,15 @@ def _transformed(builder: Builder, node: Node, were: Mapping[str, Node]) -> list
         whole = builder.add(op, *parts, **attrs, title="signal")
         return builder.finish("ops.transpose", whole, axes=back)
     both = builder.add(op, *parts, **attrs, title="spectrum")
-    types = enumerate(tensors(builder.type_of(both)))
+    types = enumerate(tensors(builder.nodes[both].type))
     parts = [builder.add("item", both, index=i, type=part, title="part") for i, part in types]
     found = [_ordered(builder, part, back) for part in parts]
     return builder.finish("ops.stack", *found, axis=-1)
 
 
 def _axes(given: Any, default: tuple[int, ...] | None, rank: int) -> list[int]:
-    chosen: Sequence[int] = range(rank) if given is None and default is None else default if given is None else (
-        given if isinstance(given, tuple) else (given,)
-    )  # fmt: skip
-    return sorted(axis % rank for axis in chosen)
+    chosen = default if given is None else given if isinstance(given, tuple) else (given,)
+    return sorted(axis % rank for axis in (range(rank) if chosen is None else chosen))
 
 
 def _operands(builder: Builder, x: str, op: str, were: Mapping[str, Node]) -> list[str]:
