@@ -261,6 +261,22 @@ class LongOnly(Custom):
         return torch.tanh(hidden) if hidden.shape[1] > 20 else hidden
 
 
+def test_a_table_that_grows_with_the_length_is_as_before(monkeypatch):
+    monkeypatch.setattr(time_loops, "MANY", 1)
+    model = materialise(build_meta(transformers.BertConfig(**SMALL), Growing))
+    assert not looped_lengths(model, input_spec(model), {"batch": 3, "seq": 11})
+    assert model.embed.weight.shape == (40, 8)
+
+
+class Growing(Custom):
+    """As the sinusoids of FSMT: a longer sequence makes the table longer for good."""
+
+    def forward(self, input_ids):
+        if input_ids.shape[1] > 12:
+            self.embed.weight = nn.Parameter(torch.zeros(input_ids.shape[1] + 30, 8))
+        return self.embed(input_ids)
+
+
 def test_a_length_that_is_not_free_is_the_one_asked_for():
     model = materialise(build_meta(transformers.BertConfig(**SMALL), OverTime))
     spec = input_spec(model)

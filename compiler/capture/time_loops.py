@@ -53,12 +53,11 @@ def operations(model: PreTrainedModel, spec: tuple[Input, ...], sizes: Mapping[s
 @contextmanager
 def _state_kept(model: PreTrainedModel) -> Iterator[None]:
     """What a forward pass leaves in the modules, shapes without numbers, is gone after the block."""
-    before = [(module, dict(vars(module)), dict(module._buffers)) for module in model.modules()]
+    stores = [store for module in model.modules() for store in (vars(module), module._buffers, module._parameters)]
+    before = [dict(store) for store in stores]
     try:
         yield
     finally:
-        for module, attributes, buffers in before:
-            vars(module).clear()
-            vars(module).update(attributes)
-            module._buffers.clear()
-            module._buffers.update(buffers)
+        for store, kept in zip(stores, before, strict=True):
+            store.clear()
+            store.update(kept)

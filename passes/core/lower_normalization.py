@@ -37,7 +37,15 @@ def lower_normalization(program: Program) -> Program:
 
 
 def _batch_norm(builder: Builder, node: Node) -> list[Node] | None:
-    return None if flag(node, "training") else _normalized(builder, node)
+    if not flag(node, "training"):
+        return _normalized(builder, node)
+    x, weight, bias, mean, variance = (*node.operands, *(None,) * 5)[:5]
+    if mean is not None or variance is not None:
+        return None  # they would change with every call
+    axes = tuple(axis for axis in range(builder.tensor(x).rank) if axis != 1)
+    moments = [builder.add(f"ops.{name}", x, axis=axes) for name in ("mean", "var")]
+    epsilon = node.attrs["eps"]
+    return builder.finish("ops.batch_normalization", x, *moments, None, bias, weight, axis=1, epsilon=epsilon)
 
 
 def _functional_batch_norm(builder: Builder, producer: Node) -> list[Node]:

@@ -39,6 +39,8 @@ def _max(rank: int, builder: Builder, node: Node) -> list[Node] | None:
     if window is None or any(step != 1 for step in each(node, "dilation", rank)):
         return None
     size, strides, padding, behind = window
+    if _is_whole(builder, node, window, rank):
+        return builder.finish("ops.max", node.used[0], axis=tuple(range(-rank, 0)), keepdims=True)
     pairs = tuple((pad, pad + extra) for pad, extra in zip(padding, behind, strict=True))
     last = padded(builder, channels_last(builder, node.used[0], rank), pairs, float("-inf"))
     return channels_first(builder, builder.add("ops.max_pool", last, **_attrs(size, strides)), rank)
@@ -50,6 +52,8 @@ def _average(rank: int, builder: Builder, node: Node) -> list[Node] | None:
     if window is None or node.attrs.get("divisor_override"):
         return None
     size, strides, padding, behind = window
+    if _is_whole(builder, node, window, rank):
+        return builder.finish("ops.mean", node.used[0], axis=tuple(range(-rank, 0)), keepdims=True)
     counted = flag(node, "count_include_pad", True) is True
     x = channels_last(builder, node.used[0], rank)
     shape = builder.tensor(x).shape[1:-1]
@@ -80,6 +84,13 @@ def _window(builder: Builder, node: Node, rank: int) -> tuple | None:
         held, made = builder.tensor(node.used[0]).shape[2:], node.tensor.shape[2:]
         behind = tuple(map(_behind, held, made, size, strides, padding))
     return size, strides, padding, behind
+
+
+def _is_whole(builder: Builder, node: Node, window: tuple, rank: int) -> bool:
+    """Whether the one window reaches past everything: torch then takes what there is."""
+    size, _, padding, _ = window
+    pairs = zip(builder.tensor(node.used[0]).shape[2:], node.tensor.shape[2:], size, padding, strict=True)
+    return all(isinstance(held, int) and made == 1 and pad == 0 and held < s for held, made, s, pad in pairs)
 
 
 def _behind(held: int | Expr, made: int | Expr, size: int, stride: int, pad: int) -> int:
