@@ -1,6 +1,6 @@
 """Fourier transforms, of real and of complex numbers, on pairs of real ones."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from hf2khc.ir.graph import Node
