@@ -14,6 +14,7 @@ _ALIASES = {"aten.alias.default", "aten.contiguous.default", "aten.detach.defaul
             "aten.lift_fresh_copy.default", "aten.lift_fresh.default", "aten.clone.default"}  # fmt: skip
 _CASTS = {"aten.to.dtype", "aten.to.device", "aten.to.dtype_layout", "aten.to.other", "aten._to_copy.default",
           "aten.type_as.default"}  # fmt: skip
+_WRITES = (OutputKind.BUFFER_MUTATION, OutputKind.PARAMETER_MUTATION)
 _CHECKS = {"aten._assert_tensor_metadata.default", "aten._assert_scalar.default", "aten._assert_async.msg",
            "aten.sym_constrain_range_for_size.default", "aten.sym_constrain_range.default"}  # fmt: skip
 
@@ -46,11 +47,14 @@ def forget_weights(exported: torch.export.ExportedProgram) -> None:
         exported.state_dict[name] = shapes[id(tensor)]
 
 
-def forget_buffer_writes(exported: torch.export.ExportedProgram) -> None:
-    """Drop the results that would be written back to buffers: within one call, readers have the new value already."""
+def forget_state_writes(exported: torch.export.ExportedProgram) -> None:
+    """Drop the results that would be written back to buffers and parameters.
+
+    Within one call, readers have the new value already.
+    """
     specs = exported.graph_signature.output_specs
     output = exported.graph.output_node()
-    kept = [index for index, spec in enumerate(specs) if spec.kind is not OutputKind.BUFFER_MUTATION]
+    kept = [index for index, spec in enumerate(specs) if spec.kind not in _WRITES]
     output.args = (tuple(output.args[0][index] for index in kept),)
     specs[:] = [specs[index] for index in kept]
     exported.graph.eliminate_dead_code()

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from hf2khc.capture.constants import constant, first_names
-from hf2khc.capture.fx_graphs import drop_aliases, forget_buffer_writes, forget_weights, output_paths, unflatten
+from hf2khc.capture.fx_graphs import drop_aliases, forget_state_writes, forget_weights, output_paths, unflatten
 from hf2khc.capture.marked_rows import last_marked_rows
 from hf2khc.capture.schema import flatten_call
 from hf2khc.capture.symbols import Symbols
@@ -40,7 +40,7 @@ def import_program(exported: torch.export.ExportedProgram, model: torch.nn.Modul
     exported = without_writes(exported)
     drop_aliases(exported.graph)
     last_marked_rows(exported.graph)
-    forget_buffer_writes(exported)
+    forget_state_writes(exported)
     forget_weights(exported)
     unflattened = unflatten(exported)
     importer = _Importer(exported, model, Symbols(names, _ranges(exported, names, largest)), title)

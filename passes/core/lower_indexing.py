@@ -145,6 +145,8 @@ def _unfold(builder: Builder, node: Node) -> list[Node]:
 def _pad(builder: Builder, node: Node) -> list[Node] | None:
     x, widths, mode = node.used[0], node.attrs["pad"], flag(node, "mode", "constant")
     assert isinstance(widths, tuple)
+    if mode == "constant" and all(isinstance(width, int) for width in widths):
+        x, widths = _cut(builder, x, widths)
     if any(map(_may_cut, widths)):
         return None
     pairs = list(zip(widths[::2], widths[1::2], strict=True))[::-1]
@@ -156,6 +158,15 @@ def _pad(builder: Builder, node: Node) -> list[Node] | None:
         value = int(value)  # Torch takes any number, TensorFlow one of the dtype.
     attrs = {"mode": mode} if mode != "constant" else {"constant_values": value} if value else {}
     return builder.finish("ops.pad", x, pad_width=width, **attrs)
+
+
+def _cut(builder: Builder, x: str, widths: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
+    """What is left where widths are negative, and the widths by which that is padded."""
+    if min(widths) >= 0:
+        return x, widths
+    pairs = zip(widths[::2], widths[1::2], strict=True)
+    key = ("ellipsis", *[("slice", -min(low, 0) or None, min(high, 0) or None, None) for low, high in pairs][::-1])
+    return builder.add("ops.get_item", x, key=key, title="cut"), tuple(max(width, 0) for width in widths)
 
 
 def _may_cut(width: int | Expr) -> bool:

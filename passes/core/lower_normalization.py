@@ -42,10 +42,20 @@ def _batch_norm(builder: Builder, node: Node) -> list[Node] | None:
     x, weight, bias, mean, variance = (*node.operands, *(None,) * 5)[:5]
     if mean is not None or variance is not None:
         return None  # they would change with every call
-    axes = tuple(axis for axis in range(builder.tensor(x).rank) if axis != 1)
-    moments = [builder.add(f"ops.{name}", x, axis=axes) for name in ("mean", "var")]
-    epsilon = node.attrs["eps"]
-    return builder.finish("ops.batch_normalization", x, *moments, None, bias, weight, axis=1, epsilon=epsilon)
+    rank = builder.tensor(x).rank
+    attrs = {"axis": tuple(axis for axis in range(rank) if axis != 1), "keepdims": True}
+    # Spelt out: what is normalised may be a kernel, and this is what a weight transform knows.
+    centered = builder.add("ops.subtract", x, builder.add("ops.mean", x, **attrs), title="centered")
+    variance = builder.add("ops.mean", builder.add("ops.square", centered), title="variance", **attrs)
+    shifted = builder.add("ops.add", variance, None, x2=node.attrs["eps"])
+    scale = builder.add("ops.rsqrt", shifted, title="scale")
+    column = (1, -1, *(1,) * (rank - 2))
+    weight, bias = (w and builder.add("ops.reshape", w, newshape=column, title="column") for w in (weight, bias))
+    if weight is not None:
+        scale = builder.add("ops.multiply", scale, weight, title="scale")
+    if bias is None:
+        return builder.finish("ops.multiply", centered, scale)
+    return builder.finish("ops.add", builder.add("ops.multiply", centered, scale), bias)
 
 
 def _functional_batch_norm(builder: Builder, producer: Node) -> list[Node]:
