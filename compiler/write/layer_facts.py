@@ -11,7 +11,8 @@ from hf2khc.ir import signatures
 from hf2khc.ir.float64 import keras_on_torch
 from hf2khc.ir.graph import Node
 
-_NORMS = ("layers.LayerNormalization", "layers.RMSNormalization", "layers.BatchNormalization")
+_NORMS = ("layers.LayerNormalization", "layers.RMSNormalization", "layers.BatchNormalization",
+          "layers.GroupNormalization")  # fmt: skip
 _NO_DEFAULT = inspect.Parameter.empty
 
 

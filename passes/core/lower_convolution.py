@@ -87,6 +87,9 @@ def _group_norm(builder: Builder, node: Node) -> list[Node]:
     assert x is not None
     shape = builder.tensor(x).shape
     groups = node.attrs["num_groups"]
+    if all(w is not None and builder.graph[w].op == "param" for w in (weight, bias)):
+        attrs = {"groups": groups, "axis": 1, "epsilon": flag(node, "eps", 1e-05)}
+        return builder.finish("layers.GroupNormalization", x, weight, bias, **attrs)
     rest = simplify(" * ".join(f"({d})" for d in shape[1:]) + f" // {groups}")
     return _normalized(builder, node, x, (shape[0], groups, rest), weight, bias, (shape[1],) + (1,) * (len(shape) - 2))
 

@@ -25,7 +25,8 @@ _POINTWISE = frozenset({
 _LAST_AXIS = frozenset({"layers.Dense", "layers.LayerNormalization", "layers.RMSNormalization"})
 # The axis where none is given; `None` stands for all of them at once.
 _ONE_AXIS = MappingProxyType(
-    dict.fromkeys(("ops.concatenate", "ops.softmax", "ops.log_softmax", "layers.BatchNormalization"), -1)
+    dict.fromkeys(("ops.concatenate", "ops.softmax", "ops.log_softmax"), -1)
+    | dict.fromkeys(("layers.BatchNormalization", "layers.GroupNormalization"), -1)
     | dict.fromkeys(("ops.repeat", "ops.flip", "ops.cumsum"))
 )
 _REDUCTIONS = frozenset({"ops.mean", "ops.sum", "ops.max", "ops.min", "ops.var", "ops.std"})
@@ -159,6 +160,7 @@ _RULES: Mapping[str, Callable[[Node, Permutation], Moved | None]] = MappingProxy
         **dict.fromkeys(_ONE_AXIS, _one_axis),
         **dict.fromkeys(_REDUCTIONS, _reduction),
         "layers.BatchNormalization": _channels,
+        "layers.GroupNormalization": _channels,
         "ops.expand_dims": _expand_dims,
         "ops.get_item": _get_item,
         "ops.split": _split,
