@@ -23,6 +23,7 @@ POSITIONS = re.compile(r"position|n_ctx|max_.*len|seq_?len|context_len|max_(sour
 WINDOW = re.compile(r"window")
 # Entries of a head that are rotated: fewer than the smallest head has, and even.
 ROTATED = re.compile(r"^rotary_n?dims?$")
+KERNEL = re.compile(r"kernel|conv")
 DROPOUT = re.compile(r"drop")
 LARGE = 16
 # Few heads, how many times as many in all, and their size; large sizes for models that split or group a head.
@@ -237,8 +238,10 @@ class Proposer:
 
         Two of them may become equal where they were not before: that tells them apart, too.
         """
-        # Odd stays odd: kernels are centred. Too much is 2, or 3, already.
-        step, least = (2, 5) if field.value % 2 else (1, 4)
+        # Odd stays odd: kernels are centred. One that is even is not, and a model cuts what it has too much, so that
+        # an odd one would give another program. Too much is 2, or 3, already.
+        least = 5 if field.value % 2 else 4
+        step = 2 if field.value % 2 or KERNEL.search(field.name) else 1
         for distance in itertools.count(step, step):
             below, above = field.value - distance, field.value + distance
             for value in (below, above) if below >= least else (above,):

@@ -142,6 +142,19 @@ def _unfold(builder: Builder, node: Node) -> list[Node]:
     return builder.finish("ops.moveaxis", windows, source=axis + 1, destination=-1)
 
 
+def _fold(builder: Builder, node: Node) -> list[Node] | None:
+    """Patches put side by side; None where they overlap."""
+    kernel, stride = node.attrs["kernel_size"], node.attrs.get("stride", (1, 1))
+    spread = any(flag(node, "padding", ())) or any(step != 1 for step in flag(node, "dilation", ()))  # type: ignore[attr-defined]
+    if kernel != stride or spread or node.tensor.rank != 4:
+        return None
+    batch, channels, *sides = node.tensor.shape
+    counts = [simplify(f"({side}) // {size}") for side, size in zip(sides, kernel, strict=True)]  # type: ignore[arg-type]
+    apart = builder.add("ops.reshape", node.used[0], newshape=(batch, channels, *kernel, *counts), title="patches")  # type: ignore[misc]
+    together = builder.add("ops.transpose", apart, axes=(0, 1, 4, 2, 5, 3), title="rows")
+    return builder.finish("ops.reshape", together, newshape=node.tensor.shape)
+
+
 def _pad(builder: Builder, node: Node) -> list[Node] | None:
     x, widths, mode = node.used[0], node.attrs["pad"], flag(node, "mode", "constant")
     assert isinstance(widths, tuple)
@@ -201,5 +214,6 @@ _LOWERINGS = {
     "aten.gather": _gather,
     "aten.unfold": _unfold,
     "aten.pad": _pad,
+    "aten.col2im": _fold,
     "aten.constant_pad_nd": _pad,
 }

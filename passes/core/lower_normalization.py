@@ -1,5 +1,7 @@
 """Lower batch normalisation, in either of torch's forms."""
 
+from typing import Any
+
 from hf2khc.ir.graph import Node, Program
 from hf2khc.passes.core.lowering import Builder, flag, lower
 
@@ -43,7 +45,7 @@ def _batch_norm(builder: Builder, node: Node) -> list[Node] | None:
     if mean is not None or variance is not None:
         return None  # they would change with every call
     rank = builder.tensor(x).rank
-    attrs = {"axis": tuple(axis for axis in range(rank) if axis != 1), "keepdims": True}
+    attrs: dict[str, Any] = {"axis": tuple(axis for axis in range(rank) if axis != 1), "keepdims": True}
     # Spelt out: what is normalised may be a kernel, and this is what a weight transform knows.
     centered = builder.add("ops.subtract", x, builder.add("ops.mean", x, **attrs), title="centered")
     variance = builder.add("ops.mean", builder.add("ops.square", centered), title="variance", **attrs)
