@@ -268,6 +268,20 @@ def test_a_table_that_grows_with_the_length_is_as_before(monkeypatch):
     assert model.embed.weight.shape == (40, 8)
 
 
+def test_a_weight_that_a_model_rescales_is_read_rescaled():
+    program = capture(transformers.BertConfig(**SMALL), Rescaling).program
+    assert len(program.outputs) == 1 and "aten.div" in format_program(program)
+
+
+class Rescaling(Custom):
+    """As RWKV does before its first step."""
+
+    def forward(self, input_ids):
+        with torch.no_grad():
+            self.embed.weight.div_(2)
+        return self.embed(input_ids)
+
+
 class Growing(Custom):
     """As the sinusoids of FSMT: a longer sequence makes the table longer for good."""
 

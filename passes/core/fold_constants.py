@@ -65,7 +65,7 @@ def _folded(graph: Graph, path: str, constants: Mapping[str, np.ndarray]) -> Gra
             new.append(Node(whole.name, "ops.full", (), attrs, node.type, node.loc, node.origin | {"fold_constants"}))
             redirect[node.name] = whole.name
         elif (entry := _slice(value)) is not None:
-            new += [_sliced(graph, user, entry) for user in graph.users(node.name) if _picks(user, node)]
+            new += [_sliced(graph, user, entry) for user in graph.users(node.name) if _picks(graph, user, node)]
     return graph.rewired(new, redirect) if new else graph
 
 
@@ -94,8 +94,9 @@ def _slice(value: np.ndarray) -> tuple | None:
     return "slice", start or None, last + 1 or None, None if step == 1 else step
 
 
-def _picks(user: Node, index: Node) -> bool:
-    return user.op == "ops.take" and user.operands[1] == index.name
+def _picks(graph: Graph, user: Node, index: Node) -> bool:
+    """Whether a user picks places of a value; rows of a table are looked up."""
+    return user.op == "ops.take" and user.operands[1] == index.name and graph[user.used[0]].op != "param"
 
 
 def _sliced(graph: Graph, take: Node, entry: tuple) -> Node:
