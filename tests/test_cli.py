@@ -265,7 +265,7 @@ class SpectralModel(PreTrainedModel):
         return self.embed
 
     def forward(self, input_ids, **options):
-        return BaseModelOutput(last_hidden_state=torch.fft.fft(self.embed(input_ids), dim=-1).real)
+        return BaseModelOutput(last_hidden_state=torch.fft.ihfft(self.embed(input_ids), dim=-1).real)
 """
 
 
@@ -279,7 +279,7 @@ def test_op_without_a_lowering_in_code_of_the_repository(capsys: pytest.CaptureF
     save_file({"embed.weight": np.ones((50, 16), np.float32)}, folder / "model.safetensors", metadata={"format": "pt"})
     assert error_of(capsys, str(folder), "--quiet")[0] == "remote-code"
     code, text = error_of(capsys, str(folder), "--trust-remote-code", "--quiet")
-    assert code == "unsupported-op" and "aten.fft_fft" in text and "modeling_spectral.py:24" in text
+    assert code == "unsupported-op" and "aten.fft_ihfft" in text and "modeling_spectral.py:24" in text
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
