@@ -13,11 +13,10 @@ _WHOLE = ("slice", None, None, None)
 
 
 def fold_constants(program: Program) -> Program:
-    """Turn buffers of position ids into `ops.arange`, buffers of one integer into `ops.full`, and lists of indices
-    that are a range (`x[:, [-1]]`) into slices.
+    """Turn buffers of position ids into `ops.arange`, those of one integer into `ops.full`, ranges into slices.
 
     transformers keeps them as long as the longest sequence and cuts them to the length at hand; counted to that length
-    they need no data at all.
+    they need no data at all. Nor do lists of indices that are a range, `x[:, [-1]]`.
 
     Before:
 

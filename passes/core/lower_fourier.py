@@ -34,8 +34,9 @@ def _transformed(builder: Builder, node: Node, were: Mapping[str, Node]) -> list
     attrs: dict[str, Any] = {} if length is None else {"fft_length": length}
     back = tuple(order.index(axis) for axis in range(rank))
     if op == "ops.irfft":
-        whole = builder.add(op, *parts, **attrs, title="signal")
-        return builder.finish("ops.transpose", whole, axes=back)
+        if back == tuple(range(rank)):
+            return builder.finish(op, *parts, **attrs)
+        return builder.finish("ops.transpose", builder.add(op, *parts, **attrs, title="signal"), axes=back)
     both = builder.add(op, *parts, **attrs, title="spectrum")
     types = enumerate(tensors(builder.nodes[both].type))
     parts = [builder.add("item", both, index=i, type=part, title="part") for i, part in types]

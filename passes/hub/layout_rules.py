@@ -25,8 +25,10 @@ _POINTWISE = frozenset({
 _LAST_AXIS = frozenset({"layers.Dense", "layers.LayerNormalization", "layers.RMSNormalization"})
 # The axis where none is given; `None` stands for all of them at once.
 _ONE_AXIS = MappingProxyType(
-    dict.fromkeys(("ops.concatenate", "ops.softmax", "ops.log_softmax"), -1)
-    | dict.fromkeys(("layers.BatchNormalization", "layers.GroupNormalization"), -1)
+    dict.fromkeys(
+        ("ops.concatenate", "ops.softmax", "ops.log_softmax", "layers.BatchNormalization", "layers.GroupNormalization"),
+        -1,
+    )
     | dict.fromkeys(("ops.repeat", "ops.flip", "ops.cumsum"))
 )
 _REDUCTIONS = frozenset({"ops.mean", "ops.sum", "ops.max", "ops.min", "ops.var", "ops.std"})

@@ -9,12 +9,11 @@ _TRANSFORMS = ("ops.fft", "ops.fft2", "ops.ifft2", "ops.rfft", "ops.irfft")
 
 
 def softmax_in_float32(program: Program) -> Program:
-    """Cast scores to float32 before they are masked, and what is transformed: no backend has numbers of half the bits
-    for that.
+    """Cast to float32 what a softmax or a Fourier transform takes, scores before they are masked.
 
-    transformers asks for it with an argument that changes nothing in a model of float32, and the lowest float32 that
-    masks a key is no number in half the bits: a row of nothing else would have no softmax. What follows is in the
-    dtype of the values again.
+    transformers asks for a softmax in float32 with an argument that changes nothing in a model of float32, and the
+    lowest float32 that masks a key is no number in half the bits: a row of nothing else would have no softmax. What
+    follows is in the dtype of the values again. Fourier transforms no backend has in half the bits.
 
     Before:
 
@@ -52,9 +51,11 @@ def _cast(graph: Graph) -> Graph:
         operands = tuple(cast.name if i == position else o for i, o in enumerate(node.operands))
         new |= {cast.name: cast, node.name: replace(node, operands=operands)}
     for transform in graph.of(*_TRANSFORMS):
-        casts = [_in_float32(graph, graph[part], transform, new) for part in transform.used]
-        new |= {cast.name: cast for cast in casts}
-        new[transform.name] = replace(transform, operands=tuple(cast.name for cast in casts))
+        narrow = [part for part in transform.used if graph[part].attrs.get("dtype") != "float32"]
+        casts = {part: _in_float32(graph, graph[part], transform, new) for part in narrow}
+        new |= {cast.name: cast for cast in casts.values()}
+        operands = tuple(casts[part].name if part in casts else part for part in transform.used)
+        new[transform.name] = replace(transform, operands=operands)
     return graph.rewired(new.values()) if new else graph
 
 
