@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from custom_models import SMALL, Custom
 from torch import nn
 
 from hf2khc.capture import time_loops
 from hf2khc.capture.aten import aten_evaluator
 from hf2khc.capture.build import build_meta, configs, materialise
 from hf2khc.capture.export import export
-from hf2khc.capture.frontend import capture
 from hf2khc.capture.importer import import_program
 from hf2khc.capture.inputs import input_spec, sample_inputs, trace_sizes
 from hf2khc.capture.random_weights import add_noise
@@ -23,7 +23,6 @@ from hf2khc.diagnostics import ConversionError
 from hf2khc.ir.interpret import interpret
 from hf2khc.ir.text import format_program
 
-SMALL = {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 24, "vocab_size": 40}
 T5 = {"d_model": 16, "d_ff": 24, "d_kv": 8, "num_heads": 2, "num_layers": 2, "vocab_size": 40}
 GEMMA = {**SMALL, "num_key_value_heads": 1, "head_dim": 8, "sliding_window": 4}
 MODELS = {
@@ -86,31 +85,6 @@ def test_outputs_hold_no_cache():
 def test_a_window_shows_at_the_traced_length():
     _, _, found = known("gemma2")
     assert found.sizes["seq"] > 4
-
-
-class Custom(transformers.PreTrainedModel):
-    config_class = transformers.BertConfig
-
-    def __init__(self, config):
-        super().__init__(config)
-        self.embed = nn.Embedding(40, 8)
-        self.post_init()
-
-
-class TwoTowers(Custom):
-    """As models of images and text are: one list of layers is not run for the inputs at hand, one reads parameters."""
-
-    def __init__(self, config):
-        super().__init__(config)
-        for name in ("images", "text", "scales"):
-            setattr(self, name, nn.ModuleList(nn.Linear(8, 8) for _ in range(4)))
-        self.post_init()
-
-    def forward(self, input_ids):
-        hidden = self.embed(input_ids)
-        for layer, scale in zip(self.text, self.scales, strict=True):
-            hidden = layer(hidden) * scale.weight[0]
-        return hidden
 
 
 class Branching(Custom):
@@ -200,24 +174,6 @@ class EndOfTable(Custom):
         return self.embed(input_ids) * table[max(0, len(table) - input_ids.shape[1]) :][None, :, None]
 
 
-class Constants(Custom):
-    """Two equal lists in the code, and two equal buffers, of a kind of numbers that NumPy lacks."""
-
-    def __init__(self, config):
-        super().__init__(config)
-        for name in ("a", "b"):
-            self.register_buffer(name, torch.tensor(1.3, dtype=torch.bfloat16), persistent=False)
-        self.post_init()
-
-    def forward(self, input_ids):
-        hidden = self.embed(input_ids)
-        return hidden[..., [4, 1]] * self.a + hidden[..., [4, 1]].square() * self.b
-
-    def _init_weights(self, module):
-        for name in ("a", "b") if module is self else ():
-            getattr(self, name).fill_(1.3)
-
-
 class Counting(Custom):
     def forward(self, input_ids):
         hidden = self.embed(input_ids)
@@ -268,20 +224,6 @@ def test_a_table_that_grows_with_the_length_is_as_before(monkeypatch):
     assert model.embed.weight.shape == (40, 8)
 
 
-def test_a_weight_that_a_model_rescales_is_read_rescaled():
-    program = capture(transformers.BertConfig(**SMALL), Rescaling).program
-    assert len(program.outputs) == 1 and "aten.div" in format_program(program)
-
-
-class Rescaling(Custom):
-    """As RWKV does before its first step."""
-
-    def forward(self, input_ids):
-        with torch.no_grad():
-            self.embed.weight.div_(2)
-        return self.embed(input_ids)
-
-
 class Growing(Custom):
     """As the sinusoids of FSMT: a longer sequence makes the table longer for good."""
 
@@ -312,18 +254,6 @@ def test_a_size_is_free_where_others_pad_by_nothing_and_one_of_those_is_proved()
 def test_what_is_short_for_one_chunk_is_traced_with_several():
     _, _, found = captured(LongChunks, transformers.BertConfig(**SMALL))
     assert found.sizes["seq"] > 80 and found.smallest["seq"] <= 41 and found.edges["seq"] % 40 == 0
-
-
-def test_equal_lists_in_the_code_are_one_constant_and_equal_buffers_two():
-    constants = capture(transformers.BertConfig(**SMALL), Constants).program.constants
-    lifted = [name for name in constants if name not in ("a", "b")]
-    assert len(lifted) == 1 and constants[lifted[0]].tolist() == [4, 1]
-    assert constants["a"].dtype == constants["b"].dtype == np.float32 and constants["a"] == np.float32(1.296875)
-
-
-def test_lists_of_layers_that_are_not_run_are_none_that_were_cut():
-    found = capture(transformers.BertConfig(**SMALL), TwoTowers)
-    assert {path: stack.kept for path, stack in found.stacks.items()} == {"text": 2, "scales": 2}
 
 
 @pytest.mark.parametrize("field", ["max_position_embeddings", "max_seq_len"])

@@ -103,6 +103,13 @@ def axis_entries(key, rank: int) -> list:
     return [*entries[:place], *rest, *entries[place + 1 :]]
 
 
+def axis_key(entry, axis: int, rank: int) -> tuple:
+    """The `key` attribute that indexes one axis, the others whole; the last axis from the back."""
+    if axis == rank - 1 and rank > 1:
+        return ("ellipsis", entry)
+    return (*(("slice", None, None, None),) * axis, entry)
+
+
 def index_key(key):
     """A `key` attribute as Python indexes with it: ints, slices, `...` and `None`."""
     if not isinstance(key, tuple) or key[:1] == ("slice",):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from hf2khc.diagnostics import fail
 from hf2khc.ir.expr import Expr, names_of
 from hf2khc.ir.graph import Node
+from hf2khc.ir.signatures import LIST_OPS
 from hf2khc.ir.types import Tensor
 from hf2khc.write.layer_facts import is_required, op_parameters, takes_any_number
 from hf2khc.write.plan import START
@@ -22,9 +23,8 @@ _OPERATORS = {
     "ops.greater": (">", COMPARISON),
     "ops.greater_equal": (">=", COMPARISON),
 }
-LISTS = (
-    "ops.concatenate", "ops.stack", "ops.hstack", "ops.vstack", "ops.fft", "ops.fft2", "ops.ifft2", "ops.irfft",
-)  # fmt: skip
+# Operations whose operands are written as one list.
+LISTS = tuple(op for op in LIST_OPS if op not in ("ops.einsum", "ops.meshgrid"))
 # Arguments that are written even where they equal the default.
 _ALWAYS = ("dtype", "approximate")
 # Required arguments that are nevertheless written with their names.

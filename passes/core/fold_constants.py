@@ -7,6 +7,7 @@ import numpy as np
 
 from hf2khc.ir.analysis import module_paths
 from hf2khc.ir.graph import Graph, Node, Program, join
+from hf2khc.ir.signatures import axis_key
 from hf2khc.ir.types import Tensor
 
 _WHOLE = ("slice", None, None, None)
@@ -100,9 +101,8 @@ def _picks(graph: Graph, user: Node, index: Node) -> bool:
 
 def _sliced(graph: Graph, take: Node, entry: tuple) -> Node:
     x, rank = take.used[0], graph[take.used[0]].tensor.rank
-    axis = int(str(take.attrs["axis"])) % rank
-    key = ("ellipsis", entry) if axis == rank - 1 and rank > 1 else (*(_WHOLE,) * axis, entry)
-    return replace(take, op="ops.get_item", operands=(x,), attrs={"key": key}, origin=take.origin | {"fold_constants"})
+    attrs = {"key": axis_key(entry, int(str(take.attrs["axis"])) % rank, rank)}
+    return replace(take, op="ops.get_item", operands=(x,), attrs=attrs, origin=take.origin | {"fold_constants"})
 
 
 def _renamed(graph: Graph, node: Node) -> Node:

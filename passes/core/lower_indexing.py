@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from hf2khc.ir.expr import Expr, same, simplify
 from hf2khc.ir.graph import Graph, Node, Program
+from hf2khc.ir.signatures import axis_key
 from hf2khc.passes.core.lowering import Builder, axis_of, flag, lower
 
 _ALL = ("slice", None, None, None)
@@ -61,11 +62,9 @@ def _select(builder: Builder, node: Node) -> list[Node]:
 
 
 def _item(builder: Builder, node: Node, entry: object) -> list[Node]:
-    """Index one axis, the others whole; the last axis from the back."""
+    """Index one axis, the others whole."""
     rank = builder.tensor(node.used[0]).rank
-    axis = axis_of(node, rank)
-    key = ("ellipsis", entry) if axis == rank - 1 and rank > 1 else (_ALL,) * axis + (entry,)
-    return builder.finish("ops.get_item", node.used[0], key=key)
+    return builder.finish("ops.get_item", node.used[0], key=axis_key(entry, axis_of(node, rank), rank))
 
 
 def _index(builder: Builder, node: Node) -> list[Node] | None:

@@ -80,13 +80,13 @@ def _parts(graph: Graph) -> Graph:
 def _cut(graph: Graph, node: Node, joined: Node) -> list[str]:
     """The operands of a concatenation that a slice takes whole; none where it takes a part of one."""
     axis = int(joined.attrs["axis"]) % joined.tensor.rank  # type: ignore[call-overload]
-    bounds = _bounds(node.attrs["key"], axis, joined.tensor.rank)
-    if bounds is None:
+    taken = _taken(node.attrs["key"], axis, joined.tensor.rank)
+    if not isinstance(taken, tuple) or taken == _WHOLE or taken[3] not in (None, 1):
         return []
     edges: list = [0]
     for part in joined.used:
         edges.append(simplify_size(f"({edges[-1]}) + ({graph[part].tensor.shape[axis]})"))
-    start, stop = (edges[-1 if end else 0] if bound is None else bound for end, bound in enumerate(bounds))
+    start, stop = (edges[-1 if end else 0] if bound is None else bound for end, bound in enumerate(taken[1:3]))
     first = next((i for i, edge in enumerate(edges) if same(edge, start)), len(edges))
     last = next((i for i, edge in enumerate(edges) if same(edge, stop)), 0)
     return list(joined.used[first:last])
@@ -96,22 +96,19 @@ def _entry(graph: Graph, node: Node, stack: Node) -> list[str]:
     """The operand of a stack that an index takes whole."""
     rank = stack.tensor.rank
     axis = int(stack.attrs.get("axis", 0)) % rank  # type: ignore[call-overload]
-    parts = axis_entries(node.attrs["key"], rank)
-    if len(parts) != rank or any(part != _WHOLE for i, part in enumerate(parts) if i != axis):
-        return []
-    return [stack.used[parts[axis]]] if isinstance(parts[axis], int) else []
+    taken = _taken(node.attrs["key"], axis, rank)
+    return [stack.used[taken]] if isinstance(taken, int) else []
 
 
 _PARTS = {"ops.concatenate": _cut, "ops.stack": _entry}
 
 
-def _bounds(key: object, axis: int, rank: int) -> tuple | None:
-    """Where a slice along one axis alone begins and ends."""
+def _taken(key: object, axis: int, rank: int) -> object:
+    """The entry of a key for the one axis that it indexes; None where it indexes others, too."""
     parts = axis_entries(key, rank)
     if len(parts) != rank or any(part != _WHOLE for i, part in enumerate(parts) if i != axis):
         return None
-    own = parts[axis]
-    return own[1:3] if isinstance(own, tuple) and own != _WHOLE and own[3] in (None, 1) else None
+    return parts[axis]
 
 
 def _new_axes(graph: Graph) -> Graph:

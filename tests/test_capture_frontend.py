@@ -1,0 +1,70 @@
+"""What a capture holds beside the traced operations: constants, weights that are written, lists of layers."""
+
+import numpy as np
+import torch
+import transformers
+from custom_models import SMALL, Custom
+from torch import nn
+
+from hf2khc.capture.frontend import capture
+from hf2khc.ir.text import format_program
+
+
+class Constants(Custom):
+    """Two equal lists in the code, and two equal buffers, of a kind of numbers that NumPy lacks."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        for name in ("a", "b"):
+            self.register_buffer(name, torch.tensor(1.3, dtype=torch.bfloat16), persistent=False)
+        self.post_init()
+
+    def forward(self, input_ids):
+        hidden = self.embed(input_ids)
+        return hidden[..., [4, 1]] * self.a + hidden[..., [4, 1]].square() * self.b
+
+    def _init_weights(self, module):
+        for name in ("a", "b") if module is self else ():
+            getattr(self, name).fill_(1.3)
+
+
+class Rescaling(Custom):
+    """As RWKV does before its first step."""
+
+    def forward(self, input_ids):
+        with torch.no_grad():
+            self.embed.weight.div_(2)
+        return self.embed(input_ids)
+
+
+class TwoTowers(Custom):
+    """As models of images and text are: one list of layers is not run for the inputs at hand, one reads parameters."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        for name in ("images", "text", "scales"):
+            setattr(self, name, nn.ModuleList(nn.Linear(8, 8) for _ in range(4)))
+        self.post_init()
+
+    def forward(self, input_ids):
+        hidden = self.embed(input_ids)
+        for layer, scale in zip(self.text, self.scales, strict=True):
+            hidden = layer(hidden) * scale.weight[0]
+        return hidden
+
+
+def test_equal_lists_in_the_code_are_one_constant_and_equal_buffers_two():
+    constants = capture(transformers.BertConfig(**SMALL), Constants).program.constants
+    lifted = [name for name in constants if name not in ("a", "b")]
+    assert len(lifted) == 1 and constants[lifted[0]].tolist() == [4, 1]
+    assert constants["a"].dtype == constants["b"].dtype == np.float32 and constants["a"] == np.float32(1.296875)
+
+
+def test_lists_of_layers_that_are_not_run_are_none_that_were_cut():
+    found = capture(transformers.BertConfig(**SMALL), TwoTowers)
+    assert {path: stack.kept for path, stack in found.stacks.items()} == {"text": 2, "scales": 2}
+
+
+def test_a_weight_that_a_model_rescales_is_read_rescaled():
+    program = capture(transformers.BertConfig(**SMALL), Rescaling).program
+    assert len(program.outputs) == 1 and "aten.div" in format_program(program)
