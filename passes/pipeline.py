@@ -9,6 +9,7 @@ from hf2khc.passes.core.index_by_arange import index_by_arange
 from hf2khc.passes.core.inline_functions import inline_functions
 from hf2khc.passes.core.lower_aten import lower_aten
 from hf2khc.passes.core.normalize import normalize
+from hf2khc.passes.core.solve_substitution import solve_substitution
 from hf2khc.passes.hub.align_layers import align_layers
 from hf2khc.passes.hub.channels_last_inputs import channels_last_inputs
 from hf2khc.passes.hub.drop_true_conditions import drop_true_conditions
@@ -78,6 +79,7 @@ PIPELINE = (
             inline_functions,
             index_by_arange,
             normalize,
+            solve_substitution,
             lower_aten,
             fold_constants,
         ),

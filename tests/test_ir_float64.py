@@ -84,6 +84,7 @@ CASES = {
     "separable_conv": lambda x: ops.separable_conv(x, Y[:, :, :1], Y[:1, :, :2]),
     "slice": lambda x: ops.slice(x, (0, 0, 1), (2, 2, 2)),
     "slice_update": lambda x: ops.slice_update(x, (0, 0, 1), Y[:1, :1, :2]),
+    "solve_triangular": lambda x: ops.solve_triangular(x, Y, lower=True),
     "split": lambda x: ops.split(x, 2, axis=1),
     "stack": lambda x: ops.stack([x, Y]),
     "swapaxes": lambda x: ops.swapaxes(x, 0, 1),

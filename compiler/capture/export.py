@@ -191,7 +191,9 @@ def _trace(
         if entry.name in inputs
     }
     known = nullcontext() if held is None else computed(model, {name: samples[name] for name in held})
-    with quiet(), nothing_added(), free_lengths(model), known:
+    # torch remembers what operations give, and with free sizes that takes longer than to ask again.
+    forgetful = torch._dynamo.config.patch(fake_tensor_cache_enabled=False)
+    with quiet(), nothing_added(), free_lengths(model), forgetful, known:
         config = DynamoConfig(dynamic=True, dynamic_shapes=shapes, prefer_deferred_runtime_asserts_over_guards=True)
         program, _ = DynamoExporter().export_program(model, inputs, config)
     return program

@@ -1,5 +1,6 @@
 """The twin: the same model at small sizes, compiled with every pass validated, in the process of `twin_process.py`."""
 
+import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -244,5 +245,6 @@ class _Parameters:
     def _drawn(path: str, value: tuple[int, ...]) -> np.ndarray:
         random = np.random.default_rng(zlib.crc32(path.encode()))
         if len(value) >= 2:
-            return random.normal(0.0, value[-1] ** -0.5, value)
+            # A kernel sums over its window and channels. Values that grow with depth would grow what rounding leaves.
+            return random.normal(0.0, math.prod(value[1:]) ** -0.5, value)
         return random.uniform(0.5, 1.5, value)

@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Rounding of a table that torch computed in float32: a power, a division, perhaps a second one.
-_TOLERANCE = 6e-7
+# Rounding of a table that torch computed in float32: a power, a division, perhaps a second one. One of float64 is made
+# by the formula itself.
+_ROUNDED = 6e-7
+_EXACT = 1e-14
 _DIGITS = 7
 # A single frequency is the same at any wavelength; this one is RoFormer's.
 _USUAL = 10000.0
@@ -34,10 +36,10 @@ class Frequencies:
 
 
 def frequencies(table: np.ndarray) -> Frequencies | None:
-    """The numbers of as few digits as possible that give a table of float32; `None` where none do.
+    """The numbers of as few digits as possible that give a table; `None` where none do.
 
     Args:
-        table: (size / 2,), any float dtype.
+        table: (size / 2,), any float dtype; one of float64 has to come out of the formula itself.
     """
     if table.ndim != 1 or not len(table) or table.dtype.kind != "f" or not np.isfinite(table).all():
         return None
@@ -45,10 +47,11 @@ def frequencies(table: np.ndarray) -> Frequencies | None:
     if not (wide > 0).all() or not (np.diff(wide) < 0).all():
         return None
     size = 2 * len(wide)
+    tolerance = _EXACT if table.dtype == np.float64 else _ROUNDED
     base = (wide[0] / wide[-1]) ** (size / (size - 2)) if size > 2 else _USUAL
     for digits in range(1, _DIGITS + 1):
         found = Frequencies(_rounded(base, digits), size, _rounded(1 / wide[0], digits))
-        if found.max_wavelength > 1 and np.allclose(found.table(), wide, rtol=_TOLERANCE, atol=0):
+        if found.max_wavelength > 1 and np.allclose(found.table(), wide, rtol=tolerance, atol=0):
             return found
     return None
 

@@ -1,19 +1,20 @@
-"""Compute softmax and Fourier transforms in float32, whatever the dtype policy."""
+"""Compute softmax, Fourier transforms and linear systems in float32, whatever the dtype policy."""
 
 from collections.abc import Collection
 from dataclasses import replace
 
 from hf2khc.ir.graph import Graph, Node, Program
 
-_TRANSFORMS = ("ops.fft", "ops.fft2", "ops.ifft2", "ops.rfft", "ops.irfft")
+_WIDE = ("ops.fft", "ops.fft2", "ops.ifft2", "ops.rfft", "ops.irfft", "ops.solve_triangular")
 
 
 def softmax_in_float32(program: Program) -> Program:
-    """Cast to float32 what a softmax or a Fourier transform takes, scores before they are masked.
+    """Cast to float32 what a softmax, Fourier transform or linear system takes, scores before they are masked.
 
     transformers asks for a softmax in float32 with an argument that changes nothing in a model of float32, and the
     lowest float32 that masks a key is no number in half the bits: a row of nothing else would have no softmax. What
-    follows is in the dtype of the values again. Fourier transforms no backend has in half the bits.
+    follows is in the dtype of the values again. Fourier transforms and triangular systems no backend has in half the
+    bits.
 
     Before:
 
@@ -50,12 +51,12 @@ def _cast(graph: Graph) -> Graph:
         cast = _in_float32(graph, source, softmax, new)
         operands = tuple(cast.name if i == position else o for i, o in enumerate(node.operands))
         new |= {cast.name: cast, node.name: replace(node, operands=operands)}
-    for transform in graph.of(*_TRANSFORMS):
-        narrow = [part for part in transform.used if graph[part].attrs.get("dtype") != "float32"]
-        casts = {part: _in_float32(graph, graph[part], transform, new) for part in narrow}
+    for wide in graph.of(*_WIDE):
+        narrow = [part for part in wide.used if graph[part].attrs.get("dtype") != "float32"]
+        casts = {part: _in_float32(graph, graph[part], wide, new) for part in narrow}
         new |= {cast.name: cast for cast in casts.values()}
-        operands = tuple(casts[part].name if part in casts else part for part in transform.used)
-        new[transform.name] = replace(transform, operands=operands)
+        operands = tuple(casts[part].name if part in casts else part for part in wide.used)
+        new[wide.name] = replace(wide, operands=operands)
     return graph.rewired(new.values()) if new else graph
 
 
