@@ -11,7 +11,7 @@ export TF_CPP_MIN_LOG_LEVEL = 3
 export TF_ENABLE_ONEDNN_OPTS = 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test types lint tour bench zoo decoders compare tokenizers clean
+.PHONY: help setup demo test types lint tour bench zoo beyond decoders compare tokenizers clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -61,6 +61,9 @@ bench: setup  ## measure parity, time and memory into benchmarks/; ONLY=gpt2,ber
 
 zoo: setup  ## convert and prove every tiny model of benchmarks/zoo into docs/coverage.md; ONLY=llama,whisper takes some
 	$(BIN)/python -m benchmarks.zoo.run $(if $(ONLY),--only $(ONLY))
+
+beyond: setup  ## the same with model types that the zoo has no spec of, into docs/beyond.md; ONLY=mamba takes some
+	$(BIN)/python -m benchmarks.zoo.run --beyond $(if $(ONLY),--only $(ONLY))
 
 decoders: setup  ## generate with every causal language model of the zoo, and with transformers; ONLY=llama takes some
 	$(BIN)/python -m benchmarks.zoo.decoders $(if $(ONLY),--only $(ONLY))

@@ -12,7 +12,7 @@ BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 BACKENDS = ("jax", "tensorflow", "torch")
 CLOCKS = {"seconds": "wall clock", "cpu_seconds": "processor"}
 # Results that other commands make: `make zoo`, whose page is docs/coverage.md, and `make tokenizers`.
-ELSEWHERE = ("zoo", "decoders", "tokenizers")
+ELSEWHERE = ("zoo", "beyond", "decoders", "tokenizers")
 AIMS = ("compile_against_export", "compile_memory", "transfer_memory", "compile_against_depth",
         "generation")  # fmt: skip
 Result = Mapping[str, Any]

@@ -82,6 +82,7 @@ CASES = {
     "scatter": lambda x: ops.scatter([[0], [1]], x[0, 0, :2], (3,)),
     "scatter_update": lambda x: ops.scatter_update(x, [[0, 0, 0]], V[:1]),
     "separable_conv": lambda x: ops.separable_conv(x, Y[:, :, :1], Y[:1, :, :2]),
+    "searchsorted": lambda x: ops.searchsorted(ops.sort(V), x) * x,
     "slice": lambda x: ops.slice(x, (0, 0, 1), (2, 2, 2)),
     "slice_update": lambda x: ops.slice_update(x, (0, 0, 1), Y[:1, :1, :2]),
     "solve_triangular": lambda x: ops.solve_triangular(x, Y, lower=True),

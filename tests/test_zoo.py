@@ -15,7 +15,7 @@ from benchmarks.zoo import coverage, results
 from benchmarks.zoo.forks import Fork
 from benchmarks.zoo.one import converted
 from benchmarks.zoo.pool import Limits, run_all
-from benchmarks.zoo.specs import build, inputs, laid_over, specs
+from benchmarks.zoo.specs import BEYOND, build, inputs, laid_over, specs
 
 ROOT = Path(__file__).parents[1]
 SMALLEST, REFUSED = "deit", "longformer"
@@ -26,6 +26,14 @@ def test_every_spec_has_inputs_and_a_config():
     assert len(found) == 781
     assert all(spec.inputs and spec.padded and isinstance(spec.config, dict) for spec in found.values())
     assert found["bert.AutoModelForMaskedLM"].inputs == found["bert"].inputs
+
+
+def test_the_specs_beyond_are_of_model_types_that_the_zoo_lacks():
+    known = {(spec.model_type, spec.auto_class) for spec in specs().values()}
+    found = specs(BEYOND)
+    assert len(found) > 250
+    assert not known & {(spec.model_type, spec.auto_class) for spec in found.values()}
+    assert [spec.place for spec in found.values()] == list(range(len(found)))
 
 
 def test_a_built_model_has_no_parameter_left_as_it_was_initialised():
@@ -78,7 +86,7 @@ def ran(tmp_path_factory) -> dict:
     lines = tmp_path_factory.mktemp("zoo") / "lines.jsonl"
     program = (
         "import sys; from pathlib import Path; from benchmarks.zoo import run; from benchmarks.zoo.pool import Limits\n"
-        "run.run(run.chosen(sys.argv[2]), 2, Limits(300, 8 * 2**30), None, Path(sys.argv[1]))"
+        "run.run(run.chosen(sys.argv[2], run.zoo()), 2, Limits(300, 8 * 2**30), None, Path(sys.argv[1]))"
     )
     command = [sys.executable, "-c", program, str(lines), f"{SMALLEST},{REFUSED}"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -10,14 +10,7 @@ from benchmarks.zoo.results import DECODERS, RESULT, ROOT, Record, read_result
 PAGE = ROOT / "docs" / "coverage.md"
 STATUSES = ("exact", "wrong", "unsupported-op", "not-capturable", "error")
 LONGEST_CELL = 160
-INTRODUCTION = """# Coverage
-
-Tiny random-weight instances of the architectures of transformers (`benchmarks/zoo/specs.jsonl`), every parameter
-perturbed, each converted through the public interface: every pass validated in float64, the package proved against
-transformers on torch, and with `--third` one in three on JAX and TensorFlow as well. `make zoo` makes this page;
-`python -m benchmarks.zoo.run --minutes M` makes it of what can be done in that time, with `--again` of what an older
-compiler did, too.
-
+_STATUSES = """
 | status | meaning |
 | --- | --- |
 | exact | the proof holds: largest error at most four times transformers' own in float32, or 2e-6 |
@@ -25,19 +18,40 @@ compiler did, too.
 | unsupported-op | the model uses an operation without a lowering |
 | not-capturable | torch cannot trace the model, or nothing says what it takes |
 | error | anything else that ended the conversion |"""
+INTRODUCTION = f"""# Coverage
+
+Tiny random-weight instances of the architectures of transformers (`benchmarks/zoo/specs.jsonl`), every parameter
+perturbed, each converted through the public interface: every pass validated in float64, the package proved against
+transformers on torch, and with `--third` one in three on JAX and TensorFlow as well. `make zoo` makes this page;
+`python -m benchmarks.zoo.run --minutes M` makes it of what can be done in that time, with `--again` of what an older
+compiler did, too. [beyond.md](beyond.md) is about the model types that it leaves out.
+{_STATUSES}"""
+BEYOND = f"""# Beyond the zoo
+
+Model types of transformers that [the zoo](coverage.md) has no spec of (`benchmarks/zoo/beyond.jsonl`), at sizes such as
+the zoo's: what converts of architectures that the compiler was not written with at hand. The conversions, their proof
+on torch and the statuses are those of the zoo; `make beyond` makes this page. Types are left out whose config does not
+make a small model, or whose class does not run without a package that is not there (timm, natten, detectron2).
+{_STATUSES}"""
 
 
-def write_coverage(result: Path = RESULT, page: Path = PAGE, decoders: Path = DECODERS) -> None:
+def write_coverage(
+    result: Path = RESULT, page: Path = PAGE, decoders: Path | None = DECODERS, introduction: str = INTRODUCTION
+) -> None:
     """Write the page from the result files."""
     about, records = read_result(result)
     if records:
-        page.write_text(coverage(about, records, read_result(decoders)[1]), encoding="utf-8")
+        generated = read_result(decoders)[1] if decoders else ()
+        text = coverage(about, records, generated, introduction)
+        page.write_text(text, encoding="utf-8")
 
 
-def coverage(about: Mapping, records: Sequence[Record], decoders: Sequence[Record] = ()) -> str:
+def coverage(
+    about: Mapping, records: Sequence[Record], decoders: Sequence[Record] = (), introduction: str = INTRODUCTION
+) -> str:
     """The page as text."""
     parts = [
-        INTRODUCTION,
+        introduction,
         _summary(about, records),
         "## By family\n\n" + _totals(records, lambda record: record["family"]),
         "## Bases and heads\n\n" + _totals(records, _kind),

@@ -10,6 +10,7 @@ makes of each prompt by itself. Results: benchmarks/results/decoders.json, quote
 # First, as it sets what torch and keras read when they are imported.
 from benchmarks.zoo.run import chosen, command_line, work_through  # isort: skip
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from transformers import PreTrainedModel
 
 import hf2khc
 from benchmarks.zoo import results
+from benchmarks.zoo.corpus import zoo
 from benchmarks.zoo.one import recorded
 from benchmarks.zoo.specs import Spec, build, specs
 from hf2khc.driver.head import CAUSAL_LM
@@ -109,9 +111,11 @@ def main() -> int:
     parser = command_line("python -m benchmarks.zoo.decoders", __doc__)
     parser.set_defaults(limit_seconds=LONGEST)
     options = parser.parse_args()
-    found = [spec for spec in chosen(options.only) if spec.auto_class == AUTO_CLASS]
-    every = sum(spec.auto_class == AUTO_CLASS for spec in specs().values())
-    records = work_through(found, every, options, None, LINES, results.DECODERS, generated)
+    causal = {name: spec for name, spec in specs().items() if spec.auto_class == AUTO_CLASS}
+    found = [spec for spec in chosen(options.only, zoo()) if spec.name in causal]
+    corpus = dataclasses.replace(zoo(), specs=causal, lines=LINES, result=results.DECODERS)
+    records = work_through(found, options, None, corpus, generated)
+    zoo().write_page()
     return int(any(record["status"] == "differs" for record in records))
 
 

@@ -1,10 +1,11 @@
 """Converts every spec of the zoo and proves it; `make zoo` runs it.
 
-    python -m benchmarks.zoo.run [--only llama,whisper] [--again | --fresh] [--workers 2]
+    python -m benchmarks.zoo.run [--only llama,whisper] [--again | --fresh] [--workers 2] [--beyond]
 
 A run goes on where one was interrupted. What is exact stays; anything else is converted again once the compiler's
 source has changed; --again does what is exact again then, too, and --fresh everything. Results:
-benchmarks/results/zoo.json and docs/coverage.md.
+benchmarks/results/zoo.json and docs/coverage.md, or with --beyond, for the model types that the zoo has no spec of,
+beyond.json and beyond.md (`make beyond`).
 """
 
 import argparse
@@ -26,7 +27,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from benchmarks.machine import machine
 from benchmarks.zoo import results
-from benchmarks.zoo.coverage import write_coverage
+from benchmarks.zoo.corpus import Corpus, beyond, zoo
 from hf2khc.process import hide_other_backends, start_with
 
 hide_other_backends()
@@ -44,13 +45,13 @@ SHARE = 3
 DEFAULT_SECONDS, DEFAULT_GIGABYTES = 300, 8
 
 
-def chosen(only: str) -> list[Spec]:
-    """The specs to convert, bases before heads and families in turn; `bert` takes in the heads of bert.
+def chosen(only: str, corpus: Corpus) -> list[Spec]:
+    """The specs of a corpus to convert, bases before heads and families in turn; `bert` takes in the heads of bert.
 
     Raises:
         SystemExit: a name that no spec has.
     """
-    every = list(specs().values())
+    every = list(corpus.specs.values())
     names = [name.strip() for name in only.split(",") if name.strip()]
     unknown = [name for name in names if not any(_named(spec, name) for spec in every)]
     if unknown:
@@ -74,8 +75,7 @@ def mixed(found: Sequence[Spec]) -> list[Spec]:
 
 def backends_of(spec: Spec, third: int | None) -> tuple[str, ...]:
     """Torch, and for one spec in three, if any, the others as well."""
-    number = list(specs()).index(spec.name)
-    return ("torch", *OTHERS) if number % SHARE == third else ("torch",)
+    return ("torch", *OTHERS) if spec.place % SHARE == third else ("torch",)
 
 
 def run(
@@ -162,22 +162,21 @@ def command_line(prog: str, description: str | None) -> argparse.ArgumentParser:
 
 
 def work_through(
-    found: Sequence[Spec], every: int, options: argparse.Namespace, third: int | None, lines: Path, result: Path,
-    work: Work = converted,
-) -> list[results.Record]:  # fmt: skip
-    """Do the work on what still needs it and write the result file and the page; all the records there are.
+    found: Sequence[Spec], options: argparse.Namespace, third: int | None, corpus: Corpus, work: Work = converted
+) -> list[results.Record]:
+    """Do the work on what still needs it and write the result file; all the records there are.
 
     Args:
-        every: how many specs there are for this work, those included that were not chosen.
+        found: the specs that were chosen of the corpus.
     """
-    known = {} if options.fresh else results.known(lines, result)
+    known = {} if options.fresh else results.known(corpus.lines, corpus.result)
     compiler = results.source_hash()
     waiting = [spec for spec in found if not results.still_good(known.get(spec.name), compiler, options.again)]
     limits = Limits(options.limit_seconds, int(options.limit_gigabytes * 2**30))
-    run(waiting, options.workers, limits, third, lines, options.minutes, work)
-    records = [record for name, record in results.known(lines, result).items() if name in specs()]
-    results.write_result(records, {"machine": machine(), "specs": every}, result)
-    write_coverage()
+    run(waiting, options.workers, limits, third, corpus.lines, options.minutes, work)
+    known = results.known(corpus.lines, corpus.result)
+    records = [record for name, record in known.items() if name in corpus.specs]
+    results.write_result(records, {"machine": machine(), "specs": len(corpus.specs)}, corpus.result)
     return records
 
 
@@ -187,9 +186,12 @@ def main() -> int:
     parser.add_argument(
         "--third", default="0", choices=("0", "1", "2", "none"), help="which third runs on every backend"
     )
+    parser.add_argument("--beyond", action="store_true", help="the model types that the zoo has no spec of, on torch")
     options = parser.parse_args()
-    third = None if options.third == "none" else int(options.third)
-    records = work_through(chosen(options.only), len(specs()), options, third, results.LINES, results.RESULT)
+    corpus = beyond() if options.beyond else zoo()
+    third = None if options.third == "none" or options.beyond else int(options.third)
+    records = work_through(chosen(options.only, corpus), options, third, corpus)
+    corpus.write_page()
     return int(any(record["status"] == "wrong" for record in records))
 
 

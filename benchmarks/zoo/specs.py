@@ -28,6 +28,8 @@ from hf2khc.capture.build import turn_caches_off
 from hf2khc.capture.random_weights import floating_state, spread
 
 FILE = Path(__file__).parent / "specs.jsonl"
+# Model types that the zoo has no spec of.
+BEYOND = FILE.with_name("beyond.jsonl")
 REMOVED = "__del__"
 
 
@@ -43,6 +45,7 @@ class Spec:
         config: overrides of the config.
         inputs: how each input is made, by name.
         padded: the same with padding; may be the same inputs again where the model takes no mask.
+        place: in its file.
     """
 
     name: str
@@ -52,6 +55,7 @@ class Spec:
     config: Mapping[str, Any]
     inputs: Mapping[str, Mapping[str, Any]]
     padded: Mapping[str, Mapping[str, Any]]
+    place: int = 0
 
     @property
     def head(self) -> bool:
@@ -63,7 +67,8 @@ class Spec:
 def specs(file: Path = FILE) -> dict[str, Spec]:
     """All specs by name, heads with what they share with their base."""
     lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    return {name: _spec(entry) for name, entry in _merged({line["name"]: line for line in lines}).items()}
+    merged = _merged({line["name"]: line for line in lines}).items()
+    return {name: _spec(entry, place) for place, (name, entry) in enumerate(merged)}
 
 
 def _merged(lines: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -75,10 +80,10 @@ def _merged(lines: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]
     return found
 
 
-def _spec(entry: Mapping[str, Any]) -> Spec:
+def _spec(entry: Mapping[str, Any], place: int) -> Spec:
     return Spec(
         entry["name"], entry["family"], entry["model_type"], entry["auto_class"], entry["config"],
-        entry["inputs"], entry.get("inputs_padded") or entry["inputs"],
+        entry["inputs"], entry.get("inputs_padded") or entry["inputs"], place,
     )  # fmt: skip
 
 

@@ -63,9 +63,7 @@ def _solved(graph: Graph) -> Graph:
         new.append(Node(system, "aten.sub", (one, matrix), {}, last.type, last.loc, last.origin))
         for product in (user for inverse in inverses for user in graph.users(inverse.name)):
             operands = (system, product.used[1])
-            new.append(
-                replace(product, op="aten.linalg_solve_triangular", operands=operands, attrs={"upper": False})
-            )
+            new.append(replace(product, op="aten.linalg_solve_triangular", operands=operands, attrs={"upper": False}))
     return graph.rewired(new) if new else graph
 
 
