@@ -180,6 +180,12 @@ class Counting(Custom):
         return hidden.reshape(len(hidden), -1, 4).sum(1)
 
 
+class Halving(Custom):
+    def forward(self, input_ids):
+        hidden = self.embed(input_ids)
+        return hidden[:, : torch.div(hidden.shape[1], 2, rounding_mode="trunc")].mean(1)
+
+
 class Shortening(Custom):
     def forward(self, input_ids):
         return self.embed(input_ids)[:, 5:-1].mean(1)
@@ -271,6 +277,11 @@ def test_a_batch_that_python_counts_is_free():
     _, _, found = captured(Counting, transformers.BertConfig(**SMALL))
     assert set(found.smallest) == {"batch", "seq"}
     assert "len" not in globals()
+
+
+def test_a_quotient_of_sizes_that_torch_computes_is_a_size():
+    _, _, found = captured(Halving, transformers.BertConfig(**SMALL))
+    assert set(found.smallest) == {"batch", "seq"}
 
 
 def test_a_free_size_has_a_smallest_value():

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from hf2khc.ir.expr import Expr, same, simplify
 from hf2khc.ir.graph import Graph, Node, Program
 from hf2khc.ir.signatures import axis_key
-from hf2khc.passes.core.lowering import Builder, axis_of, flag, lower
+from hf2khc.passes.core.lowering import Builder, axis_of, flag, lower, product
 
 _ALL = ("slice", None, None, None)
 # torch's way to write "to the end".
@@ -141,6 +141,47 @@ def _unfold(builder: Builder, node: Node) -> list[Node]:
     return builder.finish("ops.moveaxis", windows, source=axis + 1, destination=-1)
 
 
+def _as_strided(builder: Builder, node: Node) -> list[Node] | None:
+    """Rows taken by their places, as overlapping chunks are; None where single elements are."""
+    x, size, stride = node.used[0], node.tensor.shape, node.attrs["stride"]
+    shape, strides = builder.tensor(x).shape, _contiguous(builder.tensor(x).shape)
+    lead = _alike(size, shape, stride, strides)
+    most = min(_alike(size[::-1], shape[::-1], stride[::-1], strides[::-1]), len(shape) - lead - 1)  # type: ignore[index]
+    tried = ((n, _steps(stride[lead : len(size) - n], product(shape[len(shape) - n :]))) for n in range(most, -1, -1))  # type: ignore[index]
+    rest, steps = next(((n, steps) for n, steps in tried if steps), (0, None))
+    if steps is None or flag(node, "storage_offset", 0) not in (0, None):
+        return None
+    rank = len(shape) - rest
+    rows = builder.add(
+        "ops.reshape", x, newshape=(*shape[:lead], product(shape[lead:rank]), *shape[rank:]), title="rows"
+    )
+    index = ""
+    for axis, (count, step) in enumerate(zip(size[lead : len(size) - rest], steps, strict=True)):
+        places = builder.add("ops.arange", start=0, stop=count, dtype="int64", title="places")
+        places = builder.add("ops.multiply", places, None, x2=step, title="first") if step != 1 else places
+        index = builder.add("ops.expand_dims", index, axis=axis, title="starts") if index else ""
+        index = builder.add("ops.add", index, places, title="positions") if index else places
+    return builder.finish("ops.take", rows, index, axis=lead)
+
+
+def _alike(size: Sequence, shape: Sequence, stride: Sequence, strides: Sequence) -> int:
+    """How many axes are those of the source, from the first on; one at least is not."""
+    alike = [same(n, m) and same(s, t) for n, m, s, t in zip(size, shape, stride, strides, strict=False)]
+    return min(alike.index(False) if False in alike else len(alike), len(size) - 1, len(shape) - 1)
+
+
+def _steps(strides: Sequence, width: object) -> list | None:
+    """Strides as numbers of rows; None where one is no whole number of them."""
+    steps = [simplify(f"({stride}) // ({width})") for stride in strides]
+    whole = all(same(simplify(f"({n}) * ({width})"), stride) for n, stride in zip(steps, strides, strict=True))
+    return steps if whole else None
+
+
+def _contiguous(shape: Sequence) -> list:
+    """The strides of a tensor whose elements stand in their order."""
+    return [product(shape[axis + 1 :]) for axis in range(len(shape))]
+
+
 def _fold(builder: Builder, node: Node) -> list[Node] | None:
     """Patches put side by side; None where they overlap."""
     kernel, stride = node.attrs["kernel_size"], node.attrs.get("stride", (1, 1))
@@ -211,6 +252,7 @@ _LOWERINGS = {
     "aten.select": _select,
     "aten.index": _index,
     "aten.gather": _gather,
+    "aten.as_strided": _as_strided,
     "aten.unfold": _unfold,
     "aten.pad": _pad,
     "aten.col2im": _fold,
