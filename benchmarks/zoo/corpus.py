@@ -39,6 +39,6 @@ def zoo() -> Corpus:
 
 
 def beyond() -> Corpus:
-    """Model types that the zoo has no spec of, at sizes such as the zoo's; no rule was written with them at hand."""
+    """Model types that the zoo has no spec of, at sizes such as the zoo's."""
     lines, result = results.LINES.with_name("beyond.jsonl"), results.RESULT.with_name("beyond.json")
     return Corpus(specs(BEYOND), lines, result, coverage.PAGE.with_name("beyond.md"), coverage.BEYOND)

@@ -29,9 +29,10 @@ compiler did, too. [beyond.md](beyond.md) is about the model types that it leave
 BEYOND = f"""# Beyond the zoo
 
 Model types of transformers that [the zoo](coverage.md) has no spec of (`benchmarks/zoo/beyond.jsonl`), at sizes such as
-the zoo's: what converts of architectures that the compiler was not written with at hand. The conversions, their proof
-on torch and the statuses are those of the zoo; `make beyond` makes this page. Types are left out whose config does not
-make a small model, or whose class does not run without a package that is not there (timm, natten, detectron2).
+the zoo's: what converts of architectures that the compiler was not written with at hand; what failed among them has
+been mended since where the change is general. Conversions, proof (on torch) and statuses are as for the zoo;
+`make beyond` makes this page. Types are left out whose config does not make a small model, or whose class does not run
+without a package that is not there (timm, natten, detectron2).
 {_STATUSES}"""
 
 
