@@ -12,7 +12,7 @@ from hf2khc.capture.twin import Twin
 from hf2khc.diagnostics import ConversionError, fail
 from hf2khc.driver.compile import lower
 from hf2khc.driver.generalise import difference
-from hf2khc.driver.twin import compile_twin
+from hf2khc.driver.twin import _Parameters, compile_twin
 from hf2khc.driver.twin_worker import TwinWorker
 
 CONFIG = transformers.GPT2Config(vocab_size=40, n_embd=8, n_head=2, n_layer=2, n_positions=16)
@@ -92,6 +92,11 @@ def test_a_field_that_changes_the_program_stays_and_the_others_differ(monkeypatc
 class Unbuildable(transformers.GPT2Model):
     def __init__(self, config):
         raise RuntimeError("not to be built")
+
+
+@pytest.mark.parametrize(("shape", "summed"), [((64, 32), 32), ((64, 32, 5), 160), ((64, 32, 3, 3), 288)])
+def test_random_weights_keep_the_size_of_what_they_sum(shape, summed):
+    assert _Parameters._drawn("weight", shape).std() * summed**0.5 == pytest.approx(1, abs=0.1)
 
 
 def test_one_process_takes_job_after_job():

@@ -29,6 +29,13 @@ def test_other_tables_have_none():
     assert frequencies(good.reshape(2, 16)) is None
 
 
+@pytest.mark.parametrize(("base", "size"), [(5000003.0, 12), (9128428.0, 12), (9351374.0, 9)])
+def test_the_table_of_the_numbers_has_the_same_numbers(base, size):
+    """Of a base of many digits fewer would do for a table of float32."""
+    found = frequencies(table(base, size))
+    assert found is not None and frequencies(found.table()) == found
+
+
 def test_one_frequency_is_the_same_at_any_wavelength():
     assert frequencies(table(500000.0, 2, 4.0)) == Frequencies(10000.0, 2, 4.0)
 
