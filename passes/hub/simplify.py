@@ -7,6 +7,7 @@ from hf2khc.ir.expr import same
 from hf2khc.ir.expr import simplify as simplify_size
 from hf2khc.ir.graph import Graph, Node, Program
 from hf2khc.ir.signatures import axis_entries
+from hf2khc.ir.types import same_type
 from hf2khc.rewrite.apply import apply_rules
 from hf2khc.rewrite.load import load_rules
 
@@ -17,7 +18,7 @@ _WHOLE = ("slice", None, None, None)
 def simplify(program: Program) -> Program:
     """Apply the rules of `simplify.rules`, compute equal values once, index new axes in one step, and read parts.
 
-    What is put together and cut where it was joined is read from the parts.
+    What is put together and cut where it was joined is read from the parts, and zeros are not computed with.
 
     Before:
 
@@ -46,7 +47,27 @@ def simplify(program: Program) -> Program:
 
         entry Mask
     """
-    return program.map(lambda graph: _new_axes(_parts(once(apply_rules(graph, RULES)))))
+    return program.map(lambda graph: _new_axes(_parts(_without_zeros(once(apply_rules(graph, RULES))))))
+
+
+def _without_zeros(graph: Graph) -> Graph:
+    """A graph without products and sums of zeros: loops over time begin with a state that nothing was added to yet."""
+    zeros: set[str] = set()
+    new: list[Node] = []
+    redirect: dict[str, str] = {}
+    for node in graph:
+        used = [redirect.get(operand, operand) for operand in node.used]
+        if node.op == "ops.zeros":
+            zeros.add(node.name)
+        elif node.op == "ops.matmul" and zeros.intersection(used):
+            zeros.add(node.name)
+            attrs = {"shape": node.tensor.shape, "dtype": node.attrs.get("dtype", node.tensor.dtype)}
+            new.append(replace(node, op="ops.zeros", operands=(), attrs=attrs))
+        elif node.op in ("ops.add", "ops.subtract") and len(used) == 2:
+            rest = used[0] if used[1] in zeros else used[1] if used[0] in zeros and node.op == "ops.add" else None
+            if rest is not None and same_type(graph[rest].type, node.type):
+                redirect[node.name] = rest
+    return graph.rewired(new, redirect) if new or redirect else graph
 
 
 def once(graph: Graph) -> Graph:
