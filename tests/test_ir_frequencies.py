@@ -14,7 +14,7 @@ def table(base: float, size: int, factor: float = 1.0) -> np.ndarray:
 
 
 @pytest.mark.parametrize("base", [10000.0, 500000.0, 1e6, 11875.0, 160000.0, 1250000.0])
-@pytest.mark.parametrize("size", [4, 5, 12, 17, 64, 128, 256])
+@pytest.mark.parametrize("size", [4, 12, 64, 128, 256])
 @pytest.mark.parametrize("factor", [1.0, 8.0, 2.5])
 def test_the_numbers_behind_a_table(base, size, factor):
     assert frequencies(table(base, size, factor)) == Frequencies(base, size, factor)
