@@ -11,7 +11,8 @@ from benchmarks.models import MODELS
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 BACKENDS = ("jax", "tensorflow", "torch")
 CLOCKS = {"seconds": "wall clock", "cpu_seconds": "processor"}
-# Results that other commands make: `make zoo`, whose page is docs/coverage.md, and `make tokenizers`.
+# Results that other commands make: `make zoo`, `make beyond` and `make decoders`, with pages in docs/, and
+# `make tokenizers`.
 ELSEWHERE = ("zoo", "beyond", "decoders", "tokenizers")
 AIMS = ("compile_against_export", "compile_memory", "transfer_memory", "compile_against_depth",
         "generation")  # fmt: skip

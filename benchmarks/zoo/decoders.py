@@ -24,7 +24,7 @@ import hf2khc
 from benchmarks.zoo import results
 from benchmarks.zoo.corpus import zoo
 from benchmarks.zoo.one import recorded
-from benchmarks.zoo.specs import Spec, build, specs
+from benchmarks.zoo.specs import Spec, build
 from hf2khc.driver.head import CAUSAL_LM
 from hf2khc.package import import_package, load_preset
 
@@ -111,11 +111,12 @@ def main() -> int:
     parser = command_line("python -m benchmarks.zoo.decoders", __doc__)
     parser.set_defaults(limit_seconds=LONGEST)
     options = parser.parse_args()
-    causal = {name: spec for name, spec in specs().items() if spec.auto_class == AUTO_CLASS}
-    found = [spec for spec in chosen(options.only, zoo()) if spec.name in causal]
-    corpus = dataclasses.replace(zoo(), specs=causal, lines=LINES, result=results.DECODERS)
+    whole = zoo()
+    causal = {name: spec for name, spec in whole.specs.items() if spec.auto_class == AUTO_CLASS}
+    found = [spec for spec in chosen(options.only, whole) if spec.name in causal]
+    corpus = dataclasses.replace(whole, specs=causal, lines=LINES, result=results.DECODERS)
     records = work_through(found, options, None, corpus, generated)
-    zoo().write_page()
+    whole.write_page()
     return int(any(record["status"] == "differs" for record in records))
 
 

@@ -133,35 +133,42 @@ def _unfold(builder: Builder, node: Node) -> list[Node]:
     x = node.used[0]
     axis = axis_of(node, builder.tensor(x).rank, "dimension")
     count, size, step = node.tensor.shape[axis], node.attrs["size"], node.attrs["step"]
-    starts = builder.add("ops.arange", start=0, stop=count, dtype="int64", title="starts")
-    starts = builder.add("ops.multiply", builder.add("ops.expand_dims", starts, axis=1), None, x2=step, title="first")
-    offsets = builder.add("ops.arange", start=0, stop=size, dtype="int64", title="offsets")
-    index = builder.add("ops.add", starts, offsets, title="positions")
+    index = _positions(builder, (count, size), (step, 1))
     windows = builder.add("ops.take", x, index, axis=axis, title="windows")
     return builder.finish("ops.moveaxis", windows, source=axis + 1, destination=-1)
+
+
+def _positions(builder: Builder, counts: Sequence, steps: Sequence) -> str:
+    """An index with an axis for each count: the sum of what they count, each in steps of its own."""
+    index = ""
+    for axis, (count, step) in enumerate(zip(counts, steps, strict=True)):
+        behind = len(counts) - axis - 1
+        places = builder.add("ops.arange", start=0, stop=count, dtype="int64", title="starts" if behind else "offsets")
+        for place in range(behind):
+            places = builder.add("ops.expand_dims", places, axis=place + 1)
+        if step != 1:
+            places = builder.add("ops.multiply", places, None, x2=step, title="first")
+        index = builder.add("ops.add", index, places, title="positions") if index else places
+    return index
 
 
 def _as_strided(builder: Builder, node: Node) -> list[Node] | None:
     """Rows taken by their places, as overlapping chunks are; None where single elements are."""
     x, size, stride = node.used[0], node.tensor.shape, node.attrs["stride"]
     shape, strides = builder.tensor(x).shape, _contiguous(builder.tensor(x).shape)
-    lead = _alike(size, shape, stride, strides)
-    most = min(_alike(size[::-1], shape[::-1], stride[::-1], strides[::-1]), len(shape) - lead - 1)  # type: ignore[index]
-    tried = ((n, _steps(stride[lead : len(size) - n], product(shape[len(shape) - n :]))) for n in range(most, -1, -1))  # type: ignore[index]
-    rest, steps = next(((n, steps) for n, steps in tried if steps), (0, None))
-    if steps is None or flag(node, "storage_offset", 0) not in (0, None):
+    assert isinstance(stride, tuple)
+    if flag(node, "storage_offset", 0) not in (0, None):
         return None
-    rank = len(shape) - rest
-    rows = builder.add(
-        "ops.reshape", x, newshape=(*shape[:lead], product(shape[lead:rank]), *shape[rank:]), title="rows"
-    )
-    index = ""
-    for axis, (count, step) in enumerate(zip(size[lead : len(size) - rest], steps, strict=True)):
-        places = builder.add("ops.arange", start=0, stop=count, dtype="int64", title="places")
-        places = builder.add("ops.multiply", places, None, x2=step, title="first") if step != 1 else places
-        index = builder.add("ops.expand_dims", index, axis=axis, title="starts") if index else ""
-        index = builder.add("ops.add", index, places, title="positions") if index else places
-    return builder.finish("ops.take", rows, index, axis=lead)
+    lead = _alike(size, shape, stride, strides)
+    most = min(_alike(size[::-1], shape[::-1], stride[::-1], strides[::-1]), len(shape) - lead - 1)
+    for rest in range(most, -1, -1):
+        inner, end = len(shape) - rest, len(size) - rest
+        steps = _steps(stride[lead:end], product(shape[inner:]))
+        if steps:
+            newshape = (*shape[:lead], product(shape[lead:inner]), *shape[inner:])
+            rows = builder.add("ops.reshape", x, newshape=newshape, title="rows")
+            return builder.finish("ops.take", rows, _positions(builder, size[lead:end], steps), axis=lead)
+    return None
 
 
 def _alike(size: Sequence, shape: Sequence, stride: Sequence, strides: Sequence) -> int:

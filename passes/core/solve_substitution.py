@@ -1,10 +1,9 @@
 """Rows of a matrix that are computed one after another from those above are the solution of a linear system."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 from hf2khc.ir.graph import Graph, Node, Program
-from hf2khc.ir.types import Tensor
+from hf2khc.passes.core.lowering import axis_of, flag
 
 
 def solve_substitution(program: Program) -> Program:
@@ -101,14 +100,14 @@ def _is_strictly_lower(graph: Graph, name: str) -> bool:
         return _is_strictly_lower(graph, node.used[0])
     if node.op == "aten.masked_fill" and node.attrs.get("value") == 0 and len(node.used) == 2:
         mask = graph[node.used[1]]
-        ones = graph[mask.used[0]].op == "aten.ones" if mask.op == "aten.triu" else False
-        return ones and _number(mask, "diagonal") <= 0 and _is_square(mask)
-    return node.op == "aten.tril" and _number(node, "diagonal") < 0
+        return _is_cut(mask, "aten.triu", 0) and graph[mask.used[0]].op == "aten.ones" and _is_square(mask)
+    return _is_cut(node, "aten.tril", -1)
 
 
-def _number(node: Node, key: str) -> int:
-    value = node.attrs.get(key, 0)
-    return value if isinstance(value, int) else 1
+def _is_cut(node: Node, op: str, highest: int) -> bool:
+    """Whether a triangle is cut out at this diagonal or a lower one."""
+    diagonal = flag(node, "diagonal", 0)
+    return node.op == op and isinstance(diagonal, int) and diagonal <= highest
 
 
 # The loop, backwards
@@ -166,21 +165,17 @@ def _is_product(graph: Graph, node: Node, matrix: str, index: int) -> bool:
 
 
 def _is_column(graph: Graph, node: Node, matrix: str, index: int) -> bool:
-    stands = node.op == "aten.unsqueeze" and node.attrs.get("dim") in (-1, node.tensor.rank - 1)
+    stands = node.op == "aten.unsqueeze" and axis_of(node, node.tensor.rank) == node.tensor.rank - 1
     return stands and _is_cut_row(graph, node.used[0], matrix, index)
 
 
 def _is_above(graph: Graph, node: Node, matrix: str, index: int) -> bool:
-    rank = node.tensor.rank
-    cuts = list(_slices(graph, node, index))
-    return {axis % rank for axis, _ in cuts} == {rank - 1, rank - 2} and cuts[-1][1] == matrix
-
-
-def _slices(graph: Graph, node: Node, index: int) -> Iterator[tuple[int, str]]:
-    """The axes along which a value is cut before an index, with what each cut is taken from."""
-    while node.op == "aten.slice" and _at(node, _number(node, "dim"), start=0, end=index):
-        yield _number(node, "dim"), node.used[0]
-        node = graph[node.used[0]]
+    """Whether a value is the matrix cut before an index along both of its axes."""
+    if node.op != "aten.slice" or graph[node.used[0]].op != "aten.slice":
+        return False
+    cuts, rank = (node, graph[node.used[0]]), node.tensor.rank
+    both = {axis_of(cut, rank) for cut in cuts} == {rank - 1, rank - 2}
+    return both and cuts[1].used == (matrix,) and all(_at(cut, axis_of(cut, rank), start=0, end=index) for cut in cuts)
 
 
 def _is_cut_row(graph: Graph, name: str, matrix: str, index: int) -> bool:
@@ -196,8 +191,6 @@ def _is_row(graph: Graph, name: str, matrix: str, index: int) -> bool:
 
 def _at(node: Node, axis: int, **numbers: int) -> bool:
     """Whether an operation acts at these places of an axis."""
-    type_ = node.tensor
-    assert isinstance(type_, Tensor)
-    rank = type_.rank + (node.op == "aten.select")
-    given = _number(node, "dim") % rank == axis % rank and node.attrs.get("step", 1) == 1
-    return given and all(node.attrs.get(key, 0) == number for key, number in numbers.items())
+    rank = node.tensor.rank + (node.op == "aten.select")
+    given = axis_of(node, rank) == axis % rank and flag(node, "step", 1) == 1
+    return given and all(flag(node, key, 0) == number for key, number in numbers.items())

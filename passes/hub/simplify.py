@@ -1,6 +1,7 @@
 """Simplify what a trace spells out: equal computations once, chains of new axes as one index."""
 
 import importlib.resources
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from hf2khc.ir.expr import same
@@ -61,13 +62,18 @@ def _without_zeros(graph: Graph) -> Graph:
             zeros.add(node.name)
         elif node.op == "ops.matmul" and zeros.intersection(used):
             zeros.add(node.name)
-            attrs = {"shape": node.tensor.shape, "dtype": node.attrs.get("dtype", node.tensor.dtype)}
+            attrs = {"shape": node.tensor.shape, "dtype": node.tensor.dtype}
             new.append(replace(node, op="ops.zeros", operands=(), attrs=attrs))
-        elif node.op in ("ops.add", "ops.subtract") and len(used) == 2:
-            rest = used[0] if used[1] in zeros else used[1] if used[0] in zeros and node.op == "ops.add" else None
-            if rest is not None and same_type(graph[rest].type, node.type):
-                redirect[node.name] = rest
+        elif len(used) == 2 and (rest := _rest(node, used, zeros)) and same_type(graph[rest].type, node.type):
+            redirect[node.name] = rest
     return graph.rewired(new, redirect) if new or redirect else graph
+
+
+def _rest(node: Node, used: Sequence[str], zeros: Collection[str]) -> str | None:
+    """The operand to which zeros are added, or from which they are taken; None for another operation."""
+    if node.op in ("ops.add", "ops.subtract") and used[1] in zeros:
+        return used[0]
+    return used[1] if node.op == "ops.add" and used[0] in zeros else None
 
 
 def once(graph: Graph) -> Graph:
