@@ -74,7 +74,7 @@ def test_what_is_traced_is_not_written_into_a_known_value():
     places, traced = torch.zeros(3), torch.ones(3)
     with KnownValues([places]) as known:
         known_sum = places + 1
-        assert known._knows(known_sum) and not known._knows(traced + 1)
+        assert known.knows(known_sum) and not known.knows(traced + 1)
         places[0] = 2.0
         assert places.tolist() == [2, 0, 0]
         with pytest.raises(ConversionError):

@@ -30,6 +30,11 @@ from hf2khc.ir.text import format_program, parse_program
         ((-5, -8, -4), "-(config.hidden_size // config.heads // 2)"),
         ((41, 13, 21), "config.intermediate_size - 11"),
         ((6.5, 3.0, 4.0), "config.intermediate_size // 4 / 2"),
+        ((88**-0.5, 169**-0.5, 153**-0.5), "(config.hidden_size + config.positions) ** -0.5"),
+        ((20**-0.5, 32**-0.5, 16**-0.5), "(2 * config.hidden_size // config.heads) ** -0.5"),
+        ((10**0.25, 16**0.25, 8**0.25), "(config.hidden_size // config.heads) ** 0.25"),
+        ((13**0.5, 14**0.5, 4.0), "sqrt(config.buckets + 1)"),
+        ((1.25 / 40**0.5, 1.25 / 96**0.5, 1.25 / 72**0.5), "1.25 / sqrt(config.hidden_size)"),
         ((12.0, 5.0, 7.0), "config.intermediate_size // 4 - 1.0"),
         (
             tuple(math.log(10000) / (n // 2 - 1) for n in (52, 24, 32)),

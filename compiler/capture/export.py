@@ -15,10 +15,12 @@ from transformers import PreTrainedModel
 from transformers.exporters.exporter_dynamo import DynamoConfig, DynamoExporter
 
 from hf2khc.capture.build import configs, quiet
+from hf2khc.capture.every_row import EveryRow
 from hf2khc.capture.free_sizes import larger_sizes, padding_edges, smallest_sizes, symbol_names, unrolled_loop
 from hf2khc.capture.input_types import Input
 from hf2khc.capture.inputs import longest_sequences, sample_inputs
-from hf2khc.capture.known_values import computed, known_inputs, unknown_sizes
+from hf2khc.capture.known_values import KnownValues, known_inputs, traced_within, unknown_sizes
+from hf2khc.capture.module_state import state_kept
 from hf2khc.capture.prepared import nothing_added
 from hf2khc.capture.tensor_lengths import free_lengths
 from hf2khc.capture.time_loops import looped_lengths
@@ -29,6 +31,8 @@ from hf2khc.diagnostics import ConversionError, fail
 FREE, FIXED = ("named", "auto"), ("batch", "static")
 # All sizes fixed, and inputs that only say places and sizes held at the numbers of the example.
 HELD = "held"
+# All sizes free, and every row of what a mask picks rows from.
+ROWS = "every row"
 
 
 @dataclass(frozen=True)
@@ -87,8 +91,9 @@ def export(
             if found is not None and not unknown_sizes(found.program):
                 return trace.at_larger_sizes(found)
         trace.partial = trace.partial or found
-        if HELD not in trace.kinds and (found or isinstance(trace.first, GuardOnDataDependentSymNode)):
-            attempts = [*((name, HELD) for name in implementations), *(attempts if found is None else ())]
+        if not trace.kinds & {ROWS, HELD} and (found or isinstance(trace.first, GuardOnDataDependentSymNode)):
+            others = [(name, kind) for kind in (ROWS, HELD) for name in implementations]
+            attempts = [*others, *(attempts if found is None else ())]
     if trace.partial is not None:  # what depends on data shows in the import, with its place
         return trace.partial
     assert trace.first is not None
@@ -123,7 +128,7 @@ class _Trace:
             try:
                 if implementation != self.attention:
                     self.model.set_attn_implementation(implementation)
-                program = _trace(self.model, self.spec, sizes, self._dimensions(kind, held), values)
+                program = _trace(self.model, self.spec, sizes, self._dimensions(kind, held), values, kind == ROWS)
                 symbols = symbol_names(program, self.spec)
             except Exception as error:
                 self.first = self.first or error
@@ -132,7 +137,7 @@ class _Trace:
             else:
                 smallest, ends, found = smallest_sizes(program, self.spec, sizes, self.positions)
                 if found.keys() <= held.keys():
-                    notes = (*self.notes, *_lengths(sizes, held, program), *_held(values or ()))
+                    notes = (*self.notes, *_lengths(sizes, held, program), *_held(values or ()), *_rows(kind))
                     largest = {symbol: n for symbol, n in {**self.longest, **ends}.items() if symbol in smallest}
                     edges = padding_edges(program, self.spec, smallest)
                     return Export(
@@ -181,7 +186,7 @@ def _attention_kept(model: PreTrainedModel) -> Iterator[None]:
 
 def _trace(
     model: PreTrainedModel, spec: tuple[Input, ...], sizes: dict[str, int], dimensions: Mapping[str, Any],
-    held: tuple[str, ...] | None = None,
+    held: tuple[str, ...] | None = None, every_row: bool = False,
 ) -> ExportedProgram:  # fmt: skip
     samples = {name: torch.from_numpy(array) for name, array in sample_inputs(spec, sizes).items()}
     inputs = {name: sample for name, sample in samples.items() if name not in (held or ())}
@@ -190,10 +195,11 @@ def _trace(
         for entry in spec
         if entry.name in inputs
     }
-    known = nullcontext() if held is None else computed(model, {name: samples[name] for name in held})
+    known = {name: samples[name] for name in held or ()}
+    mode = EveryRow() if every_row else KnownValues(known.values()) if held is not None else nullcontext()
     # torch remembers what operations give, and with free sizes that takes longer than to ask again.
     forgetful = torch._dynamo.config.patch(fake_tensor_cache_enabled=False)
-    with quiet(), nothing_added(), free_lengths(model), forgetful, known:
+    with quiet(), nothing_added(), state_kept(model), free_lengths(model), forgetful, traced_within(model, mode, known):
         config = DynamoConfig(dynamic=True, dynamic_shapes=shapes, prefer_deferred_runtime_asserts_over_guards=True)
         program, _ = DynamoExporter().export_program(model, inputs, config)
     return program
@@ -217,6 +223,11 @@ def _lengths(sizes: Mapping[str, int], fixed: Mapping[str, str], program: Export
 def _held(names: tuple[str, ...]) -> Iterator[str]:
     if names:
         yield f"held at the numbers of the example, and no input of the package: {', '.join(names)}"
+
+
+def _rows(kind: str) -> Iterator[str]:
+    if kind == ROWS:
+        yield "where a mask picks rows, all of them are computed, and those that it marks are put back"
 
 
 def _summary(error: Exception) -> str:

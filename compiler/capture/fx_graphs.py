@@ -47,6 +47,17 @@ def forget_weights(exported: torch.export.ExportedProgram) -> None:
         exported.state_dict[name] = shapes[id(tensor)]
 
 
+def complete_users(graph: torch.fx.Graph) -> None:
+    """Let every node know all that use it.
+
+    torch.export forgets some where it takes blocks without gradients apart and together again, and then no dead node
+    can be erased.
+    """
+    for node in graph.nodes:
+        for used in node.all_input_nodes:
+            used.users.setdefault(node)
+
+
 def forget_state_writes(exported: torch.export.ExportedProgram) -> None:
     """Drop the results that would be written back to buffers and parameters.
 

@@ -12,7 +12,14 @@ import numpy as np
 import torch
 
 from hf2khc.capture.constants import constant, first_names
-from hf2khc.capture.fx_graphs import drop_aliases, forget_state_writes, forget_weights, output_paths, unflatten
+from hf2khc.capture.fx_graphs import (
+    complete_users,
+    drop_aliases,
+    forget_state_writes,
+    forget_weights,
+    output_paths,
+    unflatten,
+)
 from hf2khc.capture.marked_rows import last_marked_rows
 from hf2khc.capture.schema import flatten_call
 from hf2khc.capture.symbols import Symbols
@@ -37,6 +44,7 @@ def import_program(exported: torch.export.ExportedProgram, model: torch.nn.Modul
     Raises:
         ConversionError: a size that depends on data, or an op outside the known namespaces.
     """
+    complete_users(exported.graph)
     exported = without_writes(exported)
     drop_aliases(exported.graph)
     last_marked_rows(exported.graph)

@@ -4,8 +4,9 @@ A model may find sizes from the numbers of an input, such as the grid of an imag
 numbers of an example, everything that follows from them is known; torch would trace it and then not know a size.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -37,20 +38,23 @@ def unknown_sizes(program: ExportedProgram) -> bool:
 
 
 @contextmanager
-def computed(model: PreTrainedModel, held: Mapping[str, torch.Tensor]) -> Iterator[None]:
-    """Within the block the model's forward has `held` among its arguments, and computes what follows from them.
+def traced_within(
+    model: PreTrainedModel, mode: AbstractContextManager, held: Mapping[str, torch.Tensor] = MappingProxyType({})
+) -> Iterator[None]:
+    """Within the block the model's forward runs in a mode, which sees its functions before torch.export does.
 
     Args:
         model: of which the forward is replaced.
-        held: values by argument name.
+        mode: to run it in.
+        held: arguments that it is called with besides, by name.
     """
     forward = model.forward
 
-    def with_held(**inputs: Any) -> Any:
-        with KnownValues(list(held.values())):
+    def in_mode(**inputs: Any) -> Any:
+        with mode:
             return forward(**inputs, **held)
 
-    model.forward = with_held
+    model.forward = in_mode
     try:
         yield
     finally:
@@ -62,10 +66,12 @@ class KnownValues(TorchFunctionMode):
 
     Args:
         values: tensors that are known from the start.
+        makers: functions whose results are known where they are given numbers alone.
     """
 
-    def __init__(self, values: list[torch.Tensor]):
+    def __init__(self, values: Iterable[torch.Tensor] = (), makers: Container[Callable] = frozenset(_MAKERS)):
         super().__init__()
+        self.makers = makers
         # Kept, and so no other object gets the identity of one of them.
         self.known = {id(value): value for value in values}
 
@@ -73,20 +79,26 @@ class KnownValues(TorchFunctionMode):
         kwargs = kwargs or {}
         leaves = tree_leaves((args, kwargs))
         given = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
-        foldable = bool(given) or func in _MAKERS
-        if any(isinstance(leaf, _SYMBOLIC) for leaf in leaves) or not foldable or not all(map(self._knows, given)):
+        foldable = bool(given) or func in self.makers
+        if any(isinstance(leaf, _SYMBOLIC) for leaf in leaves) or not foldable or not all(map(self.knows, given)):
             self._refuse_writes(func, args)
             return func(*args, **kwargs)
+        return self.compute(func, *args, **kwargs)
+
+    def compute(self, func: Callable, *args: Any, **kwargs: Any) -> Any:
+        """What a function gives for known values; known from then on."""
         with torch.utils._python_dispatch._disable_current_modes(), torch._C.DisableTorchFunction():
             result = func(*args, **kwargs)
+            if func is torch.Tensor.__iter__:
+                result = list(result)
         self.known |= {id(leaf): leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)}
-        return result
+        return iter(result) if func is torch.Tensor.__iter__ else result
 
-    def _knows(self, tensor: torch.Tensor) -> bool:
+    def knows(self, tensor: torch.Tensor) -> bool:
         return id(tensor) in self.known
 
     def _refuse_writes(self, func: Any, args: Any) -> None:
         name = getattr(func, "__name__", "")
         writes = name == "__setitem__" or (name.endswith("_") and not name.startswith("__"))
-        if writes and args and isinstance(args[0], torch.Tensor) and self._knows(args[0]):
+        if writes and args and isinstance(args[0], torch.Tensor) and self.knows(args[0]):
             raise fail("not-capturable", f"{name} writes what is traced into a value that is known")

@@ -4,8 +4,8 @@ torch finds that out too, but after it has traced the loop with a free length, w
 thousands of operations.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 
 import torch
 from transformers import PreTrainedModel
@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from hf2khc.capture.build import quiet
 from hf2khc.capture.input_types import Input
 from hf2khc.capture.inputs import sample_inputs
+from hf2khc.capture.module_state import state_kept
 from hf2khc.capture.shapes_alone import Operations, shapes_alone
 
 MANY = 400  # operations below which a trace with a free length costs no more than to look for a loop
@@ -45,19 +46,6 @@ def operations(model: PreTrainedModel, spec: tuple[Input, ...], sizes: Mapping[s
     inputs = sample_inputs(spec, dict(sizes))
     done = Operations()
     # A model may branch on data, or take no such size.
-    with _state_kept(model), suppress(Exception), quiet(), torch.no_grad(), shapes_alone() as mode, done:
+    with state_kept(model), suppress(Exception), quiet(), torch.no_grad(), shapes_alone() as mode, done:
         model(**{name: mode.from_tensor(torch.from_numpy(array)) for name, array in inputs.items()})
     return len(done.names)
-
-
-@contextmanager
-def _state_kept(model: PreTrainedModel) -> Iterator[None]:
-    """What a forward pass leaves in the modules, shapes without numbers, is gone after the block."""
-    stores = [store for module in model.modules() for store in (vars(module), module._buffers, module._parameters)]
-    before = [dict(store) for store in stores]
-    try:
-        yield
-    finally:
-        for store, kept in zip(stores, before, strict=True):
-            store.clear()
-            store.update(kept)

@@ -53,7 +53,7 @@ def _forms(*texts: str) -> tuple[Form, ...]:
 
 BARE = _forms("x")
 # The last is what scales the angles of YaRN (Peng et al., 2023).
-REAL_OF_ONE = _forms("x ** -0.5", "sqrt(x)", "1.0 / x", "-x", "1 - x", "0.1 * log(x) + 1")
+REAL_OF_ONE = _forms("x ** -0.5", "sqrt(x)", "sqrt(x + 1)", "1.0 / x", "-x", "1 - x", "0.1 * log(x) + 1")
 OF_ONE = _forms(
     "-x", "x - 1", "x + 1", "x + 2", "x // 2", "x // 2 - 1", "-(x // 2)", "x // 4", "x // 8",
     # What is left when a half, and a half of a half, is taken away: an odd number tells it from the half.
@@ -62,8 +62,13 @@ OF_ONE = _forms(
 
 QUOTIENTS = _forms("x // y", "-(x // y)")
 SYMMETRIC = _forms("x * y", "x + y")
+# Heads of which a part is rotated.
+REAL_SYMMETRIC = _forms("(x + y) ** -0.5")
 # Widths of heads, and the logarithmic buckets of relative positions.
-REAL_OF_TWO = _forms("(x // y) ** -0.5", "sqrt(x // y)", "log(x / (y // 2))", "log(x / (y // 4))", "log(x / y)")
+REAL_OF_TWO = _forms(
+    "(x // y) ** -0.5", "(2 * x // y) ** -0.5", "sqrt(x // y)", "(x // y) ** 0.25",
+    "log(x / (y // 2))", "log(x / (y // 4))", "log(x / y)",
+)  # fmt: skip
 # Patches of an image, alone and with one token or two before them.
 PATCHES = _forms(
     "x // y // 2", "(x // y + 1) // 2", "(x // y) ** 2", "(x // y) ** 2 + 1", "(x // y) ** 2 + 2"
@@ -77,8 +82,8 @@ OF_TWO = _forms(
 # Learned ones beside the patches of an image.
 TOKENS = _forms("x", "x + 1", "x + 2")
 
-# A fraction of a size: what is rotated of a head.
-PART_OF_ONE = _forms("int(x * y)")
+# A fraction of a size: what is rotated of a head, and half of that.
+PART_OF_ONE = _forms("int(x * y)", "int(x * y) // 2")
 PART_OF_TWO = _forms("int(x // y * z)")
 
 OF_THREE = _forms(

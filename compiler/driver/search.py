@@ -17,6 +17,8 @@ MOST_FIELDS = 40
 LEAST_SCALE = 1e-4
 # How many times as wide a layer may be as another one.
 MOST_RATIO = 16
+# Decimals of a number in a model's own code.
+DIGITS = 9
 # Before or behind the patches of an image, where no field counts them.
 MOST_TOKENS = 16
 # Prime factors of the strides of convolutions, one after the other.
@@ -159,7 +161,8 @@ class Search:
         yield ones, forms.BARE
         yield ones, (forms.REAL_OF_ONE if real else ()) + forms.OF_ONE
         yield pairs, forms.QUOTIENTS
-        yield [pair for pair in itertools.combinations(sizes, 2) if _belong(*pair)], forms.SYMMETRIC
+        unordered = [pair for pair in itertools.combinations(sizes, 2) if _belong(*pair)]
+        yield unordered, forms.SYMMETRIC + (forms.REAL_SYMMETRIC if real else ())
         yield pairs, forms.REAL_OF_TWO if real else forms.PATCHES
         yield pairs, forms.OF_TWO
         yield itertools.product(sizes, parts), forms.PART_OF_ONE
@@ -203,12 +206,16 @@ class Search:
                     yield form.format(f"{name} // {int(heads)}")
 
     def _proportional(self, values: tuple) -> Iterator[str]:
-        """A number over a size: the steps of sinusoids, log(10000) / (size / 2 - 1) (Vaswani et al., 2017)."""
+        """A number over a size, or over its root.
+
+        The steps of sinusoids are log(10000) / (size / 2 - 1) (Vaswani et al., 2017).
+        """
         for name in self._positive() if len(set(values)) == len(values) else ():
             for size in (name, f"({name} // 2)", f"({name} // 2 - 1)"):
                 first = Expr(size).evaluate({name: self.fields[name][0]})
                 if values[0] * first < 20:
                     yield f"log({round(math.exp(values[0] * first), 6)}) / {size}"
+            yield f"{round(values[0] * self.fields[name][0] ** 0.5, DIGITS)} / sqrt({name})"
 
     def _numeric(self) -> list[str]:
         return [

@@ -90,7 +90,9 @@ def _input(node: Node) -> str:
 
 
 def _type(type_: Type) -> str:
-    return f"({', '.join(map(str, type_))})" if isinstance(type_, tuple) else str(type_)
+    if not isinstance(type_, tuple):
+        return str(type_)
+    return f"({type_[0]},)" if len(type_) == 1 else f"({', '.join(map(str, type_))})"
 
 
 def _constant(path: str, array: np.ndarray) -> str:
@@ -173,6 +175,9 @@ class _Build(lark.Transformer):
 
     def type_list(self, items):
         return items[0] if len(items) == 1 else tuple(items)
+
+    def one_type(self, items):
+        return tuple(items)
 
     def type(self, items):
         dtype, *shape = items

@@ -211,7 +211,7 @@ def _pad(builder: Builder, node: Node) -> list[Node] | None:
         return None
     pairs = list(zip(widths[::2], widths[1::2], strict=True))[::-1]
     width = ((0, 0),) * (builder.tensor(x).rank - len(pairs)) + tuple(pairs)
-    if mode in ("replicate", "circular"):
+    if mode in ("replicate", "circular") or mode == "reflect" and not _reflects(width):
         return _repeated_border(builder, x, width, mode)
     value = node.attrs.get("value")
     if isinstance(value, float) and not node.tensor.is_floating:
@@ -236,6 +236,12 @@ def _may_cut(width: int | Expr) -> bool:
     return any(width.evaluate(dict.fromkeys(width.names, size)) < 0 for size in range(1, 130))
 
 
+def _reflects(width: tuple) -> bool:
+    """Whether Keras reflects at these borders on torch, which takes one axis or two before the first padded one."""
+    first = min((axis for axis, pair in enumerate(width) if any(pair)), default=0)
+    return first in (1, 2) and len(width) - first <= 3
+
+
 def _repeated_border(builder: Builder, x: str, width: tuple, mode: object) -> list[Node]:
     """Padding that repeats values, which Keras's own has not on every backend: taken at positions beyond the border."""
     padded = [axis for axis, pair in enumerate(width) if any(pair)]
@@ -243,7 +249,11 @@ def _repeated_border(builder: Builder, x: str, width: tuple, mode: object) -> li
         size = builder.tensor(x).shape[axis]
         stop = simplify(f"({size}) + {width[axis][1]}")
         index = builder.add("ops.arange", start=-width[axis][0], stop=stop, dtype="int64", title="index")
-        if mode == "circular":
+        if mode == "reflect":
+            index = builder.add("ops.abs", index, title="index")
+            back = builder.add("ops.add", builder.add("ops.negative", index), None, x2=simplify(f"2 * ({size}) - 2"))
+            index = builder.add("ops.minimum", index, back, title="reflected")
+        elif mode == "circular":
             index = builder.add("ops.mod", index, None, x2=size, title="wrapped")
         else:
             index = builder.add("ops.clip", index, x_min=0, x_max=simplify(f"({size}) - 1"), title="clipped")

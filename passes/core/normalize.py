@@ -13,6 +13,7 @@ _ALIASES = {"aten.alias", "aten.contiguous", "aten.detach", "aten.detach_", "ate
 _BY_TYPE = {"aten.to", "aten._to_copy", "aten.type_as", "aten.float", "aten.expand", "aten.expand_as", "aten.view",
             "aten.broadcast_to", "aten.reshape", "aten._unsafe_view", "aten.view_as", "aten.reshape_as", "aten.flatten",
             "aten.squeeze"}  # fmt: skip
+_SPLITS = {"aten.split", "aten.split_with_sizes", "aten.chunk", "aten.tensor_split"}
 # The number that changes nothing, by op.
 _NEUTRAL = {"aten.add": 0, "aten.sub": 0, "aten.mul": 1, "aten.div": 1, "aten.pow": 1}
 
@@ -20,7 +21,8 @@ _NEUTRAL = {"aten.add": 0, "aten.sub": 0, "aten.mul": 1, "aten.div": 1, "aten.po
 def normalize(program: Program) -> Program:
     """Drop aliases, casts to the same dtype, views of the same shape, additions of zero and products with one.
 
-    Resizing to the same size computes nothing either, in every mode.
+    Resizing to the same size computes nothing either, in every mode, nor does padding by nothing or a split into one
+    part.
 
     Dropout stays, training needs it; where its rate is zero it goes.
 
@@ -51,6 +53,7 @@ def normalize(program: Program) -> Program:
 def _normalized(graph: Graph) -> Graph:
     redirect = {node.name: node.used[0] for node in graph if node.used and _is_identity(graph, node)}
     redirect |= {node.name: node.used[1] for node in graph if _replaces_all(graph, node)}
+    redirect |= {node.name: graph[node.used[0]].used[0] for node in graph.of("item") if _is_whole(graph, node)}
     joined = _without_empty_parts(graph)
     redirect |= {node.name: node.used[0] for node in joined if len(node.used) == 1}
     return graph.rewired([node for node in joined if len(node.used) > 1], redirect).pruned()
@@ -76,12 +79,23 @@ def _is_identity(graph: Graph, node: Node) -> bool:
         return False
     if node.op == "aten.slice":
         return node.attrs.get("step", 1) == 1
-    return node.op in _BY_TYPE or _is_neutral(node) or _keeps_size(node)
+    return node.op in _BY_TYPE or _is_neutral(node) or _keeps_size(node) or _pads_nothing(node)
+
+
+def _is_whole(graph: Graph, item: Node) -> bool:
+    """Whether a part of a split is all of it."""
+    source = graph[item.used[0]]
+    return source.op in _SPLITS and isinstance(source.type, tuple) and len(source.type) == 1
 
 
 def _keeps_size(node: Node) -> bool:
     """Whether a resize whose type is that of its operand changes nothing."""
     return node.op.removeprefix("aten.").lstrip("_").startswith("upsample") and not has_scale(node)
+
+
+def _pads_nothing(node: Node) -> bool:
+    widths = node.attrs.get("pad")
+    return node.op in ("aten.pad", "aten.constant_pad_nd") and isinstance(widths, tuple) and not any(widths)
 
 
 def _replaces_all(graph: Graph, node: Node) -> bool:

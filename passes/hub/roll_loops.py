@@ -103,7 +103,7 @@ def _chains(graph: Graph) -> list[_Chain]:
 
 
 def _is_loop(graph: Graph, calls: tuple[Node, ...]) -> bool:
-    return is_aligned(calls) and _types_carry(graph, calls[0], (0,))
+    return is_aligned(calls) and all(_types_carry(graph, call, (0,)) for call in calls)
 
 
 def _chain(graph: Graph, first: Node) -> _Chain | None:

@@ -1,0 +1,84 @@
+"""Rows that a model picks by a mask, traced without a size that depends on data: all of them, each with its mark.
+
+A mixture of experts hands each expert the tokens that were sent to it, an adapter those of its language. How many there
+are no trace knows. What is computed of a row depends on that row alone, so all of them are, and where the results are
+put back only those of marked rows are. The proof shows whether a model means that.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+
+from hf2khc.capture.known_values import KnownValues
+
+_PUT = (torch.Tensor.index_add_, torch.Tensor.index_add, torch.index_add)
+
+
+class EveryRow(KnownValues):
+    """Within it a boolean mask picks every row, and decides what of them is put back.
+
+    `x[mask]` and `torch.where(mask)` give all rows and all places, `x[mask] = rows` and `index_add` of rows at such
+    places leave out those that are not marked. The places of a vector's nonzero entries, such as the experts that any
+    token is sent to, are all its places: a loop over them visits those in vain that it could have left out.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(makers=())
+        # The places that a mask gave, by identity; a place is held so that no other tensor takes its identity.
+        self.marks: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def __torch_function__(self, func: Callable, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func in (torch.where, torch.Tensor.where) and len(args) == 1 and not kwargs:
+            return self._places(args[0])
+        if func in (torch.nonzero, torch.Tensor.nonzero) and args[0].dim() == 1 and isinstance(args[0].shape[0], int):
+            places = self.compute(torch.arange, args[0].shape[0])
+            return (places,) if kwargs.get("as_tuple") else self.compute(torch.unsqueeze, places, 1)
+        if func is torch.Tensor.__getitem__:
+            return _rows(*args) if _is_mask(args[1]) else super().__torch_function__(func, types, self._numbered(*args))
+        if func is torch.Tensor.__setitem__ and _is_mask(args[1]) and _fits(args[2], *args[:2]):
+            x, mask, rows = args
+            x.copy_(torch.where(_beside(mask, x), rows.reshape(x.shape), x))
+            return None
+        if func in _PUT and id(args[2]) in self.marks:
+            x, axis, places, rows = args[:4]
+            marked = _beside(self.marks[id(places)][1], rows) if axis == 0 else None
+            return func(x, axis, places, rows if marked is None else torch.where(marked, rows, 0), **kwargs)
+        return super().__torch_function__(func, types, args, kwargs)
+
+    def _numbered(self, x: torch.Tensor, key) -> tuple:
+        """`x` and its key with a known place as a number, where that is first or all of it.
+
+        A place behind the end is one that nothing is ever sent to, or the model itself would fail: any other will do.
+        """
+        first, *rest = key if isinstance(key, tuple) else (key,)
+        if self.knows(x) or not isinstance(first, torch.Tensor) or first.dim() or not self.knows(first):
+            return x, key
+        return x, (min(self.compute(first.item), x.shape[0] - 1), *rest)
+
+    def _places(self, mask: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        sizes = [torch.arange(size) for size in mask.shape]
+        places = tuple(grid.reshape(-1) for grid in torch.meshgrid(*sizes, indexing="ij"))
+        marked = mask.reshape(-1).to(torch.bool)
+        self.marks |= {id(place): (place, marked) for place in places}
+        return places
+
+
+def _is_mask(key) -> bool:
+    return isinstance(key, torch.Tensor) and key.dtype is torch.bool
+
+
+def _rows(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    return x.reshape(-1, *x.shape[mask.dim() :])
+
+
+def _fits(rows, x: torch.Tensor, mask: torch.Tensor) -> bool:
+    """Whether there is one row for every place, marked or not."""
+    shape = (math.prod(mask.shape), *x.shape[mask.dim() :])
+    return isinstance(rows, torch.Tensor) and tuple(rows.shape) == shape
+
+
+def _beside(mask: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """The mask with axes of one entry, as many as `x` has."""
+    return mask.reshape(*mask.shape, *(1 for _ in range(x.dim() - mask.dim())))
