@@ -29,7 +29,7 @@ texts = st.recursive(atoms, expression, max_leaves=6)
 exprs = st.tuples(st.sampled_from(SYMBOLS), texts).map(lambda t: Expr.of(f"{t[0]} + ({t[1]})"))
 dims = st.one_of(st.integers(0, 10**6), exprs)
 tensors = st.builds(Tensor, st.sampled_from(sorted(DTYPES.values())), st.lists(dims, max_size=3).map(tuple))
-types = st.one_of(tensors, st.lists(tensors, min_size=2, max_size=3).map(tuple))
+types = st.one_of(tensors, st.lists(tensors, min_size=1, max_size=3).map(tuple))
 strings = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=8)
 scalars = st.one_of(
     st.none(), st.booleans(), st.integers(-(2**63), 2**63), st.floats(allow_nan=False), strings, exprs,
