@@ -82,16 +82,17 @@ def test_every_row_is_computed_and_the_marked_ones_are_put_back(model_class):
 
 
 def test_a_mean_of_marked_rows_is_not_taken_for_that_of_all():
-    """Nothing is put back at the marked places: what is traced is another model, which the proof has to find."""
-    model, found = exported(Counting)
-    ids = torch.arange(18).reshape(2, 9)
-    with torch.no_grad():
-        assert not torch.allclose(found.program.module()(input_ids=ids), model(ids))
+    with pytest.raises(ConversionError) as refused:
+        model, found = exported(Counting)
+        import_program(found.program, model, found.symbols)
+    assert refused.value.diagnostics[0].code in ("not-capturable", "data-dependent-size")
 
 
 def test_what_a_mask_picks_outside_stays():
     x, mask = torch.arange(6).reshape(2, 3), torch.tensor([True, False])
     assert x[mask].tolist() == [[0, 1, 2]]
+    with pytest.raises(ConversionError, match="does not put them back"), EveryRow():
+        x[mask].sum()
     with EveryRow():
         assert x[mask].tolist() == x.tolist()
         x[mask] = -x
@@ -129,3 +130,12 @@ def test_state_is_kept_when_the_block_fails():
         del model.bias
         raise ConversionError()
     assert model.names == ["a"] and model.bias is not None
+
+
+def test_places_of_nonzero_entries_stand_for_all_only_one_by_one():
+    x, marks = torch.arange(6).reshape(3, 2), torch.tensor([0, 1, 0])
+    with EveryRow():
+        assert [x[place].tolist() for place in marks.nonzero()[:, 0]] == x.tolist()
+        for taken in (lambda places: x[places[:, 0]], lambda places: x.index_select(0, places[:, 0])):
+            with pytest.raises(ConversionError, match="together"):
+                taken(marks.nonzero())

@@ -9,8 +9,10 @@ import math
 from collections.abc import Callable
 
 import torch
+from torch.utils._pytree import tree_leaves
 
 from hf2khc.capture.known_values import KnownValues
+from hf2khc.diagnostics import fail
 
 _PUT = (torch.Tensor.index_add_, torch.Tensor.index_add, torch.index_add)
 
@@ -21,12 +23,23 @@ class EveryRow(KnownValues):
     `x[mask]` and `torch.where(mask)` give all rows and all places, `x[mask] = rows` and `index_add` of rows at such
     places leave out those that are not marked. The places of a vector's nonzero entries, such as the experts that any
     token is sent to, are all its places: a loop over them visits those in vain that it could have left out.
+
+    Raises:
+        ConversionError: at its end, where rows of a mask are picked and nothing is put back.
     """
 
     def __init__(self) -> None:
         super().__init__(makers=())
-        # The places that a mask gave, by identity; a place is held so that no other tensor takes its identity.
-        self.marks: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        # The places that a mask gave, by identity, with the mask and its marks in one row; all are held, so that no
+        # other tensor takes their identity.
+        self.marks: dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
+        # The masks whose rows are not put back yet.
+        self.open: dict[int, torch.Tensor] = {}
+
+    def __exit__(self, kind, *others) -> None:
+        super().__exit__(kind, *others)
+        if self.open and kind is None:
+            raise fail("not-capturable", "the model picks rows by a mask and does not put them back")
 
     def __torch_function__(self, func: Callable, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -35,17 +48,31 @@ class EveryRow(KnownValues):
         if func in (torch.nonzero, torch.Tensor.nonzero) and args[0].dim() == 1 and isinstance(args[0].shape[0], int):
             places = self.compute(torch.arange, args[0].shape[0])
             return (places,) if kwargs.get("as_tuple") else self.compute(torch.unsqueeze, places, 1)
-        if func is torch.Tensor.__getitem__:
-            return _rows(*args) if _is_mask(args[1]) else super().__torch_function__(func, types, self._numbered(*args))
+        if func is torch.Tensor.__getitem__ and _is_mask(args[1]):
+            return self._picked(*args)
         if func is torch.Tensor.__setitem__ and _is_mask(args[1]) and _fits(args[2], *args[:2]):
             x, mask, rows = args
+            self.open.pop(id(mask), None)
             x.copy_(torch.where(_beside(mask, x), rows.reshape(x.shape), x))
             return None
         if func in _PUT and id(args[2]) in self.marks:
             x, axis, places, rows = args[:4]
-            marked = _beside(self.marks[id(places)][1], rows) if axis == 0 else None
-            return func(x, axis, places, rows if marked is None else torch.where(marked, rows, 0), **kwargs)
+            if axis == 0:
+                mask, marked = self.marks[id(places)][1:]
+                self.open.pop(id(mask), None)
+                rows = torch.where(_beside(marked, rows), rows, 0)
+            return func(x, axis, places, rows, **kwargs)
+        if func is torch.Tensor.__getitem__:
+            args = self._numbered(*args)
+        self._refuse_places(args, kwargs)
         return super().__torch_function__(func, types, args, kwargs)
+
+    def _refuse_places(self, args, kwargs) -> None:
+        """All places of nonzero entries stand for those that are only where each is visited by itself."""
+        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        known = list(map(self.knows, given))
+        if not all(known) and any(place.dim() for place, is_known in zip(given, known, strict=True) if is_known):
+            raise fail("not-capturable", "the model takes the places of nonzero entries together")
 
     def _numbered(self, x: torch.Tensor, key) -> tuple:
         """`x` and its key with a known place as a number, where that is first or all of it.
@@ -61,16 +88,17 @@ class EveryRow(KnownValues):
         sizes = [torch.arange(size) for size in mask.shape]
         places = tuple(grid.reshape(-1) for grid in torch.meshgrid(*sizes, indexing="ij"))
         marked = mask.reshape(-1).to(torch.bool)
-        self.marks |= {id(place): (place, marked) for place in places}
+        self.marks |= {id(place): (place, mask, marked) for place in places}
+        self.open[id(mask)] = mask
         return places
+
+    def _picked(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        self.open[id(mask)] = mask
+        return x.reshape(-1, *x.shape[mask.dim() :])
 
 
 def _is_mask(key) -> bool:
     return isinstance(key, torch.Tensor) and key.dtype is torch.bool
-
-
-def _rows(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    return x.reshape(-1, *x.shape[mask.dim() :])
 
 
 def _fits(rows, x: torch.Tensor, mask: torch.Tensor) -> bool:

@@ -3,7 +3,7 @@
 import re
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -14,6 +14,7 @@ from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from transformers import PreTrainedModel
 from transformers.exporters.exporter_dynamo import DynamoConfig, DynamoExporter
 
+from hf2khc.capture.absent_masks import absent_masks_stay_absent
 from hf2khc.capture.build import configs, quiet
 from hf2khc.capture.every_row import EveryRow
 from hf2khc.capture.free_sizes import larger_sizes, padding_edges, smallest_sizes, symbol_names, unrolled_loop
@@ -199,7 +200,10 @@ def _trace(
     mode = EveryRow() if every_row else KnownValues(known.values()) if held is not None else nullcontext()
     # torch remembers what operations give, and with free sizes that takes longer than to ask again.
     forgetful = torch._dynamo.config.patch(fake_tensor_cache_enabled=False)
-    with quiet(), nothing_added(), state_kept(model), free_lengths(model), forgetful, traced_within(model, mode, known):
+    transformers_as_called = (quiet(), nothing_added(), absent_masks_stay_absent(), free_lengths(model))
+    with ExitStack() as stack:
+        for context in (state_kept(model), *transformers_as_called, forgetful, traced_within(model, mode, known)):
+            stack.enter_context(context)
         config = DynamoConfig(dynamic=True, dynamic_shapes=shapes, prefer_deferred_runtime_asserts_over_guards=True)
         program, _ = DynamoExporter().export_program(model, inputs, config)
     return program

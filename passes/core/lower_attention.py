@@ -48,6 +48,9 @@ def _attention(builder: Builder, node: Node) -> list[Node] | None:
         return _products(builder, node)
     if not all(builder.tensor(x).rank == 4 for x in (query, key, value)):
         return _products(builder, node)
+    if not same(builder.tensor(key).shape[1], builder.tensor(value).shape[1]):
+        # Keras groups queries over keys and values of one number only.
+        key, value = (_repeated(builder, str(x), str(query)) for x in (key, value))
     operands: list[str | None] = [
         builder.add("ops.transpose", x, axes=_SWAPPED, title=title)
         for x, title in ((query, "query"), (key, "key"), (value, "value"))
