@@ -347,3 +347,23 @@ def test_a_module_that_is_handed_to_another_computes_there():
     np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6)
     # What nobody reads is no graph.
     assert all(graph.outputs for graph in program.graphs.values())
+
+
+class Stacking(Custom):
+    """Puts every four positions side by side, padded at the end."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.projection = nn.Linear(32, 8)
+        self.post_init()
+
+    def forward(self, input_ids):
+        x = nn.functional.pad(self.embed(input_ids), (0, 0, 0, -input_ids.shape[1] % 4))
+        return self.projection(x.reshape(x.shape[0], x.shape[1] // 4, -1))
+
+
+def test_a_quotient_of_sizes_that_torch_asserts_to_be_a_number_is_one():
+    model, _, found = captured(Stacking, transformers.BertConfig(**SMALL))
+    program = import_program(found.program, model, found.symbols)
+    (stacked,) = (node for graph in program.graphs.values() for node in graph.of("aten.reshape"))
+    assert stacked.tensor.shape[2] == 32

@@ -172,6 +172,17 @@ def _paddings(program: ExportedProgram) -> Iterator[Any]:
             yield from (amount for amount in amounts if len(amount.free_symbols) == 1)
 
 
+def settled_sizes(program: ExportedProgram) -> dict[Any, int]:
+    """The expressions over torch's symbols that the program asserts to be a number, with the number.
+
+    A sequence that is padded to whole chunks and cut into them leaves such: the quotient of all and the number of
+    chunks is the length of one.
+    """
+    equations = (found for found in _asserted(program) if isinstance(found, sympy.Eq))
+    sides = (side for found in equations for side in (found.args, found.args[::-1]))
+    return {expression: int(number) for expression, number in sides if number.is_Integer and not expression.is_Integer}
+
+
 def _asserted(program: ExportedProgram) -> Iterable[Any]:
     """The expressions over its symbols that the program asserts."""
     asserted = (node.args[0] for node in program.graph.nodes if str(node.target) == "aten._assert_scalar.default")

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from hf2khc.capture.constants import constant, first_names
+from hf2khc.capture.free_sizes import settled_sizes
 from hf2khc.capture.fx_graphs import (
     complete_users,
     drop_aliases,
@@ -44,6 +45,7 @@ def import_program(exported: torch.export.ExportedProgram, model: torch.nn.Modul
     Raises:
         ConversionError: a size that depends on data, or an op outside the known namespaces.
     """
+    settled = settled_sizes(exported)
     complete_users(exported.graph)
     exported = without_writes(exported)
     drop_aliases(exported.graph)
@@ -51,7 +53,7 @@ def import_program(exported: torch.export.ExportedProgram, model: torch.nn.Modul
     forget_state_writes(exported)
     forget_weights(exported)
     unflattened = unflatten(exported)
-    importer = _Importer(exported, model, Symbols(names, _ranges(exported, names, largest)), title)
+    importer = _Importer(exported, model, Symbols(names, _ranges(exported, names, largest), settled), title)
     entry = importer.graph(unflattened, "")
     # A size among the outputs is no tensor, and no output.
     paths = zip(output_paths(exported), importer.results[entry], strict=True)

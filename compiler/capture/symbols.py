@@ -16,10 +16,17 @@ class Symbols:
     Args:
         names: torch's symbol (`s43`) to ours (`batch`).
         ranges: the sizes the program was exported for: torch's symbol to the smallest and the largest.
+        settled: expressions over torch's symbols that are one number at all of these sizes.
     """
 
-    def __init__(self, names: Mapping[str, str], ranges: Mapping[str, tuple[float, float]] = MappingProxyType({})):
+    def __init__(
+        self,
+        names: Mapping[str, str],
+        ranges: Mapping[str, tuple[float, float]] = MappingProxyType({}),
+        settled: Mapping[sympy.Basic, int] = MappingProxyType({}),
+    ):
         self.names, self.ranges = dict(names), dict(ranges)
+        self.settled = {expression: sympy.Integer(number) for expression, number in settled.items()}
 
     def dim(self, value) -> int | Expr:
         """A size: an int, a SymInt, or a node's SymInt value.
@@ -28,7 +35,7 @@ class Symbols:
             ConversionError: the size depends on data or is no arithmetic of input sizes.
         """
         if isinstance(value, torch.SymInt):
-            return simplify(self._text(value.node.expr))
+            return simplify(self._text(value.node.expr.xreplace(self.settled)))
         return int(value)
 
     def scalar(self, value):
