@@ -82,8 +82,8 @@ OF_TWO = _forms(
 # Learned ones beside the patches of an image.
 TOKENS = _forms("x", "x + 1", "x + 2")
 
-# A fraction of a size: what is rotated of a head, and half of that.
-PART_OF_ONE = _forms("int(x * y)", "int(x * y) // 2")
+# A fraction of a size: what is rotated of a head, and half of that; a multiple where each stage is twice as wide.
+PART_OF_ONE = _forms("int(x * y)", "int(x * y) // 2", "int(2 * x * y)", "int(4 * x * y)", "int(8 * x * y)")
 PART_OF_TWO = _forms("int(x // y * z)")
 
 OF_THREE = _forms(

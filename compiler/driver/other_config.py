@@ -58,12 +58,11 @@ def other_config(directory: Path, source: Source, compiled: "Compiled", seed: in
     """
     if compiled.generalises or compiled.twin is None:
         return OtherConfig(compiled.generalises or ("the model has no twin",))
-    config = _deeper(compiled.twin.config, _depths(compiled))
-    plan = _at(compiled.plan, config, compiled)
     try:
-        captured = _captured(compiled.captured, source, config)
+        config, captured = _deepest(compiled, source)
     except ConversionError as error:
         return _failed(error.diagnostics)
+    plan = _at(compiled.plan, config, compiled)
     signature = make_signature(plan, captured, compiled.twin.omitted)
     with tempfile.TemporaryDirectory(prefix="hf2khc-config-") as folder:
         package = Path(folder, "package")
@@ -97,19 +96,35 @@ def _depths(compiled: "Compiled") -> dict[str, int]:
     return {field: max(3, stacks[path].kept if path in stacks else 0) for path, field in shown}
 
 
-def _deeper(config: "PreTrainedConfig", depths: Mapping[str, int]) -> "PreTrainedConfig":
+def _deepest(compiled: "Compiled", source: Source) -> tuple["PreTrainedConfig", Captured]:
+    """The twin with other depths, as its model is built.
+
+    Raises:
+        ConversionError: none is.
+    """
+    assert compiled.twin is not None
+    try:
+        config = _deeper(compiled.twin.config, _depths(compiled))
+        return config, _captured(compiled.captured, source, config)
+    except ConversionError:
+        # A list may have as many entries as there are layers by chance: two numbers for the two parts of an MLP.
+        config = _deeper(compiled.twin.config, _depths(compiled), with_lists=False)
+        return config, _captured(compiled.captured, source, config)
+
+
+def _deeper(config: "PreTrainedConfig", depths: Mapping[str, int], with_lists: bool = True) -> "PreTrainedConfig":
     """The twin with so many layers."""
     config = copy.deepcopy(config)
     for field, depth in depths.items():
-        _set_depth(config, field.removeprefix("config."), depth)
+        _set_depth(config, field.removeprefix("config."), depth, with_lists)
     return config
 
 
-def _set_depth(config: "PreTrainedConfig", field: str, depth: int) -> None:
+def _set_depth(config: "PreTrainedConfig", field: str, depth: int, with_lists: bool) -> None:
     """Sets a depth, and gives lists with an entry per layer as many entries: those they have, over and over."""
     before = get_field(config, field)
     set_field(config, field, depth)
-    if entry_of(field) is not None:
+    if entry_of(field) is not None or not with_lists:
         return
     owner, _, _ = field.rpartition(".")
     part = get_field(config, owner) if owner else config
