@@ -55,8 +55,8 @@ class EveryRow(KnownValues):
             self.open.pop(id(mask), None)
             x.copy_(torch.where(_beside(mask, x), rows.reshape(x.shape), x))
             return None
-        if func in _PUT and id(args[2]) in self.marks:
-            x, axis, places, rows = args[:4]
+        if func in _PUT and len(args) == 4 and id(args[2]) in self.marks:
+            x, axis, places, rows = args
             if axis == 0:
                 mask, marked = self.marks[id(places)][1:]
                 self.open.pop(id(mask), None)
