@@ -3,6 +3,11 @@
 import transformers
 from torch import nn
 
+from hf2khc.capture.build import build_meta, materialise
+from hf2khc.capture.export import export
+from hf2khc.capture.inputs import input_spec, trace_sizes
+from hf2khc.capture.truncate import truncate
+
 SMALL = {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 24, "vocab_size": 40}
 
 
@@ -15,3 +20,12 @@ class Custom(transformers.PreTrainedModel):
         super().__init__(config)
         self.embed = nn.Embedding(40, 8)
         self.post_init()
+
+
+def captured(model_class, config):
+    """A model without weights, its inputs and its trace."""
+    model = build_meta(config, model_class)
+    truncate(model)
+    materialise(model)
+    spec = input_spec(model)
+    return model, spec, export(model, spec, trace_sizes(model, spec))

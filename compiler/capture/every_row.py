@@ -6,10 +6,9 @@ put back only those of marked rows are. The proof shows whether a model means th
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
-from torch.utils._pytree import tree_leaves
 
 from hf2khc.capture.known_values import KnownValues
 from hf2khc.diagnostics import fail
@@ -64,12 +63,15 @@ class EveryRow(KnownValues):
             return func(x, axis, places, rows, **kwargs)
         if func is torch.Tensor.__getitem__:
             args = self._numbered(*args)
-        self._refuse_places(args, kwargs)
         return super().__torch_function__(func, types, args, kwargs)
 
-    def _refuse_places(self, args, kwargs) -> None:
-        """All places of nonzero entries stand for those that are only where each is visited by itself."""
-        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+    def refuse(self, func, args, given: Sequence[torch.Tensor]) -> None:
+        """As for known values; all places stand for those of nonzero entries only where each is visited by itself.
+
+        Raises:
+            ConversionError: it takes several places at once, or writes into one.
+        """
+        super().refuse(func, args, given)
         known = list(map(self.knows, given))
         if not all(known) and any(place.dim() for place, is_known in zip(given, known, strict=True) if is_known):
             raise fail("not-capturable", "the model takes the places of nonzero entries together")

@@ -3,7 +3,7 @@
 import re
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -200,10 +200,10 @@ def _trace(
     mode = EveryRow() if every_row else KnownValues(known.values()) if held is not None else nullcontext()
     # torch remembers what operations give, and with free sizes that takes longer than to ask again.
     forgetful = torch._dynamo.config.patch(fake_tensor_cache_enabled=False)
-    transformers_as_called = (quiet(), nothing_added(), absent_masks_stay_absent(), free_lengths(model))
-    with ExitStack() as stack:
-        for context in (state_kept(model), *transformers_as_called, forgetful, traced_within(model, mode, known)):
-            stack.enter_context(context)
+    with (
+        quiet(), nothing_added(), absent_masks_stay_absent(), state_kept(model), free_lengths(model), forgetful,
+        traced_within(model, mode, known),
+    ):  # fmt: skip
         config = DynamoConfig(dynamic=True, dynamic_shapes=shapes, prefer_deferred_runtime_asserts_over_guards=True)
         program, _ = DynamoExporter().export_program(model, inputs, config)
     return program

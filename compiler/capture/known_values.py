@@ -4,7 +4,7 @@ A model may find sizes from the numbers of an input, such as the grid of an imag
 numbers of an example, everything that follows from them is known; torch would trace it and then not know a size.
 """
 
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from types import MappingProxyType
 from typing import Any
@@ -81,7 +81,7 @@ class KnownValues(TorchFunctionMode):
         given = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
         foldable = bool(given) or func in self.makers
         if any(isinstance(leaf, _SYMBOLIC) for leaf in leaves) or not foldable or not all(map(self.knows, given)):
-            self._refuse_writes(func, args)
+            self.refuse(func, args, given)
             return func(*args, **kwargs)
         return self.compute(func, *args, **kwargs)
 
@@ -89,15 +89,18 @@ class KnownValues(TorchFunctionMode):
         """What a function gives for known values; known from then on."""
         with torch.utils._python_dispatch._disable_current_modes(), torch._C.DisableTorchFunction():
             result = func(*args, **kwargs)
-            if func is torch.Tensor.__iter__:
-                result = list(result)
         self.known |= {id(leaf): leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)}
-        return iter(result) if func is torch.Tensor.__iter__ else result
+        return result
 
     def knows(self, tensor: torch.Tensor) -> bool:
         return id(tensor) in self.known
 
-    def _refuse_writes(self, func: Any, args: Any) -> None:
+    def refuse(self, func: Any, args: Any, given: Sequence[torch.Tensor]) -> None:
+        """Refuse a function that is traced where it would make a known value wrong; `given` are its tensors.
+
+        Raises:
+            ConversionError: it writes into a known value.
+        """
         name = getattr(func, "__name__", "")
         writes = name == "__setitem__" or (name.endswith("_") and not name.startswith("__"))
         if writes and args and isinstance(args[0], torch.Tensor) and self.knows(args[0]):

@@ -32,7 +32,7 @@ def lower_splits(program: Program) -> Program:
 
         entry Split
     """
-    return lower(program, "lower_splits", _SPLITS, _ITEMS)
+    return lower(program, "lower_splits", _SEVERAL, _ITEMS)
 
 
 def _split(builder: Builder, node: Node) -> list[Node]:
@@ -174,11 +174,9 @@ def _variance(name: str):
     return lowering
 
 
-_SPLITS = {
-    "aten.split": _split,
-    "aten.split_with_sizes": _split,
-    "aten.chunk": _split,
-    "aten.tensor_split": _split,
+SPLITS = dict.fromkeys(("aten.split", "aten.split_with_sizes", "aten.chunk", "aten.tensor_split"), _split)
+_SEVERAL = {
+    **SPLITS,
     "aten.topk": _top_k,
     "aten.var": _variance("var"),
     "aten.std": _variance("std"),

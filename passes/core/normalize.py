@@ -6,6 +6,7 @@ from hf2khc.ir.expr import same
 from hf2khc.ir.graph import Graph, Node, Program
 from hf2khc.ir.types import Tensor, same_type
 from hf2khc.passes.core.lower_resize import has_scale
+from hf2khc.passes.core.lower_splits import SPLITS
 
 _ALIASES = {"aten.alias", "aten.contiguous", "aten.detach", "aten.detach_", "aten.clone", "aten.lift_fresh",
             "aten.lift_fresh_copy"}  # fmt: skip
@@ -13,7 +14,6 @@ _ALIASES = {"aten.alias", "aten.contiguous", "aten.detach", "aten.detach_", "ate
 _BY_TYPE = {"aten.to", "aten._to_copy", "aten.type_as", "aten.float", "aten.expand", "aten.expand_as", "aten.view",
             "aten.broadcast_to", "aten.reshape", "aten._unsafe_view", "aten.view_as", "aten.reshape_as", "aten.flatten",
             "aten.squeeze"}  # fmt: skip
-_SPLITS = {"aten.split", "aten.split_with_sizes", "aten.chunk", "aten.tensor_split"}
 # The number that changes nothing, by op.
 _NEUTRAL = {"aten.add": 0, "aten.sub": 0, "aten.mul": 1, "aten.div": 1, "aten.pow": 1}
 
@@ -85,7 +85,7 @@ def _is_identity(graph: Graph, node: Node) -> bool:
 def _is_whole(graph: Graph, item: Node) -> bool:
     """Whether a part of a split is all of it."""
     source = graph[item.used[0]]
-    return source.op in _SPLITS and isinstance(source.type, tuple) and len(source.type) == 1
+    return source.op in SPLITS and isinstance(source.type, tuple) and len(source.type) == 1
 
 
 def _keeps_size(node: Node) -> bool:
