@@ -34,7 +34,7 @@ class OverTime(Custom):
     def forward(self, input_ids):
         hidden, state = self.embed(input_ids), 0.0
         for step in range(hidden.shape[1]):
-            state = torch.tanh(hidden[:, step] + state)
+            state = torch.tanh(hidden[:, step] / (step + 1) + state)
         return state
 
 
@@ -91,7 +91,9 @@ class Shortening(Custom):
 
 def test_a_loop_over_time_has_a_fixed_length_and_is_named():
     _, _, found = captured(OverTime, transformers.BertConfig(**SMALL))
-    line = 1 + Path(__file__).read_text().splitlines().index("            state = torch.tanh(hidden[:, step] + state)")
+    line = 1 + Path(__file__).read_text().splitlines().index(
+        "            state = torch.tanh(hidden[:, step] / (step + 1) + state)"
+    )
     note = (
         f"fixed length seq = 11, proved at that alone: the loop at {Path(__file__).name}:{line} is unrolled, 11 times"
     )

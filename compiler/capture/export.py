@@ -16,6 +16,7 @@ from transformers.exporters.exporter_dynamo import DynamoConfig, DynamoExporter
 
 from hf2khc.capture.absent_masks import absent_masks_stay_absent
 from hf2khc.capture.build import configs, quiet
+from hf2khc.capture.counted_loops import ROUNDS, CountedLoop, counted_loops
 from hf2khc.capture.every_row import EveryRow
 from hf2khc.capture.free_sizes import larger_sizes, padding_edges, smallest_sizes, symbol_names, unrolled_loop
 from hf2khc.capture.input_types import Input
@@ -24,7 +25,7 @@ from hf2khc.capture.known_values import KnownValues, known_inputs, traced_within
 from hf2khc.capture.module_state import state_kept
 from hf2khc.capture.prepared import nothing_added
 from hf2khc.capture.tensor_lengths import free_lengths
-from hf2khc.capture.time_loops import looped_lengths
+from hf2khc.capture.time_loops import counts_over, looped_lengths
 from hf2khc.capture.twin_fields import POSITIONS, numeric_fields
 from hf2khc.diagnostics import ConversionError, fail
 
@@ -34,6 +35,8 @@ FREE, FIXED = ("named", "auto"), ("batch", "static")
 HELD = "held"
 # All sizes free, and every row of what a mask picks rows from.
 ROWS = "every row"
+# Loops over a free size: looked for, three rounds of each, all rounds of the example.
+FOUND, ROLLED, UNROLLED = "found", "rolled", "unrolled"
 
 
 @dataclass(frozen=True)
@@ -64,8 +67,9 @@ class Export:
 
 
 def export(
-    model: PreTrainedModel, spec: tuple[Input, ...], sizes: dict[str, int], lengths: Mapping[str, int] | None = None
-) -> Export:
+    model: PreTrainedModel, spec: tuple[Input, ...], sizes: dict[str, int], lengths: Mapping[str, int] | None = None,
+    rounds: bool = True,
+) -> Export:  # fmt: skip
     """Traces a model with free batch and sequence sizes.
 
     Where torch refuses a free size it is freed as far as torch allows, then fixed; where it refuses the attention
@@ -76,6 +80,7 @@ def export(
         spec: its inputs.
         sizes: of the symbols in the trace.
         lengths: of the symbols that cannot be free; those of the trace if None.
+        rounds: whether a loop over a free size may be traced as three marked rounds.
 
     Raises:
         ConversionError: `not-capturable` with the model's own source line.
@@ -84,7 +89,7 @@ def export(
     # First as it was built: each part then has what it supports, which one name for all of them would not give.
     implementations = [attention] if attention == "eager" else [attention, "eager"]
     attempts = [(name, kind) for kinds in (FREE, FIXED) for name in implementations for kind in kinds]
-    trace = _Trace(model, spec, sizes, {**sizes, **(lengths or {})})
+    trace = _Trace(model, spec, sizes, {**sizes, **(lengths or {})}, FOUND if rounds else UNROLLED)
     while attempts:
         implementation, kind = attempts.pop(0)
         with _attention_kept(model):
@@ -104,8 +109,11 @@ def export(
 class _Trace:
     """Attempts to trace one model, and what they show: which sizes are fixed, and why."""
 
-    def __init__(self, model: PreTrainedModel, spec: tuple[Input, ...], sizes: dict[str, int], lengths: dict[str, int]):
-        self.model, self.spec, self.sizes, self.lengths = model, spec, sizes, lengths
+    def __init__(
+        self, model: PreTrainedModel, spec: tuple[Input, ...], sizes: dict[str, int], lengths: dict[str, int],
+        loops: str = UNROLLED,
+    ):  # fmt: skip
+        self.model, self.spec, self.sizes, self.lengths, self.loops = model, spec, sizes, lengths, loops
         self.attention = model.config._attn_implementation
         self.first: Exception | None = None
         self.partial: Export | None = None
@@ -115,7 +123,9 @@ class _Trace:
         numbers = [field.value for field in numeric_fields(model.config) if POSITIONS.search(field.name)]
         self.positions = [number for number in (*numbers, *self.longest.values()) if isinstance(number, int)]
         self.looped = looped_lengths(model, spec, sizes)
-        self.fixed: dict[str, str] = dict(self.looped)
+        if loops == FOUND and not all(counts_over(model, spec, sizes, symbol) for symbol in self.looped):
+            self.loops = UNROLLED
+        self.fixed: dict[str, str] = {} if self.loops == FOUND else dict(self.looped)
 
     def attempt(self, implementation: str, kind: str) -> Export | None:
         """A trace, with ever more sizes fixed as it shows that they are not free; None if torch refuses it."""
@@ -129,14 +139,18 @@ class _Trace:
             try:
                 if implementation != self.attention:
                     self.model.set_attn_implementation(implementation)
-                program = _trace(self.model, self.spec, sizes, self._dimensions(kind, held), values, kind == ROWS)
+                program = self._traced(kind, sizes, held, values)
                 symbols = symbol_names(program, self.spec)
+            except CountedLoop:
+                self._next_loops()
+                continue
             except Exception as error:
                 self.first = self.first or error
                 self.notes.append(f"{implementation} attention, {kind} sizes: {_summary(error)}")
                 found = _specialised(error)
             else:
-                smallest, ends, found = smallest_sizes(program, self.spec, sizes, self.positions)
+                rounds = ROUNDS if self.loops == ROLLED else 0
+                smallest, ends, found = smallest_sizes(program, self.spec, sizes, self.positions, rounds)
                 if found.keys() <= held.keys():
                     notes = (*self.notes, *_lengths(sizes, held, program), *_held(values or ()), *_rows(kind))
                     largest = {symbol: n for symbol, n in {**self.longest, **ends}.items() if symbol in smallest}
@@ -147,6 +161,19 @@ class _Trace:
             if found.keys() <= held.keys():
                 return None
             self.fixed |= {symbol: reason for symbol, reason in found.items() if symbol not in held}
+
+    def _traced(
+        self, kind: str, sizes: dict[str, int], held: Mapping[str, str], values: tuple[str, ...] | None
+    ) -> ExportedProgram:
+        dimensions = self._dimensions(kind, held)
+        loops = nullcontext() if self.loops == UNROLLED else counted_loops(self.model, self.loops == ROLLED)
+        with loops:
+            return _trace(self.model, self.spec, sizes, dimensions, values, kind == ROWS)
+
+    def _next_loops(self) -> None:
+        """A loop over a free size was found, or cannot be rolled."""
+        self.loops = ROLLED if self.loops == FOUND else UNROLLED
+        self.fixed |= self.looped if self.loops == UNROLLED else {}
 
     def at_larger_sizes(self, found: Export) -> Export:
         """The same traced at larger sizes, where a size is fixed because that of the trace is small; else `found`."""
@@ -169,8 +196,9 @@ class _Trace:
         found: dict[str, Any] = {}
         for symbol in self.sizes:
             longest = self.longest.get(symbol)
-            free = Dim.AUTO if kind == "auto" else Dim(symbol, min=2, max=longest) if longest else Dim(symbol, min=2)
-            found[symbol] = Dim.STATIC if symbol in fixed else free
+            least = ROUNDS if self.loops == ROLLED and symbol != "batch" else 2
+            named = Dim(symbol, min=least, max=longest) if longest else Dim(symbol, min=least)
+            found[symbol] = Dim.STATIC if symbol in fixed else Dim.AUTO if kind == "auto" else named
         return found
 
 

@@ -25,6 +25,7 @@ SHORTEST_LOOP = 3
 _TORCH = os.path.dirname(torch.__file__)
 Condition = tuple[str, Callable[[Mapping[str, int]], bool]]  # what it says, and whether it holds at given sizes
 LONGEST_TEXT = 120
+_STRICT = sympy.StrictGreaterThan | sympy.StrictLessThan
 
 
 def symbol_names(program: ExportedProgram, spec: Iterable[Input]) -> dict[str, str]:
@@ -37,8 +38,9 @@ def symbol_names(program: ExportedProgram, spec: Iterable[Input]) -> dict[str, s
 
 
 def smallest_sizes(
-    program: ExportedProgram, spec: Iterable[Input], sizes: Mapping[str, int], longest: Sequence[int] = ()
-) -> tuple[dict[str, int], dict[str, int], dict[str, str]]:
+    program: ExportedProgram, spec: Iterable[Input], sizes: Mapping[str, int], longest: Sequence[int] = (),
+    rounds: int = 0,
+) -> tuple[dict[str, int], dict[str, int], dict[str, str]]:  # fmt: skip
     """The smallest size of each symbol that is free, its largest one, and why each of the others is not.
 
     Args:
@@ -46,6 +48,7 @@ def smallest_sizes(
         spec: the inputs it was traced with.
         sizes: of the symbols in the trace.
         longest: numbers of positions for which the model was made: a length may have one of them as its largest.
+        rounds: as many as there are in the trace of a loop; that there are so many is asked for that trace alone.
 
     Returns:
         The sizes from which on everything holds that torch asks for, those up to which it does where there is such an
@@ -53,7 +56,7 @@ def smallest_sizes(
     """
     spec = tuple(spec)
     fixed = set(_dependent(program, spec))
-    conditions = list(_conditions(program, symbol_names(program, spec)))
+    conditions = list(_conditions(program, symbol_names(program, spec), rounds))
     found: dict[str, int] = {}
     largest: dict[str, int] = {}
     reasons: dict[str, str] = {}
@@ -149,13 +152,16 @@ def _least(symbol: str, sizes: Mapping[str, int], most: int | None, conditions: 
     return least, ""
 
 
-def _conditions(program: ExportedProgram, names: Mapping[str, str]) -> Iterator[Condition]:
+def _conditions(program: ExportedProgram, names: Mapping[str, str], rounds: int = 0) -> Iterator[Condition]:
     """What torch asks of the sizes. That two sizes differ is no such thing: it only chose the faster of two ways."""
     for symbol, bounds in program.range_constraints.items():
         if str(symbol) in names:
-            yield _within(names[str(symbol)], int(bounds.lower), bounds.upper)
+            lower = 2 if int(bounds.lower) == rounds else int(bounds.lower)
+            yield _within(names[str(symbol)], lower, bounds.upper)
     paddings = set(_paddings(program))
     for expression in _asserted(program):
+        if rounds and isinstance(expression, _STRICT) and expression.lts == rounds - 1:
+            continue
         if _is_strict(expression) and expression.gts in paddings:
             # Padding by nothing is as good: code that asks for more spares itself the call.
             expression = sympy.GreaterThan(expression.gts, 0)
@@ -192,7 +198,7 @@ def _asserted(program: ExportedProgram) -> Iterable[Any]:
 
 def _is_strict(expression: Any) -> bool:
     """Whether it asks for something to be above zero."""
-    return isinstance(expression, sympy.StrictGreaterThan | sympy.StrictLessThan) and expression.lts == 0
+    return isinstance(expression, _STRICT) and expression.lts == 0
 
 
 def _within(symbol: str, low: int, high: Any) -> Condition:

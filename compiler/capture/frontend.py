@@ -15,6 +15,7 @@ from hf2khc.capture.importer import import_program
 from hf2khc.capture.input_types import Example, Input
 from hf2khc.capture.inputs import input_spec, trace_sizes
 from hf2khc.capture.names_analysis import assignment_names
+from hf2khc.capture.roll_rounds import RoundsDiffer
 from hf2khc.capture.truncate import Stack, truncate
 from hf2khc.diagnostics import ConversionError
 from hf2khc.ir.analysis import module_paths
@@ -81,14 +82,19 @@ def capture(
     stacks = truncate(model) if cut else {}
     materialise(model)
     spec = input_spec(model, examples)
+    sizes = trace_sizes(model, spec)
     try:
-        exported = export(model, spec, trace_sizes(model, spec), lengths)
+        exported = export(model, spec, sizes, lengths)
     except ConversionError:
         if not stacks:
             raise
         # The model's own code may reach for layers by number, beyond those that were kept.
         return capture(config, model_class, False, examples, lengths)
-    return _captured(model, exported, spec, stacks, parameters)
+    try:
+        return _captured(model, exported, spec, stacks, parameters)
+    except RoundsDiffer:
+        exported = export(model, spec, sizes, lengths, rounds=False)
+        return _captured(model, exported, spec, stacks, parameters)
 
 
 def fixed_lengths(model: PreTrainedModel, examples: Sequence[Example] = ()) -> dict[str, int]:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from hf2khc.capture.constants import constant, first_names
+from hf2khc.capture.counted_loops import MARK
 from hf2khc.capture.free_sizes import settled_sizes
 from hf2khc.capture.fx_graphs import (
     complete_users,
@@ -22,6 +23,7 @@ from hf2khc.capture.fx_graphs import (
     unflatten,
 )
 from hf2khc.capture.marked_rows import last_marked_rows
+from hf2khc.capture.roll_rounds import roll_rounds
 from hf2khc.capture.schema import flatten_call
 from hf2khc.capture.symbols import Symbols
 from hf2khc.capture.writes import without_writes
@@ -44,6 +46,7 @@ def import_program(exported: torch.export.ExportedProgram, model: torch.nn.Modul
 
     Raises:
         ConversionError: a size that depends on data, or an op outside the known namespaces.
+        RoundsDiffer: the rounds of a loop over a free size are no scan.
     """
     settled = settled_sizes(exported)
     complete_users(exported.graph)
@@ -99,7 +102,9 @@ class _Importer:
         for node in module.graph.nodes:
             scope.add(node)
         name = numbered(type_name, self.graphs)
-        self.graphs[name] = Graph(name, scope.nodes.values(), scope.outputs, cls=type_name)
+        graph = Graph(name, scope.nodes.values(), scope.outputs, cls=type_name)
+        graph, steps = roll_rounds(graph, scope.marks, f"{type_name}Step", self.graphs)
+        self.graphs |= {step.name: step for step in steps} | {name: graph}
         self.results[name] = scope.results
         return name
 
@@ -135,6 +140,8 @@ class _Scope:
         self.nodes: dict[str, Node] = {}
         self.outputs: tuple[str, ...] = ()
         self.results: list[object] = []
+        # The loop over a free size and the round of it that each of our nodes was traced in.
+        self.marks: dict[str, tuple[int, int]] = {}
         # What an fx node stands for: the name of one of our nodes, a size or number, or a list of either.
         self.values: dict[torch.fx.Node, object] = {}
 
@@ -240,6 +247,9 @@ class _Scope:
     def _put(self, node: torch.fx.Node, made: Node) -> None:
         self.nodes[made.name] = made
         self.values[node] = made.name
+        mark = node.meta.get("custom", {}).get(MARK)
+        if mark is not None:
+            self.marks[made.name] = mark
 
     def _operand(self, argument):
         if isinstance(argument, torch.fx.Node):

@@ -4,30 +4,21 @@ Python makes a number of the first, and with it a free size is one no longer; th
 trace knows.
 """
 
-import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
-from unittest import mock
 
 import torch
 from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
+from hf2khc.capture.replaced_builtins import replaced_builtins
+
 
 @contextmanager
 def free_lengths(model: PreTrainedModel) -> Iterator[None]:
-    """Within the block `len` of a tensor is its first size as it is traced, and the quotient of two sizes a size.
-
-    Args:
-        model: the files of its modules' classes, those of torch apart, are meant.
-    """
-    names = {type(module).__module__ for module in model.modules()}
-    with ExitStack() as stack:
-        stack.enter_context(_Quotients())
-        for name in sorted(names):
-            if name.partition(".")[0] != "torch" and name in sys.modules:
-                stack.enter_context(mock.patch.object(sys.modules[name], "len", _length, create=True))
+    """Within the block `len` of a tensor is its first size as it is traced, and the quotient of two sizes a size."""
+    with _Quotients(), replaced_builtins(model, len=_length):
         yield
 
 

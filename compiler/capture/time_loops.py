@@ -4,6 +4,7 @@ torch finds that out too, but after it has traced the loop with a free length, w
 thousands of operations.
 """
 
+import builtins
 from collections.abc import Mapping
 from contextlib import suppress
 
@@ -14,6 +15,7 @@ from hf2khc.capture.build import quiet
 from hf2khc.capture.input_types import Input
 from hf2khc.capture.inputs import sample_inputs
 from hf2khc.capture.module_state import state_kept
+from hf2khc.capture.replaced_builtins import replaced_builtins
 from hf2khc.capture.shapes_alone import Operations, shapes_alone
 
 MANY = 400  # operations below which a trace with a free length costs no more than to look for a loop
@@ -39,6 +41,21 @@ def looped_lengths(model: PreTrainedModel, spec: tuple[Input, ...], sizes: Mappi
             if counts[0] < counts[1] < counts[2]:
                 found[symbol] = f"the model loops over it: the longer it is, the more operations there are ({counts})"
     return found
+
+
+def counts_over(model: PreTrainedModel, spec: tuple[Input, ...], sizes: Mapping[str, int], symbol: str) -> bool:
+    """Whether the model counts up to a number, with Python's `range`, that grows with a symbol."""
+    counts: list[list[tuple]] = []
+    for times in (1, LONGER[0]):
+        counts.append([])
+
+        def counted(*bounds, found=counts[-1]):
+            found.append(bounds)
+            return builtins.range(*bounds)
+
+        with replaced_builtins(model, range=counted):
+            operations(model, spec, {**sizes, symbol: sizes[symbol] * times})
+    return counts[0] != counts[1]
 
 
 def operations(model: PreTrainedModel, spec: tuple[Input, ...], sizes: Mapping[str, int]) -> int:

@@ -1,6 +1,7 @@
 """Mixed precision: variables in float32, everything that flows between layers in the compute dtype."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -11,11 +12,17 @@ from hf2khc.check.contract_verdict import Broken, require
 
 POLICY = "mixed_bfloat16"
 COMPUTE, VARIABLE = "bfloat16", "float32"
+NOBODYS = "float16"
 
 
 def mixed_precision(subject: Subject) -> str:
-    """Under `mixed_bfloat16` every layer returns bfloat16, and the outputs are finite."""
-    model, inputs = subject.build(dtype=POLICY), subject.inputs()
+    """Under `mixed_bfloat16` every layer returns bfloat16, and the outputs are finite.
+
+    What states its own dtype, as a recurrence does that stays in float32, keeps that.
+    """
+    with _other_policy():
+        model = subject.build(dtype=POLICY)
+    inputs = subject.inputs()
     require(_other_policies(model), "layers do not take the policy")
     promoted: dict[str, str] = {}
     for layer in model._flatten_layers(include_self=False):
@@ -30,11 +37,23 @@ def mixed_precision(subject: Subject) -> str:
     return _error(subject, model, inputs)
 
 
+@contextmanager
+def _other_policy() -> Iterator[None]:
+    """Within the block layers that are given no policy have one that nothing asks for."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(NOBODYS)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
 def _other_policies(model: Any) -> list[str]:
-    """Layers of another policy and weights of another dtype; a softmax may stay in float32."""
+    """Layers of another policy and weights of another dtype; one without weights may stay in float32."""
     faults = []
     for layer in model._flatten_layers(include_self=False):
-        exempt = isinstance(layer, keras.layers.Softmax | keras.layers.InputLayer)
+        stays = not layer.weights and layer.dtype_policy.name == VARIABLE
+        exempt = stays or isinstance(layer, keras.layers.InputLayer)
         if not exempt and (layer.compute_dtype, layer.variable_dtype) != (COMPUTE, VARIABLE):
             faults.append(f"{layer.path}: computes in {layer.compute_dtype}")
     faults += [f"{w.path}: is {w.dtype}" for w in model.weights if _is_float(w) and str(w.dtype) != VARIABLE]
@@ -47,7 +66,8 @@ def _watched(layer: Any, call: Callable[..., Any], promoted: dict[str, str]) -> 
     def wrapped(*arguments: Any, **keywords: Any) -> Any:
         value = call(*arguments, **keywords)
         for part in keras.tree.flatten(value):
-            if part is not None and _is_float(part) and keras.backend.standardize_dtype(part.dtype) != COMPUTE:
+            own = layer.compute_dtype
+            if part is not None and _is_float(part) and keras.backend.standardize_dtype(part.dtype) != own:
                 promoted.setdefault(layer.path, keras.backend.standardize_dtype(part.dtype))
         return value
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from hf2khc.driver.decode_cache import Cache
 from hf2khc.driver.decode_positions import HERE, NoCache, Places, Positions
 from hf2khc.ir.expr import Expr, names_of, substitute
-from hf2khc.ir.graph import Graph, Node, numbered
+from hf2khc.ir.graph import CALLS, Graph, Node, numbered
 from hf2khc.ir.types import Tensor, plain_symbols, tensors
 from hf2khc.write.plan import KEYS, START, UPDATE
 
@@ -104,7 +104,7 @@ class DerivedGraph:
 
     def _read(self, node: Node) -> tuple[str, ...]:
         """The operands whose values matter: a layer may take one for its sizes alone."""
-        if node.op not in ("call", "loop"):
+        if node.op not in CALLS:
             return node.used
         pairs = [
             (callee.uses(parameter.name), operand)

@@ -8,7 +8,7 @@ from typing import Any
 
 from hf2khc.driver.raise_parameters import raise_parameters
 from hf2khc.driver.search import Search
-from hf2khc.ir.graph import Graph, Node, Program, lettered
+from hf2khc.ir.graph import CALLS, Graph, Node, Program, lettered
 from hf2khc.ir.types import Tensor, Type
 
 
@@ -115,7 +115,7 @@ def _called(graphs: Sequence[Graph]) -> list[tuple[str, ...]]:
     for shape in shapes[1:]:
         if shape != shapes[0]:
             raise _Differs(f"the twin computes {graphs[0].name} another way: {_first_difference(shapes[0], shape)}")
-    calls = (nodes for nodes in zip(*graphs, strict=True) if nodes[0].op in ("call", "loop"))
+    calls = (nodes for nodes in zip(*graphs, strict=True) if nodes[0].op in CALLS)
     return [callees for nodes in calls for callees in _callees(nodes)]
 
 

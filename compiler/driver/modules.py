@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hf2khc.ir.analysis import first_parameter, weight_values
-from hf2khc.ir.graph import Graph, Node, Program, callees, join
+from hf2khc.ir.graph import CALLS, Graph, Node, Program, callees, join
 from hf2khc.passes.pipeline import every_pass
 
 
@@ -33,7 +33,7 @@ def modules(program: Program) -> tuple[Module, ...]:
 def _below(program: Program, graph: Graph, prefix: str) -> Iterator[Module]:
     weights = weight_values(graph)
     for node in graph:
-        if node.op in ("call", "loop"):
+        if node.op in CALLS:
             path = join(prefix, str(node.attrs["path"]))
             for name in callees(node):
                 yield Module(path, f"{name}{_named(node)}", _rules(node))

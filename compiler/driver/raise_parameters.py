@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from hf2khc.ir.expr import Expr
-from hf2khc.ir.graph import Graph, Node, Program, callee_of, callees
+from hf2khc.ir.graph import CALLS, Graph, Node, Program, callee_of, callees
 
 
 def raise_parameters(programs: Sequence[Program]) -> list[Program]:
@@ -42,7 +42,7 @@ class _Raising:
         self.seen.add((name, other))
         for own, theirs in zip(tuple(self.graphs[name].nodes), self.others[other], strict=True):
             mine = self.graphs[name][own]
-            if theirs.op not in ("call", "loop") or len(callees(mine)) != len(callees(theirs)):
+            if theirs.op not in CALLS or len(callees(mine)) != len(callees(theirs)):
                 continue
             self._give(name, mine, theirs)
             for pair in zip(callees(mine), callees(theirs), strict=True):

@@ -3,7 +3,7 @@
 from collections.abc import Hashable, Iterator, Mapping
 
 from hf2khc.ir.expr import entry_of, names_of
-from hf2khc.ir.graph import Graph, Node, Program, callees, first_iterations, join
+from hf2khc.ir.graph import CALLS, Graph, Node, Program, callees, first_iterations, join
 from hf2khc.ir.types import tensors
 
 
@@ -32,7 +32,7 @@ def has_parameters(program: Program) -> dict[str, bool]:
     """Whether a graph, or one it calls, owns a parameter."""
     found: dict[str, bool] = {}
     for graph in program.callees_first():
-        called = (name for node in graph.of("call", "loop") for name in callees(node))
+        called = (name for node in graph.of(*CALLS) for name in callees(node))
         found[graph.name] = bool(graph.of("param")) or any(found[name] for name in called)
     return found
 
@@ -41,7 +41,7 @@ def module_paths(program: Program) -> dict[str, str]:
     """Where each graph's module stands; defined while no graph is called from two places (before graphs are merged)."""
     paths = {program.entry: ""}
     for graph in reversed(program.callees_first()):
-        for call in graph.of("call"):
+        for call in graph.of("call", "scan"):
             paths[str(call.attrs["graph"])] = join(paths[graph.name], str(call.attrs["path"]))
     return paths
 
@@ -119,7 +119,7 @@ def constant_paths(program: Program) -> list[str]:
         for node in graph:
             if node.op == "const":
                 found[join(prefix, node.name[1:])] = None
-            elif node.op in ("call", "loop"):
+            elif node.op in CALLS:
                 for callee, iteration in first_iterations(node).items():
                     start = node.attrs.get("start", "")
                     index = start + iteration if isinstance(start, int) else start

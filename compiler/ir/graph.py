@@ -13,6 +13,9 @@ from hf2khc.ir.expr import Expr, substitute
 from hf2khc.ir.node import LEAVES, Loc, Node
 from hf2khc.ir.types import Tensor, Type
 
+# Nodes that run graphs: once, once per layer, once per entry of sequences.
+CALLS = ("call", "loop", "scan")
+
 
 class Graph:
     """A module computation: nodes in topological order over a `networkx.MultiDiGraph` (edge key = operand index).
@@ -172,7 +175,7 @@ def callees_first(graphs: Mapping[str, Graph], entry: str) -> list[str]:
 
     def visit(name: str):
         if name not in order:
-            for node in graphs[name].of("call", "loop"):
+            for node in graphs[name].of(*CALLS):
                 for callee in callees(node):
                     visit(callee)
             order[name] = None
@@ -182,7 +185,7 @@ def callees_first(graphs: Mapping[str, Graph], entry: str) -> list[str]:
 
 
 def callees(node: Node) -> tuple[str, ...]:
-    """The graphs that a `call` or `loop` runs, each once; a loop over several kinds of layers names one per layer."""
+    """The graphs that a node runs, each once; a loop over several kinds of layers names one per layer."""
     given = node.attrs["graph"]
     return tuple(dict.fromkeys(map(str, given))) if isinstance(given, tuple) else (str(given),)
 

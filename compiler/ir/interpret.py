@@ -126,6 +126,23 @@ class _Run:
             carried = list(self.graph(callee, carried + invariant, path, env))
         return _result(tuple(carried))
 
+    def _scan(self, node: Node, operands: list, scope: "_Scope"):
+        """The results of every entry, along a first axis."""
+        attrs = _attributes(node, scope)
+        carry, behind = attrs["carry"], attrs["carry"] + attrs["over"]
+        carried, sequences, invariant = operands[:carry], operands[carry:behind], operands[behind:]
+        callee = self.program.graphs[attrs["graph"]]
+        env = {**scope.env, **{name: attrs[name] for name in callee.parameters}}
+        rounds = []
+        for entries in zip(*sequences, strict=True):
+            carried = list(self.graph(callee, [*carried, *entries, *invariant], join(scope.path, attrs["path"]), env))
+            rounds.append(carried)
+        return _result(tuple(self._stacked(values, scope) for values in zip(*rounds, strict=True)))
+
+    def _stacked(self, values: tuple, scope: "_Scope"):
+        node = Node("stacked", "ops.stack", (), {"axis": 0})
+        return self.evaluators["ops"](node, list(values), {"axis": 0}, scope.env)
+
     def _check(self, node: Node, scope: "_Scope") -> None:
         """Compare a value with its node's type, and tell the observer."""
         value = scope.values[node.name]
@@ -142,7 +159,7 @@ class _Run:
             self.observe(scope.graph, scope.path, node, value)
 
 
-_STRUCTURAL = ("param", "const", "call", "item", "loop")
+_STRUCTURAL = ("param", "const", "call", "item", "loop", "scan")
 
 
 @dataclass

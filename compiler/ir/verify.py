@@ -11,11 +11,11 @@ from hf2khc.ir.graph import LEAVES, Graph, Node, Program
 from hf2khc.ir.signatures import LIST_OPS, function, parameters, slot_names
 from hf2khc.ir.text import format_graph
 from hf2khc.ir.types import SHORT, Tensor, plain_symbols, tensors
-from hf2khc.ir.verify_calls import check_call, check_item, check_loop
+from hf2khc.ir.verify_calls import check_call, check_item, check_loop, check_scan
 
 # Dialects that may not occur any more at a level; `aten` stands for every namespace of torch.
 _GONE = {None: (), "aten": (), "ops": ("aten",), "hub": ("aten",), "keras": ("aten", "hub")}
-_STRUCTURAL = {"input": 0, "param": 0, "const": 0, "item": 1, "call": None, "loop": None}
+_STRUCTURAL = {"input": 0, "param": 0, "const": 0, "item": 1, "call": None, "loop": None, "scan": None}
 _VALUE = re.compile(r"[A-Za-z_0-9.]+")
 _LEAF = re.compile(r"@/?[A-Za-z_0-9.{}]+")
 
@@ -191,4 +191,5 @@ _CHECKS: dict[str, Callable[[Node, Graph, Program], Iterator[str]]] = {
     "item": check_item,
     "call": check_call,
     "loop": check_loop,
+    "scan": check_scan,
 }

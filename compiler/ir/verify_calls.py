@@ -1,10 +1,11 @@
 """What the verifier asks of calls: the callee exists, and takes and returns what the node says."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from hf2khc.ir.expr import Expr
 from hf2khc.ir.graph import Graph, Node, Program, callee_of, callees, substitute_node
-from hf2khc.ir.types import Tensor, Type, same_type
+from hf2khc.ir.types import Tensor, Type, same_type, tensors
 
 
 def check_item(node: Node, graph: Graph, program: Program) -> Iterator[str]:
@@ -23,11 +24,11 @@ def check_call(node: Node, graph: Graph, program: Program) -> Iterator[str]:
     """Errors of a `call`: arity, graph parameters, types of operands and results with the symbols bound."""
     yield from _instantiation(node, program, ("graph", "path"))
     callee = program.graphs.get(str(node.attrs.get("graph")))
-    if callee is None or not _fits(callee, node, graph):
+    if callee is None or not _fits(callee, node, graph.nodes):
         return
     mapping = {name: node.attrs[name] for name in callee.parameters if name in node.attrs}
-    mapping = {**_bindings(callee, node, graph), **mapping}
-    yield from _operand_types(callee, node, graph, mapping)
+    mapping = {**_bindings(callee, node, graph.nodes), **mapping}
+    yield from _operand_types(callee, node, graph.nodes, mapping)
     results = _results(callee, mapping)
     if not same_type(results if len(results) > 1 else results[0], node.type):
         yield f"{callee.name} returns {_text(results)}"
@@ -42,6 +43,44 @@ def check_loop(node: Node, graph: Graph, program: Program) -> Iterator[str]:
     yield from _check_counts(node)
 
 
+def check_scan(node: Node, graph: Graph, program: Program) -> Iterator[str]:
+    """Errors of a `scan`: those of a call on one entry of each sequence, and what it carries from entry to entry."""
+    yield from _instantiation(node, program, ("graph", "path", "carry", "over"))
+    carry, over = node.attrs.get("carry"), node.attrs.get("over")
+    callee = program.graphs.get(str(node.attrs.get("graph")))
+    if not isinstance(carry, int) or not isinstance(over, int) or callee is None:
+        return
+    if len(callee.outputs) != carry or not 0 < over <= len(node.operands) - carry:
+        yield f"{callee.name} carries {len(callee.outputs)} values, not {carry}, over {over} sequences"
+        return
+    sequences = [graph[o].tensor for o in node.operands[carry : carry + over] if o is not None]
+    lengths = {str(t.shape[0]) if t.shape else "" for t in (*sequences, *tensors(node.type))}
+    if len(sequences) < over or len(lengths) > 1 or "" in lengths:
+        yield f"its sequences and results are not of one length: {', '.join(sorted(lengths))}"
+        return
+    call, entries = _on_one_entry(node, graph)
+    if _fits(callee, call, entries):
+        given = {name: node.attrs[name] for name in callee.parameters if name in node.attrs}
+        mapping = {**_bindings(callee, call, entries), **given}
+        yield from _operand_types(callee, call, entries, mapping)
+        yield from _carried_types(callee, call, mapping)
+
+
+def _on_one_entry(node: Node, graph: Graph) -> tuple[Node, dict[str, Node]]:
+    """A `scan` as a call on one entry of each sequence, and the operands of that."""
+    start = int(str(node.attrs["carry"]))
+    sequences = range(start, start + int(str(node.attrs["over"])))
+    entries = {}
+    for position, operand in enumerate(node.operands):
+        if operand is not None:
+            type_ = graph[operand].tensor
+            entry = Tensor(type_.dtype, type_.shape[1:]) if position in sequences else type_
+            entries[str(position)] = replace(graph[operand], type=entry)
+    results = tuple(Tensor(t.dtype, t.shape[1:]) for t in tensors(node.type))
+    operands = tuple(o and str(position) for position, o in enumerate(node.operands))
+    return replace(node, operands=operands, type=results if len(results) > 1 else results[0]), entries
+
+
 def _check_counts(node: Node) -> Iterator[str]:
     count = node.attrs.get("count")
     for name, value in node.attrs.items():
@@ -52,7 +91,7 @@ def _check_counts(node: Node) -> Iterator[str]:
 def _check_iteration(callee: Graph, node: Node, graph: Graph) -> Iterator[str]:
     """Errors of the iterations that run one graph."""
     carry = node.attrs.get("carry")
-    if not isinstance(carry, int) or not _fits(callee, node, graph):
+    if not isinstance(carry, int) or not _fits(callee, node, graph.nodes):
         return
     if len(callee.outputs) != carry or len(callee.inputs) < carry:
         yield f"{callee.name} carries {len(callee.outputs)} of {len(callee.inputs)} values, not {carry}"
@@ -60,10 +99,10 @@ def _check_iteration(callee: Graph, node: Node, graph: Graph) -> Iterator[str]:
     given = {name: node.attrs[name] for name in callee.parameters if name in node.attrs}
     # Parameters that change from one iteration to the next may not decide a type: the first stands for all.
     mapping = {
-        **_bindings(callee, node, graph),
+        **_bindings(callee, node, graph.nodes),
         **{k: _of_graph(callee, node, v) for k, v in given.items()},
     }
-    yield from _operand_types(callee, node, graph, mapping)
+    yield from _operand_types(callee, node, graph.nodes, mapping)
     yield from _carried_types(callee, node, mapping)
 
 
@@ -85,7 +124,7 @@ def _carried_types(callee: Graph, node: Node, mapping: dict[str, object]) -> Ite
 
 
 def _instantiation(node: Node, program: Program, needed: tuple[str, ...]) -> Iterator[str]:
-    """Graph, path and graph parameters of a call or loop."""
+    """Graph, path and graph parameters of a call, loop or scan."""
     missing = [key for key in needed if key not in node.attrs]
     yield from (f"{node.op} needs {key}" for key in missing)
     if "graph" in missing:
@@ -105,7 +144,7 @@ def _instantiation(node: Node, program: Program, needed: tuple[str, ...]) -> Ite
     yield from (f"{' or '.join(callees(node))} has no parameter {key}" for key in sorted(extra))
 
 
-def _fits(callee: Graph, node: Node, graph: Graph) -> bool:
+def _fits(callee: Graph, node: Node, graph: Mapping[str, Node]) -> bool:
     """Whether the types of operands and results can be compared at all."""
     pairs = [(i.type, graph[o].type) for i, o in zip(callee.inputs, node.operands, strict=False) if o is not None]
     results = [callee[output].type for output in callee.outputs if output in callee]
@@ -113,7 +152,7 @@ def _fits(callee: Graph, node: Node, graph: Graph) -> bool:
     return comparable and len(node.operands) == len(callee.inputs) and 0 < len(results) == len(callee.outputs)
 
 
-def _bindings(callee: Graph, node: Node, graph: Graph) -> dict[str, object]:
+def _bindings(callee: Graph, node: Node, graph: Mapping[str, Node]) -> dict[str, object]:
     """The callee's symbols as dimensions of the caller."""
     mapping: dict[str, object] = {}
     for argument, operand in zip(callee.inputs, node.operands, strict=True):
@@ -125,7 +164,7 @@ def _bindings(callee: Graph, node: Node, graph: Graph) -> dict[str, object]:
     return mapping
 
 
-def _operand_types(callee: Graph, node: Node, graph: Graph, mapping: dict[str, object]) -> Iterator[str]:
+def _operand_types(callee: Graph, node: Node, graph: Mapping[str, Node], mapping: dict[str, object]) -> Iterator[str]:
     for argument, operand in zip(callee.inputs, node.operands, strict=True):
         if operand is None:
             continue

@@ -5,13 +5,11 @@ from collections.abc import Mapping
 
 from hf2khc.diagnostics import fail
 from hf2khc.ir.expr import evaluate, names_of
-from hf2khc.ir.graph import Graph, Node, callees, first_iterations, join
+from hf2khc.ir.graph import CALLS, Graph, Node, callees, first_iterations, join
 from hf2khc.ir.types import Tensor, tensors
 from hf2khc.write.layer_facts import call_arguments, constructor_defaults, takes_training, variable_names
 from hf2khc.write.plan import CONSTANT, Field, Plan
 
-# Attributes of `call` and `loop` that are not parameters of the callee.
-STRUCTURE = ("graph", "path", "name", "start", "count", "carry")
 # What a symbol stands for where a shape has to be a number: enough for any stride and any window.
 _ANY_SIZE = 2**20
 
@@ -33,7 +31,7 @@ class Analysis:
             return
         self.paths[graph.name].append(path)
         env = {**self.plan.tiny_values, **parameters}
-        for node in graph.of("call", "loop"):
+        for node in graph.of(*CALLS):
             start = known(node.attrs.get("start", 0), env)
             for name, iteration in first_iterations(node).items():
                 callee = self.plan.program.graphs[name]
@@ -79,7 +77,7 @@ class Analysis:
         for node in self.printed(graph_name):
             if node.op.startswith("layers.") and takes_training(node.op):
                 return True
-            if node.op in ("call", "loop") and any(map(self.training, callees(node))):
+            if node.op in CALLS and any(map(self.training, callees(node))):
                 return True
         return False
 
@@ -90,7 +88,7 @@ class Analysis:
         used: set[str] = set()
         for node in self.printed(graph_name):
             unstated: set[str] = set()
-            if node.op in ("call", "loop"):
+            if node.op in CALLS:
                 called = [(self.plan.program.graphs[name].parameters, self.stated(name)) for name in callees(node)]
                 unstated = {p for parameters, stated in called for p in parameters if p not in stated}
             used.update(*(names_of(value) for key, value in node.attrs.items() if key not in unstated))

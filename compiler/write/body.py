@@ -78,6 +78,8 @@ class Body:
     def _statement(self, index: int, node: Node) -> list[str]:
         if node.op == "loop":
             return self._loop(index, node)
+        if node.op == "scan":
+            return self._scan(index, node)
         return self._update(node) if node.op == UPDATE else self._assignment(index, node)
 
     def _update(self, node: Node) -> list[str]:
@@ -160,6 +162,28 @@ class Body:
             return [*lines, *collected(self.analysis.plan, node.name, header, targets[0], call)]
         return [*lines, header, f"    {', '.join(targets)} = {call}"]
 
+    def _scan(self, index: int, node: Node) -> list[str]:
+        """The function of one entry, and its scan over all.
+
+        TensorFlow keeps of every entry what has the types of what is carried: that itself.
+        """
+        carry = int(str(node.attrs["carry"]))
+        behind = carry + int(str(node.attrs["over"]))
+        carried = [self.render.carried(o, self._required(o).text) for o in node.operands[:carry] if o is not None]
+        sequences = [self._required(o).text for o in node.operands[carry:behind]]
+        constants = {self._required(o).text for o in node.operands[behind:]}
+        targets = self._name(index, node, constants)
+        state, entries = choose("state", constants, "state"), choose("inputs", constants, "inputs")
+        given = [f"*{state}" if carry > 1 else state, f"*{entries}" if len(sequences) > 1 else entries]
+        function = choose("step", {*self.taken, *self.variables.values(), *constants}, "step")
+        return [
+            f"def {function}({state}, {entries}):",
+            f"    {state} = {self.render.one_entry(node, given, behind, self.read)}",
+            f"    return {state}, {state}",
+            "",
+            f"_, {_together(targets)} = ops.scan({function}, {_together(carried)}, {_together(sequences)})",
+        ]
+
     def _keeps(self, node: Node) -> bool:
         """Whether a layer is called that has a cache."""
         return self.render.decodes and is_cached(self.analysis.plan, callee_of(node))
@@ -197,3 +221,7 @@ class Body:
         if name in self.variables:
             return Text(self.variables[name])
         return self.render.node(self.graph[name], self.read)
+
+
+def _together(texts: Sequence[str]) -> str:
+    return texts[0] if len(texts) == 1 else f"({', '.join(texts)})"

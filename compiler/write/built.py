@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from hf2khc.ir.expr import same
-from hf2khc.ir.graph import Graph, Node, callees
+from hf2khc.ir.graph import CALLS, Graph, Node, callees
 from hf2khc.ir.types import Tensor, same_type
 from hf2khc.write.analysis import Analysis
 from hf2khc.write.layer_facts import built_axes
@@ -11,7 +11,7 @@ from hf2khc.write.layer_facts import built_axes
 
 def read_axes(analysis: Analysis, node: Node, rank: int) -> frozenset[int]:
     """The axes of its first input that a layer, or the class of a `call` or `loop`, looks at when it is built."""
-    if node.op not in ("call", "loop"):
+    if node.op not in CALLS:
         return built_axes(node, rank)
     graphs = [analysis.plan.program.graphs[name] for name in callees(node)]
     return frozenset(axis for graph in graphs for axis in _read(analysis, graph))
@@ -19,7 +19,7 @@ def read_axes(analysis: Analysis, node: Node, rank: int) -> frozenset[int]:
 
 def built_operands(analysis: Analysis, graph: Graph, node: Node) -> list[Tensor]:
     """The types whose shapes a member is built with, none where it is not built."""
-    if node.op in ("call", "loop"):
+    if node.op in CALLS:
         names = node.operands[:1]
     elif node.op.startswith("layers.") and analysis.weights(graph, node):
         names = analysis.data(graph, node)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from hf2khc.diagnostics import fail
 from hf2khc.ir.expr import Expr, same
-from hf2khc.ir.graph import Graph, Node, callee_of, callees, first_iterations, join
+from hf2khc.ir.graph import CALLS, Graph, Node, callee_of, callees, first_iterations, join
 from hf2khc.ir.types import Tensor, same_type
 from hf2khc.write.analysis import Analysis, child_path, constructor_attributes
 from hf2khc.write.built import built_operands, read_axes
@@ -13,7 +13,7 @@ from hf2khc.write.iteration import iteration_text, kind_conditions
 from hf2khc.write.layer_facts import constructor_defaults, constructor_name
 from hf2khc.write.members import INDEX, Member
 from hf2khc.write.names import input_names
-from hf2khc.write.plan import CONSTANT, Field
+from hf2khc.write.plan import CONSTANT, SCANNED, Field
 from hf2khc.write.scope import Scope
 from hf2khc.write.source_text import fitted
 
@@ -129,7 +129,7 @@ class Construction:
             name: of the layer.
             callee: the graph that a `call` or `loop` runs, the first one where nothing is said.
         """
-        if node.op in ("call", "loop"):
+        if node.op in CALLS:
             callee = callee or callee_of(node)
             head = self.heads[callee]
             column = 12 + 4 * (INDEX in name) + 4 * (len(callees(node)) > 1)
@@ -139,7 +139,7 @@ class Construction:
             called = constructor_name(node.op)
             arguments = self._layer_arguments(node)
         if not any(argument.startswith("dtype=") for argument in arguments):
-            arguments.append(f"dtype={self.dtype}")
+            arguments.append(f'dtype="{SCANNED}"' if node.op == "scan" else f"dtype={self.dtype}")
         quoted = f'f"{name}"' if INDEX in name else f'"{name}"'
         return f"{called}({', '.join([*arguments, f'name={quoted}'])})"
 
@@ -171,7 +171,7 @@ class Construction:
         if not self.builds:
             return []
         types = built_operands(self.analysis, self.graph, node)
-        if not types and node.op not in ("call", "loop"):
+        if not types and node.op not in CALLS:
             return []
         shapes = [self._shape(node, type_) for type_ in types]
         return [f"{reference}.build({', '.join(shapes)})"]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from hf2khc.ir.graph import LEAVES, Graph, Node
+from hf2khc.ir.graph import CALLS, LEAVES, Graph, Node
 from hf2khc.write.analysis import Analysis
 from hf2khc.write.cache import is_cached
 from hf2khc.write.names import clean
@@ -65,7 +65,7 @@ class Inlining:
 
     def _absorb(self, node: Node) -> None:
         """Write operands inside `node` as long as the expression stays short."""
-        if node.op != "loop":
+        if node.op not in ("loop", "scan"):
             for operand in self.data(node):
                 if operand is not None and self._may(operand) and self._depth.get(operand, 0) + 1 < _DEPTH:
                     self.inlined.add(operand)
@@ -76,7 +76,7 @@ class Inlining:
 
     def _may(self, name: str) -> bool:
         node = self.graph[name]
-        if node.op in (*LEAVES, "item", "loop", "call") or isinstance(node.type, tuple) or self._uses[name] != 1:
+        if node.op in (*LEAVES, "item", *CALLS) or isinstance(node.type, tuple) or self._uses[name] != 1:
             return False
         if any(user.op == UPDATE for user in self.graph.users(name)):
             return False
@@ -88,7 +88,11 @@ class Inlining:
             return
         name = self.graph.outputs[0]
         node = self.graph[name]
-        if node.op not in (*LEAVES, "item", "loop") and not isinstance(node.type, tuple) and self._uses[name] == 1:
+        if (
+            node.op not in (*LEAVES, "item", "loop", "scan")
+            and not isinstance(node.type, tuple)
+            and self._uses[name] == 1
+        ):
             self.inlined.add(name)
 
     def _text(self, name: str) -> Text:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from hf2khc.ir.graph import Graph, Node, callees
+from hf2khc.ir.graph import CALLS, Graph, Node, callees
 from hf2khc.write.analysis import Analysis
 from hf2khc.write.arguments import ordered
 from hf2khc.write.body import Body
@@ -74,7 +74,7 @@ def class_imports(analysis: Analysis, graph: Graph, heads: Mapping[str, ClassHea
 
 
 def _calls(node: Node) -> bool:
-    return node.op in ("call", "loop")
+    return node.op in CALLS
 
 
 def _in_plan_order(analysis: Analysis, scope: Scope) -> Iterable[Field]:

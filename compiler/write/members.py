@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from hf2khc.diagnostics import fail
 from hf2khc.ir.expr import same
-from hf2khc.ir.graph import Graph, Node
+from hf2khc.ir.graph import CALLS, Graph, Node
 from hf2khc.write.analysis import Analysis
 from hf2khc.write.layer_facts import reserved_attributes
 from hf2khc.write.names import RESERVED, clean
@@ -53,7 +53,7 @@ def members(analysis: Analysis, graph: Graph, reserved: Set[str] = frozenset()) 
     found: dict[str, Member] = {}
     lists = _lists(analysis.printed(graph.name))
     for node in analysis.printed(graph.name):
-        if node.op in ("call", "loop") or node.op.startswith("layers."):
+        if node.op in CALLS or node.op.startswith("layers."):
             name = _layer_name(node)
             if name not in by_name:
                 by_name[name] = _member(node, name, lists, taken)

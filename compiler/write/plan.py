@@ -10,6 +10,8 @@ from hf2khc.ir.graph import Program
 
 CONSTANT = "constant."
 IMAGE_CLASSIFIER = "ImageClassifier"
+# What a scan computes in under every dtype policy: what it carries through thousands of entries is rounded at each.
+SCANNED = "float32"
 
 
 @dataclass(frozen=True)

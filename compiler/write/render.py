@@ -14,7 +14,7 @@ from hf2khc.write.layer_facts import takes_list, takes_training
 from hf2khc.write.members import Member
 from hf2khc.write.names import input_names
 from hf2khc.write.operations import Text, operation, plain_operands
-from hf2khc.write.plan import CONSTANT, KEYS
+from hf2khc.write.plan import CONSTANT, KEYS, SCANNED
 from hf2khc.write.scope import Scope
 
 Read = Callable[[str | None], Text | None]
@@ -131,6 +131,27 @@ class Render:
         texts = iter(arguments)
         return f"{element}({', '.join(self._call_arguments(node, node.operands, lambda _: next(texts)))})"
 
+    def carried(self, name: str, text: str) -> str:
+        """What a scan begins with, in the dtype in which it computes."""
+        return text if self.pinned[name] or not _floating(self.graph[name]) else f'ops.cast({text}, "{SCANNED}")'
+
+    def one_entry(self, node: Node, given: list[str], behind: int, read: Read) -> str:
+        """The call of a scan's layer on what is carried and one entry of each sequence.
+
+        Args:
+            node: the scan.
+            given: the arguments for both.
+            behind: how many operands they stand for; the others are the same for every entry.
+            read: gives the expressions of those.
+        """
+        callee = self.analysis.plan.program.graphs[callee_of(node)]
+        names = list(input_names(given.name for given in callee.inputs).values())
+        values = ((name, read(operand)) for name, operand in zip(names[behind:], node.operands[behind:], strict=True))
+        arguments = [*given, *(f"{name}={'None' if value is None else value.text}" for name, value in values)]
+        if self.training and self.analysis.training(callee.name):
+            arguments.append("training=training")
+        return f"{self.members[node.name].reference}({', '.join(arguments)})"
+
     def _constant(self, node: Node) -> Text:
         if node.name in self.members:
             return Text(self.members[node.name].reference)
@@ -171,7 +192,7 @@ def _pinned(graph: Graph) -> Mapping[str, bool]:
     """
     pinned: dict[str, bool] = {}
     for node in graph:
-        named = node.attrs.get("dtype") is not None or node.op == "const"
+        named = node.attrs.get("dtype") is not None or node.op in ("const", "scan")
         if not _floating(node):
             pinned[node.name] = False
         elif named or not node.op.startswith("ops."):

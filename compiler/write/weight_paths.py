@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from hf2khc.diagnostics import fail
-from hf2khc.ir.graph import Graph, Node, callee_of, join
+from hf2khc.ir.graph import CALLS, Graph, Node, callee_of, join
 from hf2khc.write.analysis import Analysis, child_path, iteration_value, known
 from hf2khc.write.members import INDEX, Member, members
 from hf2khc.write.plan import Plan
@@ -71,7 +71,7 @@ class _Walk:
         """
         env = {**self.analysis.plan.values, **parameters}
         for node in self.analysis.printed(graph.name):
-            if node.op in ("call", "loop"):
+            if node.op in CALLS:
                 yield from self._calls(node, path, prefix, env)
             elif node.op.startswith("layers."):
                 yield from self._layer(graph, node, path, prefix, env)

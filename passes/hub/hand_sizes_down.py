@@ -54,7 +54,7 @@ def _missing(program: Program) -> dict[str, frozenset[str]]:
     missing: dict[str, frozenset[str]] = {}
     for graph in program.callees_first():
         needed = {s for node in graph for value in node.attrs.values() for s in names_of(value)}
-        needed |= {s for call in graph.of("call") for s in missing[str(call.attrs["graph"])]}
+        needed |= {s for call in graph.of("call", "scan") for s in missing[str(call.attrs["graph"])]}
         missing[graph.name] = frozenset(s for s in needed if "." not in s) - _shown(graph) - {*graph.parameters}
     return missing
 
@@ -65,7 +65,7 @@ def _shown(graph: Graph) -> frozenset[str]:
 
 def _handed(graphs: dict[str, Graph], caller: Graph, call: Node, missing: dict[str, frozenset[str]]) -> Node:
     """The call with a value for each size its callee lacks; the callee takes it."""
-    if call.op != "call":
+    if call.op not in ("call", "scan"):
         return call
     callee = graphs[str(call.attrs["graph"])]
     for symbol in sorted(missing[callee.name]):

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from hf2khc.ir.graph import Graph, Node, Program, callees
+from hf2khc.ir.graph import CALLS, Graph, Node, Program, callees
 from hf2khc.ir.inline import inline_calls
 from hf2khc.passes.hub.layer_sequences import list_of
 
@@ -46,7 +46,7 @@ def hoist_loops(program: Program) -> Program:
 
         entry Model
     """
-    nodes = (node for graph in program.graphs.values() for node in graph.of("call", "loop"))
+    nodes = (node for graph in program.graphs.values() for node in graph.of(*CALLS))
     calls = Counter(name for node in nodes for name in callees(node))
 
     def chosen(callee: Graph, call: Node) -> bool:

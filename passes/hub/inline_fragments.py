@@ -60,7 +60,7 @@ def _is_lone_projection(graph: Graph) -> bool:
     weights = weight_values(graph)
     layers = [node for node in graph if node.level == "layers" and any(o in weights for o in node.used)]
     projections = [node for node in layers if node.op in _PROJECTIONS]
-    simple = not graph.of("call") and attention(graph) is None
+    simple = not graph.of("call", "scan") and attention(graph) is None
     return simple and len(projections) == 1 and len(layers) <= _MOST_LAYERS and not _has_bare_parameters(graph, weights)
 
 
@@ -73,7 +73,7 @@ def _has_bare_parameters(graph: Graph, weights: frozenset[str]) -> bool:
 def _is_attention_core(graph: Graph) -> bool:
     """Whether the graph attends and hands the result on without projecting it."""
     attended = attention(graph)
-    return attended is not None and not graph.of("call") and not _reaches_projection(graph, graph[attended[-1]])
+    return attended is not None and not graph.of("call", "scan") and not _reaches_projection(graph, graph[attended[-1]])
 
 
 def _reaches_projection(graph: Graph, node: Node) -> bool:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from hf2khc.ir.expr import Expr
-from hf2khc.ir.graph import Graph, Node, Program, callees
+from hf2khc.ir.graph import CALLS, Graph, Node, Program, callees
 from hf2khc.ir.types import Tensor
 
 # No window: wider than any sequence whose positions fit in 32 bits.
@@ -76,14 +76,14 @@ def _mask(graph: Graph, node: Node, window, taken: list[str]) -> list[Node]:
 def _given(program: Program, windows: dict[str, set[str]]) -> Program:
     """Every call gives a number for a window; the parameter may be handed through several graphs."""
     for graph in program.callees_first():
-        for call in graph.of("call", "loop"):
+        for call in graph.of(*CALLS):
             for name in _windows(call, windows):
                 value = call.attrs[name]
                 if isinstance(value, Expr) and value.text in graph.parameters:
                     windows[graph.name].add(value.text)
 
     def numbered(node: Node) -> Node:
-        if node.op not in ("call", "loop"):
+        if node.op not in CALLS:
             return node
         changes = {name: _number(node.attrs[name]) for name in _windows(node, windows)}
         return replace(node, attrs={**node.attrs, **changes})

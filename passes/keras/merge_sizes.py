@@ -6,14 +6,14 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from hf2khc.ir.expr import Expr, entry_of
-from hf2khc.ir.graph import Graph, Node, Program, callees, numbered
+from hf2khc.ir.graph import CALLS, Graph, Node, Program, callees, numbered
 from hf2khc.ir.types import Tensor, Type
 from hf2khc.passes.hub.merging import Merging, canonical, numbered_dim, numbered_symbols
 from hf2khc.passes.keras.name_graphs import name_graphs
 from hf2khc.passes.keras.vocabulary import FIELD_NAMES
 
 # Numbers that say what is computed, and no size.
-_FIXED = frozenset({"axes", "axis", "carry", "index", "permute"})
+_FIXED = frozenset({"axes", "axis", "carry", "index", "over", "permute"})
 # Names that a call has for something else.
 _WORDS = {
     "count": "num_layers", "start": "first_layer", "newshape": "size", "shape": "size", "key": "size", "stop": "size",
@@ -135,7 +135,7 @@ def _type(types: list[Type], columns: "_Columns") -> Type:
 
 
 def _rank(node: Node) -> int:
-    return 0 if node.op.startswith("layers.") else 1 if node.op in ("call", "loop") else 2
+    return 0 if node.op.startswith("layers.") else 1 if node.op in CALLS else 2
 
 
 def _words(node: Node, key: str) -> str | tuple[str, ...]:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from itertools import chain, combinations
 
-from hf2khc.ir.graph import Graph, Node, Program, callees, lettered
+from hf2khc.ir.graph import CALLS, Graph, Node, Program, callees, lettered
 from hf2khc.ir.outline import class_prefix
 
 # A letter or two, as `h` for hidden layers, would say nothing to a reader.
@@ -95,7 +95,7 @@ def _words(program: Program) -> dict[str, list[str]]:
     paths: dict[str, list[list[str]]] = {name: [] for name in program.graphs}
     paths[program.entry].append([])
     for graph in reversed(program.callees_first()):
-        for node in graph.of("call", "loop"):
+        for node in graph.of(*CALLS):
             parts = str(node.attrs["path"]).split(".")
             for callee in callees(node):
                 paths[callee] += [[*before, *parts] for before in paths[graph.name]]

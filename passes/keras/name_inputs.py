@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
-from hf2khc.ir.graph import LEAVES, Graph, Node, Program, callees, numbered
+from hf2khc.ir.graph import CALLS, LEAVES, Graph, Node, Program, callees, numbered
 from hf2khc.passes.keras.vocabulary import INPUT_NAMES
 
 _GENERIC = ("hidden_states",)
@@ -48,16 +48,18 @@ def name_inputs(program: Program) -> Program:
     asked = [INPUT_NAMES.get(node.name, node.name) for node in program.main.inputs]
     done = {program.entry}
     for name in reversed([graph.name for graph in program.callees_first()]):
-        for call in graphs[name].of("call", "loop"):
+        for call in graphs[name].of(*CALLS):
             for callee in callees(call):
                 if callee not in done:
                     done.add(callee)
                     titles = [_title(graphs[name], o, name == program.entry) for o in call.operands if o]
+                    if call.op == "scan":
+                        titles = _of_one_entry(graphs[name], graphs[callee], call)
                     graphs[callee] = _renamed(graphs[callee], titles)
     orders = {name: _order(graph, asked) for name, graph in graphs.items() if name != program.entry}
-    for node in (node for graph in graphs.values() for node in graph.of("loop")):
+    for node in (node for graph in graphs.values() for node in graph.of("loop", "scan")):
         for name in callees(node):
-            orders.pop(name, None)  # what a loop carries stands in front
+            orders.pop(name, None)  # what it carries stands in front
     return program.with_graphs(_reordered(graph, orders) for graph in graphs.values())
 
 
@@ -68,8 +70,15 @@ def _title(graph: Graph, operand: str, entry: bool) -> str:
         return INPUT_NAMES.get(operand, operand)
     if node.op in LEAVES:  # a parameter or a constant that is handed over goes by its path
         return operand.lstrip("@/").replace(".", "_")
-    computed = node.level in ("ops", "layers") or node.op in ("call", "loop", "item")
+    computed = node.level in ("ops", "layers") or node.op in (*CALLS, "item")
     return _GENERIC[0] if computed and node.tensor.is_floating and node.tensor.rank == 3 else operand
+
+
+def _of_one_entry(graph: Graph, callee: Graph, scan: Node) -> list[str]:
+    """What the graph of one entry calls its inputs: what it reads of the entry before is its state."""
+    carry = int(str(scan.attrs["carry"]))
+    carried = ["state" if callee.uses(node.name) else "result" for node in callee.inputs[:carry]]
+    return [*carried, *(operand.lstrip("@/").replace(".", "_") for operand in scan.operands[carry:] if operand)]
 
 
 def _order(graph: Graph, asked: list[str]) -> list[int]:

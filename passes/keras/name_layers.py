@@ -6,7 +6,7 @@ from collections import defaultdict
 from hf2khc.ir.analysis import first_parameter, weight_values
 from hf2khc.ir.attention import PROJECTIONS, ROLES, attentions
 from hf2khc.ir.evaluate import layer_arguments
-from hf2khc.ir.graph import Graph, Node, Program
+from hf2khc.ir.graph import CALLS, Graph, Node, Program
 from hf2khc.ir.outline import class_prefix
 from hf2khc.passes.keras.vocabulary import GENERIC_NAMES, LAYER_NAMES, snake
 
@@ -53,7 +53,7 @@ def _named(graph: Graph, prefix: str) -> Graph:
     names: dict[tuple, str] = {}
     nodes = []
     for node in graph:
-        if node.level != "layers" and node.op not in ("call", "loop"):
+        if node.level != "layers" and node.op not in CALLS:
             nodes.append(node)
             continue
         key = _identity(node, weights)
@@ -68,7 +68,7 @@ def _named(graph: Graph, prefix: str) -> Graph:
 
 def _identity(node: Node, weights: frozenset[str]) -> tuple:
     """What makes two nodes one layer: the module path, the weights, or without any the attributes."""
-    if node.op in ("call", "loop"):
+    if node.op in CALLS:
         return "call", node.attrs["path"], node.attrs["graph"]
     owned = tuple(o for o in node.used if o in weights)
     if owned:
@@ -163,7 +163,7 @@ def _own_name(graph: Graph, node: Node, weights: frozenset[str], prefix: str) ->
     if not parts:
         if node.op == "layers.Dropout" and graph[node.used[0]].op == "ops.softmax":
             return "attention_dropout"
-        return snake(str(node.attrs["graph"]).removeprefix(prefix) if node.op == "call" else node.op.partition(".")[2])
+        return snake(str(node.attrs["graph"]).removeprefix(prefix) if node.op in CALLS else node.op.partition(".")[2])
     if parts[-1].isdigit():
         return "_".join(parts[-2:])
     if parts[-1] in GENERIC_NAMES and len(parts) > 1:
@@ -178,7 +178,7 @@ def _qualified(graph: Graph, node: Node, weights: frozenset[str]) -> str:
 
 
 def _module_path(graph: Graph, node: Node, weights: frozenset[str]) -> list[str]:
-    if node.op in ("call", "loop"):
+    if node.op in CALLS:
         return [part for part in str(node.attrs["path"]).split(".") if part]
     parameter = first_parameter(graph, node, weights)
     if parameter is None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import networkx as nx
 
 from hf2khc.ir.analysis import sizes_read, weight_values
-from hf2khc.ir.graph import LEAVES, Graph, Node, Program, callees
+from hf2khc.ir.graph import CALLS, LEAVES, Graph, Node, Program, callees
 from hf2khc.ir.outline import class_prefix, outline, unused
 from hf2khc.ir.types import tensors
 
@@ -57,7 +57,7 @@ def outline_entry(program: Program) -> Program:
 
 def _feed(graphs: dict[str, Graph], entry: Graph) -> None:
     """Hand the first input to layers that take none, where nothing but the model's own body calls them."""
-    inner = {name for g in graphs.values() if g is not entry for call in g.of("call", "loop") for name in callees(call)}
+    inner = {name for g in graphs.values() if g is not entry for call in g.of(*CALLS) for name in callees(call)}
     hungry = [node for node in entry.of("call") if not node.operands and node.attrs["graph"] not in inner]
     if not hungry or not entry.inputs:
         return

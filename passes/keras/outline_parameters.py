@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from hf2khc.ir.analysis import weight_values
-from hf2khc.ir.graph import Graph, Node, Program
+from hf2khc.ir.graph import CALLS, Graph, Node, Program
 from hf2khc.ir.outline import class_prefix, outline, unused
 from hf2khc.passes.keras.outline_entry import apart, regions
 
@@ -60,7 +60,7 @@ def outline_parameters(program: Program) -> Program:
 def _handed(entry: Graph) -> list[str]:
     """The parameters that a layer of the package is called with, or that more than one layer would have to own."""
     weights = weight_values(entry)
-    readers = [{o for o in node.used if o in weights} for node in entry.of("call", "loop")]
+    readers = [{o for o in node.used if o in weights} for node in entry.of(*CALLS)]
     found = entry.behind(set().union(*readers))
     owned = [entry.behind(o for name in region for o in entry[name].used if o in weights) for region in regions(entry)]
     return [n.name for n in entry.of("param") if n.name in found or sum(n.name in names for names in owned) > 1]
