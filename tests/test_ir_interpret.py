@@ -101,6 +101,37 @@ def test_loop_carries_and_parametrises():
     assert np.abs(y - expected).max() < 1e-14 and m.tolist() == [4, 8]
 
 
+SCAN = """
+graph Step(%state: f32[batch, 4], %count: i64[batch], %entry: f32[batch, 4], %bias: f32[4]) {
+  param @w: f32[4]
+  %a: f32[batch, 4] = ops.multiply(%state, @w)
+  %b: f32[batch, 4] = ops.add(%a, %bias)
+  %next: f32[batch, 4] = ops.add(%b, %entry)
+  %m: i64[batch] = ops.add(%count, x2=1)
+  return %next, %m
+}
+
+graph Model(%start: f32[batch, 4], %n: i64[batch], %x: f32[seq, batch, 4], %bias: f32[4]) {
+  %o: (f32[seq, batch, 4], i64[seq, batch]) = scan(%start, %n, %x, %bias, graph="Step", path="step", carry=2, over=1)
+  %y: f32[seq, batch, 4] = item(%o, index=0)
+  %m: i64[seq, batch] = item(%o, index=1)
+  return %y, %m
+}
+
+entry Model
+"""
+
+
+def test_scan_keeps_what_it_carries_at_every_entry():
+    start, x, bias, w = normal(2, 4), normal(3, 2, 4), normal(4), normal(4)
+    states = [start]
+    for entry in x:
+        states.append(states[-1] * w + bias + entry)
+    y, m = run(SCAN, {"start": start, "n": np.array([0, 5]), "x": x, "bias": bias}, {"step.w": w})
+    assert np.abs(np.asarray(y) - np.stack(states[1:])).max() < 1e-14
+    assert np.asarray(m).tolist() == [[1, 6], [2, 7], [3, 8]]
+
+
 SYMBOLS = """
 graph Tail(%x: f32[batch, seq + 1]) {
   %y: f32[batch, seq + 1] = aten.add(%x, other=seq)

@@ -124,6 +124,42 @@ def test_every_mutation_is_found_at_its_node(program, name, message):
     assert above.strip().startswith(f"%{name}:")
 
 
+SCAN = """
+graph Step(%state: f32[rows, 4], %entry: f32[rows, 4], %scale: f32[4]) {
+  %kept: f32[rows, 4] = ops.multiply(%state, %scale)
+  %next: f32[rows, 4] = ops.add(%kept, %entry)
+  return %next
+}
+
+graph Model(%start: f32[batch, 4], %x: f32[seq, batch, 4], %wide: f32[batch, 5]) {
+  param @scale: f32[4]
+  %y: f32[seq, batch, 4] = scan(%start, %x, @scale, graph="Step", path="step", carry=1, over=1)
+  return %y
+}
+
+entry Model
+"""
+
+SCAN_ERRORS = [
+    ('path="step", ', "", "scan needs path"),
+    ("carry=1", "carry=2", "Step carries 1 values, not 2, over 1 sequences"),
+    ("over=1", "over=3", "Step carries 1 values, not 1, over 3 sequences"),
+    ("over=1", "over=2", "its sequences and results are not of one length: 4, seq"),
+    ("%y: f32[seq, batch, 4]", "%y: f32[batch, batch, 4]", "its sequences and results are not of one length"),
+    ("%y: f32[seq, batch, 4]", "%y: f32[seq, batch, 5]", "Step returns f32[batch, 4]"),
+    ("scan(%start, %x", "scan(%wide, %x", "Step takes state as f32[batch, 4], not f32[batch, 5]"),
+    ("return %next", "return %scale", "Step takes state as f32[rows, 4] and carries f32[4] on"),
+]
+
+
+@pytest.mark.parametrize("old, new, message", SCAN_ERRORS, ids=[case[2] for case in SCAN_ERRORS])
+def test_scans(old, new, message):
+    verify(parse_program(SCAN), None)
+    with pytest.raises(ConversionError) as caught:
+        verify(parse_program(SCAN.replace(old, new)), None)
+    assert message in str(caught.value)
+
+
 @pytest.mark.parametrize("level, gone", [("ops", {"aten"}), ("hub", {"aten"}), ("keras", {"aten", "hub"})])
 def test_levels(level, gone):
     with pytest.raises(ConversionError) as caught:

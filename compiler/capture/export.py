@@ -184,6 +184,8 @@ class _Trace:
             free = _trace(self.model, self.spec, self.sizes, dict.fromkeys(self.sizes, Dim.AUTO), found.held)
             sizes = {symbol: n for symbol, n in larger_sizes(free, self.spec, self.sizes).items() if symbol in fixed}
             again = _Trace(self.model, self.spec, {**self.sizes, **sizes}, self.lengths)
+            # That it was made for fewer positions need not mean that it cannot take more.
+            again.longest = {symbol: n for symbol, n in again.longest.items() if n >= again.sizes[symbol]}
             other = again.attempt(found.attention, "named") if sizes else None
         except Exception:  # a model's own code may fail in any way, and this is no more than an attempt
             return found

@@ -19,6 +19,8 @@ from hf2khc.write.source_text import fitted
 
 # Constructor arguments that are printed even where they equal the default.
 _ALWAYS = ("epsilon",)
+# Said of the layer that a scan calls.
+_NO_GRADIENT = "# XLA has no gradient of a scan whose length TensorFlow does not know."
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,10 @@ class Construction:
         text = self._constructor(node, str(node.attrs["name"]))
         if member.index:
             return ["layer = " + text, *self._build("layer", node), f"self.{member.attribute}.append(layer)"]
-        return [f"self.{member.attribute} = {text}", *self._build(f"self.{member.attribute}", node)]
+        compiled = []
+        if node.op == "scan":
+            compiled = [_NO_GRADIENT, f'self.{member.attribute}.supports_jit = keras.backend.backend() != "tensorflow"']
+        return [f"self.{member.attribute} = {text}", *compiled, *self._build(f"self.{member.attribute}", node)]
 
     def _loop(self, member: Member, node: Node) -> list[str]:
         start, count = node.attrs.get("start", 0), node.attrs["count"]

@@ -110,7 +110,19 @@ def stages() -> Plan:
     return Plan("stages", "Net", program_, fields, inputs, ("sequence_output",), tiny)
 
 
-PLANS = {"llama": llama, "mixed": mixed, "bert": bert, "vit": vit, "stages": stages}
+def recurrent() -> Plan:
+    """Two scans, one behind the other: of floats with a constant, and of integers."""
+    fields = (
+        Field("config.vocab_size", "vocabulary_size", 30, "int. The size of the token vocabulary."),
+        Field("config.num_hidden_layers", "num_layers", 3, "int. The number of layers."),
+        Field("config.hidden_size", "hidden_dim", 12, "int. The size of the hidden states."),
+    )
+    tiny = {"config.vocab_size": 11, "config.num_hidden_layers": 2, "config.hidden_size": 8}
+    inputs = {"input_ids": TOKENS["input_ids"]}
+    return Plan("recurrent", "Gated", program("recurrent"), fields, inputs, ("sequence_output",), tiny)
+
+
+PLANS = {"llama": llama, "mixed": mixed, "bert": bert, "vit": vit, "stages": stages, "recurrent": recurrent}
 
 
 def constants(plan: Plan) -> Plan:
