@@ -186,7 +186,9 @@ class _Trace:
             again = _Trace(self.model, self.spec, {**self.sizes, **sizes}, self.lengths)
             # That it was made for fewer positions need not mean that it cannot take more.
             again.longest = {symbol: n for symbol, n in again.longest.items() if n >= again.sizes[symbol]}
-            other = again.attempt(found.attention, "named") if sizes else None
+            # One chunk is to torch a case of its own; here the program for several holds for it, too.
+            with torch.fx.experimental._config.patch(backed_size_oblivious=True):
+                other = again.attempt(found.attention, "named") if sizes else None
         except Exception:  # a model's own code may fail in any way, and this is no more than an attempt
             return found
         if other is None or unknown_sizes(other.program) or not sizes.keys() <= other.smallest.keys():
