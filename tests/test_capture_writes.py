@@ -39,6 +39,57 @@ def part_of_another(x):
     return h
 
 
+def rows_from_rows(x):
+    h = x * 2
+    for row in range(1, 3):
+        above = h[row, :row].clone()
+        h[row, :row] = above + (above[:, None] * h[:row, :row].clone()).sum(0)
+    return h + x
+
+
+def written_before_and_behind(x):
+    h = torch.zeros_like(x)
+    first = h[0] + 1
+    h[1:, 2] = x[1:, 0]
+    h.mul_(2)
+    h[..., 1] = x[:, 3]
+    return h, first
+
+
+def a_view_that_is_kept(x):
+    h = x * 2
+    row = h[0]
+    h[0, 1:] = x[1, 1:]
+    return h, row
+
+
+def a_view_of_a_view(x):
+    h = x * 2
+    flat = h.view(-1)
+    part = flat[2:]
+    h[1] = x[0]
+    return part + 1
+
+
+def what_a_write_gives(x):
+    h = x * 2
+    row = h[0].mul_(3)
+    h.add_(1)
+    return h, row
+
+
+def twice_through_a_view(x):
+    h = x * 2
+    h[0].mul_(3).add_(1)
+    return h
+
+
+def through_a_reshape(x):
+    h = x * 2
+    h.view(-1)[3:] = x[0, 0]
+    return h
+
+
 def of_the_argument(x):
     h = torch.dropout(x, 0.5, False)
     h = h.view(-1)
@@ -66,7 +117,9 @@ def check(program, function):
     assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(found[-len(expected) :], expected, strict=True))
 
 
-@pytest.mark.parametrize("function", [twice, one_of_two, read_before])
+@pytest.mark.parametrize(
+    "function", [twice, one_of_two, read_before, part_of_another, rows_from_rows, written_before_and_behind]
+)
 def test_what_has_one_name_is_computed_anew(function, monkeypatch):
     program = exported(function)
     assert any(map(_writes, program.graph.nodes))
@@ -79,7 +132,13 @@ def test_what_has_one_name_is_computed_anew(function, monkeypatch):
     check(program.graph_module, function)
 
 
-@pytest.mark.parametrize("function", [seen_through_a_view, part_of_another, with_a_wider_one, of_the_argument])
+SHARED = [
+    seen_through_a_view, with_a_wider_one, of_the_argument, a_view_that_is_kept, a_view_of_a_view, what_a_write_gives,
+    twice_through_a_view, through_a_reshape,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("function", SHARED)
 def test_what_another_name_stands_for_is_traced_again(function):
     program = exported(function)
     _compute_anew(program.graph)

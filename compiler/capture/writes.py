@@ -2,6 +2,7 @@
 
 import functools
 import operator
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import library
@@ -14,6 +15,11 @@ _NEW = {"aten.linear.default", "aten.matmul.default", "aten.einsum.default", "at
         "aten.layer_norm.default", "aten.softmax.int", "aten.conv1d.default", "aten.conv2d.default",
         "aten.conv3d.default"}  # fmt: skip
 
+# What takes entries of a tensor, and what puts them back.
+_SCATTERED = {
+    torch.ops.aten.select.int: torch.ops.aten.select_scatter.default,
+    torch.ops.aten.slice.Tensor: torch.ops.aten.slice_scatter.default,
+}
 # torch decomposes a dropout to nothing where it is not training; an op that it does not know stays.
 _OPS = library.Library("hf2khc", "DEF")
 _OPS.define("dropout(Tensor input, float p, bool train) -> Tensor")
@@ -59,11 +65,55 @@ def _compute_anew(graph: Graph) -> None:
     for node in list(graph.nodes):
         anew = _anew(node.target) if _writes(node) else None
         written = node.args[0] if anew else None
-        if not isinstance(written, Node) or not _is_new(written) or not _keeps_its_type(node):
+        if not isinstance(written, Node) or not _keeps_its_type(node):
             continue
-        if all(order[user] >= order[node] or _is_new(user) for user in written.users):
+        views = _views(written)
+        whole = views[-1].args[0] if views else written
+        if _is_new(whole) and not _is_read_later(whole, node, order) and (not views or _is_only_put_back(node)):
             node.target = anew
-            written.replace_all_uses_with(node, delete_user_cb=lambda user, node=node: order[user] > order[node])
+            result = _put_back(graph, node, views, order)
+            whole.replace_all_uses_with(result, delete_user_cb=lambda user, node=node: order[user] > order[node])
+
+
+def _views(written: Node) -> list[Node]:
+    """The entries and slices through which a write goes, the last one first."""
+    found = []
+    while written.target in _SCATTERED and isinstance(written.args[0], Node):
+        found.append(written)
+        written = written.args[0]
+    return found
+
+
+def _is_read_later(whole: Node, write: Node, order: Mapping[Node, int]) -> bool:
+    """Whether something that shares the memory of a tensor, and was made before a write, is read behind it."""
+    waiting = [user for user in whole.users if order[user] < order[write]]
+    while waiting:
+        shared = waiting.pop()
+        if shared is write or _is_new(shared):
+            continue
+        if any(order[user] > order[write] for user in shared.users):
+            return True
+        waiting += [user for user in shared.users if order[user] < order[write]]
+    return False
+
+
+def _is_only_put_back(write: Node) -> bool:
+    """Whether nobody reads what a write through a view gives, but for Python, which assigns it to that view again."""
+    return all(user.target is torch.ops.aten.copy_.default and user.args[1] is write for user in write.users)
+
+
+def _put_back(graph: Graph, write: Node, views: Sequence[Node], order: dict[Node, int]) -> Node:
+    """The whole tensor, with what a write computes in place of the entries that it wrote into."""
+    result = write
+    for view in views:
+        source, *place = view.args
+        assert isinstance(source, Node)
+        with graph.inserting_after(result):
+            made = graph.call_function(_SCATTERED[view.target], (source, result, *place))
+        made.meta = {**view.meta, "val": source.meta["val"]}
+        order[made] = order[write]
+        result = made
+    return result
 
 
 def _anew(target: torch._ops.OpOverload) -> torch._ops.OpOverload | None:
