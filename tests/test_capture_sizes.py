@@ -19,7 +19,7 @@ from hf2khc.ir.text import format_program
 
 class FixedLength(Custom):
     def forward(self, input_ids):
-        return self.embed(input_ids)[:, :11].reshape(-1, 11 * 8)
+        return self.embed(input_ids) + torch.ones(11, 8)
 
 
 def test_a_size_that_is_not_free_is_noted():

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import sympy
 import torch
 from torch import library
 from torch.fx import traceback
@@ -21,6 +22,7 @@ from hf2khc.capture.replaced_builtins import replaced_builtins
 ROUNDS = 3
 # The key under which the marks of a node of the trace lie: the number of its loop and that of the round.
 MARK = "hf2khc_round"
+_LONGEST = 2048
 
 _OPS = library.Library("hf2khc", "FRAGMENT")
 _OPS.define("rounds(Tensor[] results, SymInt count, int axis) -> Tensor")
@@ -39,7 +41,15 @@ class CountedLoop(Exception):
     """A model loops over a free size, and its rounds are not traced.
 
     They are not asked for, there are fewer than three, or what they compute depends on their number.
+
+    Args:
+        size: the size in the trace on which alone the number of rounds depends, 0 if there is no such size.
+        enough: the smallest such size at which there are three rounds, 0 if there is none.
     """
+
+    def __init__(self, size: int = 0, enough: int = 0):
+        super().__init__()
+        self.size, self.enough = size, enough
 
 
 def _refused(self: int, *others: Any) -> Any:
@@ -94,7 +104,7 @@ class CountedLoops(TorchFunctionMode):
         if not counted:
             return builtins.range(*bounds)
         if not self.rounds or self.round is not None or not _is_long(count):
-            raise CountedLoop
+            raise CountedLoop(*_enough(count))
         self.counts.append(count)
         return self._rounds(len(self.counts) - 1)
 
@@ -110,6 +120,17 @@ class CountedLoops(TorchFunctionMode):
 
 def _is_long(count: torch.SymInt) -> bool:
     return count.node.hint is not None and count.node.hint >= ROUNDS
+
+
+def _enough(count: torch.SymInt) -> tuple[int, int]:
+    """The one size in the trace that a number of rounds depends on, and the smallest one for three rounds."""
+    expression = count.node.expr
+    if len(expression.free_symbols) != 1:
+        return 0, 0
+    (symbol,) = expression.free_symbols
+    counts = ((size, expression.xreplace({symbol: sympy.Integer(size)})) for size in range(2, _LONGEST))
+    size = int(count.node.shape_env.backed_var_to_val[symbol])
+    return size, next((size for size, rounds in counts if rounds.is_Integer and rounds >= ROUNDS), 0)
 
 
 @contextmanager

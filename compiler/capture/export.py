@@ -1,13 +1,12 @@
 """From a model to torch's ExportedProgram, through transformers' own exporter."""
 
 import re
-import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any
 
+import sympy
 import torch
 from torch.export import Dim, ExportedProgram
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
@@ -24,10 +23,10 @@ from hf2khc.capture.inputs import longest_sequences, sample_inputs
 from hf2khc.capture.known_values import KnownValues, known_inputs, traced_within, unknown_sizes
 from hf2khc.capture.module_state import state_kept
 from hf2khc.capture.prepared import nothing_added
+from hf2khc.capture.refusal import refusal
 from hf2khc.capture.tensor_lengths import free_lengths
 from hf2khc.capture.time_loops import counts_over, looped_lengths
 from hf2khc.capture.twin_fields import POSITIONS, numeric_fields
-from hf2khc.diagnostics import ConversionError, fail
 
 # How the sizes are traced: each as a dimension of its own, as far as torch frees them, the batch alone, none.
 FREE, FIXED = ("named", "auto"), ("batch", "static")
@@ -103,7 +102,7 @@ def export(
     if trace.partial is not None:  # what depends on data shows in the import, with its place
         return trace.partial
     assert trace.first is not None
-    raise _refusal(model, trace.first) from trace.first
+    raise refusal(model, trace.first) from trace.first
 
 
 class _Trace:
@@ -120,6 +119,8 @@ class _Trace:
         self.kinds: set[str] = set()
         self.notes: list[str] = []
         self.longest = longest_sequences(model.config, sizes)
+        # Whether a size is larger than was asked for, so that a loop over chunks has its rounds.
+        self.longer, self.shorter = False, dict(sizes)
         numbers = [field.value for field in numeric_fields(model.config) if POSITIONS.search(field.name)]
         self.positions = [number for number in (*numbers, *self.longest.values()) if isinstance(number, int)]
         self.looped = looped_lengths(model, spec, sizes)
@@ -141,8 +142,8 @@ class _Trace:
                     self.model.set_attn_implementation(implementation)
                 program = self._traced(kind, sizes, held, values)
                 symbols = symbol_names(program, self.spec)
-            except CountedLoop:
-                self._next_loops()
+            except CountedLoop as loop:
+                self._next_loops(loop)
                 continue
             except Exception as error:
                 self.first = self.first or error
@@ -167,13 +168,27 @@ class _Trace:
     ) -> ExportedProgram:
         dimensions = self._dimensions(kind, held)
         loops = nullcontext() if self.loops == UNROLLED else counted_loops(self.model, self.loops == ROLLED)
-        with loops:
+        with loops, _one_as_any(self.longer):
             return _trace(self.model, self.spec, sizes, dimensions, values, kind == ROWS)
 
-    def _next_loops(self) -> None:
-        """A loop over a free size was found, or cannot be rolled."""
-        self.loops = ROLLED if self.loops == FOUND else UNROLLED
-        self.fixed |= self.looped if self.loops == UNROLLED else {}
+    def _next_loops(self, loop: CountedLoop) -> None:
+        """A loop over a free size was found, or has too few rounds at this size, or cannot be rolled."""
+        longer = {symbol for symbol, size in self.sizes.items() if size == loop.size < loop.enough}
+        if self.loops == FOUND or (self.loops == ROLLED and longer and not self.longer):
+            self.loops = ROLLED
+            self.longer = bool(longer)
+            self._take({symbol: sympy.nextprime(loop.enough) for symbol in longer})
+        else:
+            self._take(self.shorter)
+            self.loops, self.longer = UNROLLED, False
+            self.fixed |= self.looped
+
+    def _take(self, sizes: Mapping[str, int]) -> None:
+        """Trace at other sizes; that the model was made for fewer positions need not mean that it takes no more."""
+        self.shorter = dict(self.sizes)
+        self.sizes = {**self.sizes, **sizes}
+        longest = longest_sequences(self.model.config, self.sizes)
+        self.longest = {symbol: n for symbol, n in longest.items() if n >= self.sizes[symbol]}
 
     def at_larger_sizes(self, found: Export) -> Export:
         """The same traced at larger sizes, where a size is fixed because that of the trace is small; else `found`."""
@@ -183,12 +198,10 @@ class _Trace:
         try:
             free = _trace(self.model, self.spec, self.sizes, dict.fromkeys(self.sizes, Dim.AUTO), found.held)
             sizes = {symbol: n for symbol, n in larger_sizes(free, self.spec, self.sizes).items() if symbol in fixed}
-            again = _Trace(self.model, self.spec, {**self.sizes, **sizes}, self.lengths)
-            # That it was made for fewer positions need not mean that it cannot take more.
-            again.longest = {symbol: n for symbol, n in again.longest.items() if n >= again.sizes[symbol]}
-            # One chunk is to torch a case of its own; here the program for several holds for it, too.
-            with torch.fx.experimental._config.patch(backed_size_oblivious=True):
-                other = again.attempt(found.attention, "named") if sizes else None
+            again = _Trace(self.model, self.spec, self.sizes, self.lengths)
+            again.longer = True
+            again._take(sizes)
+            other = again.attempt(found.attention, "named") if sizes else None
         except Exception:  # a model's own code may fail in any way, and this is no more than an attempt
             return found
         if other is None or unknown_sizes(other.program) or not sizes.keys() <= other.smallest.keys():
@@ -204,6 +217,11 @@ class _Trace:
             named = Dim(symbol, min=least, max=longest) if longest else Dim(symbol, min=least)
             found[symbol] = Dim.STATIC if symbol in fixed else Dim.AUTO if kind == "auto" else named
         return found
+
+
+def _one_as_any(wanted: bool) -> AbstractContextManager:
+    """Where it is wanted, one chunk is to torch no case of its own: the program for several holds for it, too."""
+    return torch.fx.experimental._config.patch(backed_size_oblivious=True) if wanted else nullcontext()
 
 
 @contextmanager
@@ -269,35 +287,3 @@ def _rows(kind: str) -> Iterator[str]:
 def _summary(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:200] if lines else ''}"
-
-
-def _refusal(model: PreTrainedModel, error: Exception) -> ConversionError:
-    location = next(iter(_places(model, error)), type(model).__name__)
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return fail(
-        "not-capturable",
-        f"torch.export does not take {type(model).__name__}: {type(error).__name__}",
-        location=location,
-        excerpt="\n".join(line[:160] for line in lines[:6]),
-        hint="the line branches on data or uses what torch cannot trace;\n"
-        "another class of the model (--task) may leave it out",
-    )
-
-
-def _places(model: PreTrainedModel, error: Exception) -> Iterator[str]:
-    """Source lines of the model's own modules in the traceback, the innermost first."""
-    paths = {id(module): name for name, module in model.named_modules()}
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    lines = [line for _, line in traceback.walk_tb(error.__traceback__)]
-    for frame, line in zip(reversed(frames), reversed(lines), strict=True):
-        module = _module_of(frame, paths)
-        if module is not None:
-            yield f"{frame.f_code.co_filename}:{line}  ({type(module).__name__}, {paths[id(module)] or 'model'})"
-
-
-def _module_of(frame: FrameType, paths: dict[int, str]) -> Any:
-    module = frame.f_locals.get("self")
-    foreign = ("torch", "transformers.exporters")
-    if id(module) not in paths or frame.f_globals.get("__name__", "").startswith(foreign):
-        return None
-    return module

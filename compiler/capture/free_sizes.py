@@ -160,7 +160,7 @@ def _conditions(program: ExportedProgram, names: Mapping[str, str], rounds: int 
             yield _within(names[str(symbol)], lower, bounds.upper)
     paddings = set(_paddings(program))
     for expression in _asserted(program):
-        if rounds and isinstance(expression, _STRICT) and expression.lts == rounds - 1:
+        if _counts_rounds(expression, rounds):
             continue
         if _is_strict(expression) and expression.gts in paddings:
             # Padding by nothing is as good: code that asks for more spares itself the call.
@@ -194,6 +194,13 @@ def _asserted(program: ExportedProgram) -> Iterable[Any]:
     asserted = (node.args[0] for node in program.graph.nodes if str(node.target) == "aten._assert_scalar.default")
     values = (node.meta.get("val") for node in asserted if isinstance(node, torch.fx.Node))
     return dict.fromkeys(value.node._expr for value in values if isinstance(value, torch.SymBool))
+
+
+def _counts_rounds(expression: Any, rounds: int) -> bool:
+    """Whether it asks for no more rounds of a loop than there are in the trace."""
+    if not isinstance(expression, _STRICT | sympy.GreaterThan | sympy.LessThan) or not expression.lts.is_Integer:
+        return False
+    return 1 < int(expression.lts) + isinstance(expression, _STRICT) <= rounds
 
 
 def _is_strict(expression: Any) -> bool:

@@ -46,7 +46,7 @@ def sink_transposes(program: Program) -> Program:
 
 def _repeated(program: Program) -> set[str]:
     """The graphs of loops: what one iteration gives is what the next one takes."""
-    return {name for graph in program.graphs.values() for loop in graph.of("loop") for name in callees(loop)}
+    return {name for graph in program.graphs.values() for node in graph.of("loop", "scan") for name in callees(node)}
 
 
 def _opened(graph: Graph, borders: dict[str, Border]) -> tuple[Graph, Border]:
