@@ -36,6 +36,14 @@ def test_a_list_that_has_as_many_entries_by_chance_stays(monkeypatch):
     assert found.num_hidden_layers == 3 and found.scales == [1.0, 2.0]
 
 
+def test_a_config_whose_fields_do_not_fit_is_none():
+    config = transformers.Speech2TextConfig(num_conv_layers=2, conv_kernel_sizes=[5, 5])
+    other_config.check_config(config)
+    config.conv_kernel_sizes = [5, 5, 5]
+    with pytest.raises(ConversionError, match="takes no such Speech2TextConfig"):
+        other_config._captured(None, None, config)
+
+
 def test_what_builds_neither_way_is_reported(monkeypatch):
     with pytest.raises(ConversionError, match="does not build"):
         deepest(monkeypatch, lambda config: False)

@@ -99,6 +99,10 @@ def test_random_weights_keep_the_size_of_what_they_sum(shape, summed):
     assert _Parameters._drawn("weight", shape).std() * summed**0.5 == pytest.approx(1, abs=0.1)
 
 
+def test_a_weight_without_numbers_is_one():
+    assert _Parameters._drawn("weight", (3, 0)).shape == (3, 0)
+
+
 def test_one_process_takes_job_after_job():
     with TwinWorker() as worker:
         for _ in range(2):

@@ -41,6 +41,19 @@ def read_config(directory: Path, overrides: dict[str, Any], *, trust_remote_code
     return config
 
 
+def check_config(config: PreTrainedConfig) -> None:
+    """Ask transformers whether the fields of a config fit one another, as it does before it saves one.
+
+    Raises:
+        ConversionError: `bad-config`, they do not.
+    """
+    try:
+        if hasattr(config, "validate"):
+            config.validate()
+    except StrictDataclassError as error:
+        raise fail("bad-config", f"transformers takes no such {type(config).__name__}: {error}") from None
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise fail(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hf2khc.capture.build import build_meta
+from hf2khc.capture.configs import check_config
 from hf2khc.capture.frontend import Captured
 from hf2khc.capture.inputs import input_spec, trace_sizes
 from hf2khc.capture.source import Source
@@ -155,6 +156,7 @@ def _with_kinds(plan: Plan, values: Mapping[str, object]) -> Program:
 
 
 def _captured(captured: Captured, source: Source, config: "PreTrainedConfig") -> Captured:
+    check_config(config)
     model = build_meta(config, source.model_class)
     spec = input_spec(model, source.examples)
     fixed = {symbol: size for symbol, size in captured.sizes.items() if symbol not in captured.smallest}

@@ -246,5 +246,5 @@ class _Parameters:
         random = np.random.default_rng(zlib.crc32(path.encode()))
         if len(value) >= 2:
             # A kernel sums over its window and channels. Values that grow with depth would grow what rounding leaves.
-            return random.normal(0.0, math.prod(value[1:]) ** -0.5, value)
+            return random.normal(0.0, max(1, math.prod(value[1:])) ** -0.5, value)
         return random.uniform(0.5, 1.5, value)
