@@ -22,6 +22,7 @@ from hf2khc.capture.replaced_builtins import replaced_builtins
 ROUNDS = 3
 # The key under which the marks of a node of the trace lie: the number of its loop and that of the round.
 MARK = "hf2khc_round"
+# No longer sequence is traced to have three rounds.
 _LONGEST = 2048
 
 _OPS = library.Library("hf2khc", "FRAGMENT")
@@ -82,10 +83,11 @@ class CountedLoops(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if func is torch.stack:
-            loop = self._stacked(args[0] if args else kwargs["tensors"])
+            results = args[0] if args else kwargs["tensors"]
+            loop = self._stacked(results)
             if loop is not None:
                 axis = args[1] if len(args) > 1 else kwargs.get("dim", 0)
-                return torch.ops.hf2khc.rounds(list(args[0]), self.counts[loop], axis)
+                return torch.ops.hf2khc.rounds(list(results), self.counts[loop], axis)
         result = func(*args, **kwargs)
         if self.round is not None and isinstance(result, torch.Tensor):
             self.made[id(result)] = result, self.round
