@@ -59,8 +59,24 @@ def other_config(directory: Path, source: Source, compiled: "Compiled", seed: in
     """
     if compiled.generalises or compiled.twin is None:
         return OtherConfig(compiled.generalises or ("the model has no twin",))
+    depths = _depths(compiled)
+    deeper = _deeper(compiled.twin.config, depths)
+    found = _proved(directory, source, compiled, deeper, seed)
+    # A list may have as many entries as there are layers by chance: two numbers for the two sides of a patch.
+    kept = _deeper(compiled.twin.config, depths, with_lists=False)
+    if found.reasons and kept.to_dict() != deeper.to_dict():
+        again = _proved(directory, source, compiled, kept, seed)
+        return found if again.reasons else again
+    return found
+
+
+def _proved(
+    directory: Path, source: Source, compiled: "Compiled", config: "PreTrainedConfig", seed: int
+) -> OtherConfig:
+    """The package's classes built at a config and proved there."""
+    assert compiled.twin is not None
     try:
-        config, captured = _deepest(compiled, source)
+        captured = _captured(compiled.captured, source, config)
     except ConversionError as error:
         return _failed(error.diagnostics)
     plan = _at(compiled.plan, config, compiled)
@@ -95,22 +111,6 @@ def _depths(compiled: "Compiled") -> dict[str, int]:
     stacks, counted = compiled.captured.stacks, compiled.plan.values
     shown = ((path, field) for path, field in compiled.twin.depth.items() if field in counted)
     return {field: max(3, stacks[path].kept if path in stacks else 0) for path, field in shown}
-
-
-def _deepest(compiled: "Compiled", source: Source) -> tuple["PreTrainedConfig", Captured]:
-    """The twin with other depths, as its model is built.
-
-    Raises:
-        ConversionError: none is.
-    """
-    assert compiled.twin is not None
-    try:
-        config = _deeper(compiled.twin.config, _depths(compiled))
-        return config, _captured(compiled.captured, source, config)
-    except ConversionError:
-        # A list may have as many entries as there are layers by chance: two numbers for the two parts of an MLP.
-        config = _deeper(compiled.twin.config, _depths(compiled), with_lists=False)
-        return config, _captured(compiled.captured, source, config)
 
 
 def _deeper(config: "PreTrainedConfig", depths: Mapping[str, int], with_lists: bool = True) -> "PreTrainedConfig":
