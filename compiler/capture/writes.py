@@ -86,11 +86,13 @@ def _views(written: Node) -> list[Node]:
 
 def _is_read_later(whole: Node, write: Node, order: Mapping[Node, int]) -> bool:
     """Whether something that shares the memory of a tensor, and was made before a write, is read behind it."""
+    seen: set[Node] = set()
     waiting = [user for user in whole.users if order[user] < order[write]]
     while waiting:
         shared = waiting.pop()
-        if shared is write or _is_new(shared):
+        if shared in seen or _is_new(shared):
             continue
+        seen.add(shared)
         if any(order[user] > order[write] for user in shared.users):
             return True
         waiting += [user for user in shared.users if order[user] < order[write]]
