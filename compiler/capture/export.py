@@ -25,7 +25,7 @@ from hf2khc.capture.module_state import state_kept
 from hf2khc.capture.prepared import nothing_added
 from hf2khc.capture.refusal import refusal
 from hf2khc.capture.tensor_lengths import free_lengths
-from hf2khc.capture.time_loops import counts_over, looped_lengths
+from hf2khc.capture.time_loops import looped_lengths
 from hf2khc.capture.twin_fields import POSITIONS, numeric_fields
 
 # How the sizes are traced: each as a dimension of its own, as far as torch frees them, the batch alone, none.
@@ -119,13 +119,13 @@ class _Trace:
         self.kinds: set[str] = set()
         self.notes: list[str] = []
         self.longest = longest_sequences(model.config, sizes)
-        # Whether a size is larger than was asked for, so that a loop over chunks has its rounds.
-        self.longer, self.shorter = False, dict(sizes)
+        self.asked = sizes
         numbers = [field.value for field in numeric_fields(model.config) if POSITIONS.search(field.name)]
         self.positions = [number for number in (*numbers, *self.longest.values()) if isinstance(number, int)]
-        self.looped = looped_lengths(model, spec, sizes)
-        if loops == FOUND and not all(counts_over(model, spec, sizes, symbol) for symbol in self.looped):
+        loops_over = looped_lengths(model, spec, sizes)
+        if not all(loop.is_counted for loop in loops_over.values()):
             self.loops = UNROLLED
+        self.looped = {symbol: loop.reason for symbol, loop in loops_over.items()}
         self.fixed: dict[str, str] = {} if self.loops == FOUND else dict(self.looped)
 
     def attempt(self, implementation: str, kind: str) -> Export | None:
@@ -172,24 +172,27 @@ class _Trace:
     ) -> ExportedProgram:
         dimensions = self._dimensions(kind, held)
         loops = nullcontext() if self.loops == UNROLLED else counted_loops(self.model, self.loops == ROLLED)
-        with loops, _one_as_any(self.longer):
+        with loops, _one_as_any(self.is_longer):
             return _trace(self.model, self.spec, sizes, dimensions, values, kind == ROWS)
 
     def _next_loops(self, loop: CountedLoop) -> None:
         """A loop over a free size was found, or has too few rounds at this size, or cannot be rolled."""
         longer = {symbol for symbol, size in self.sizes.items() if size == loop.size < loop.enough}
-        if self.loops == FOUND or (self.loops == ROLLED and longer and not self.longer):
+        if self.loops == FOUND or (self.loops == ROLLED and longer and not self.is_longer):
             self.loops = ROLLED
-            self.longer = bool(longer)
             self._take({symbol: sympy.nextprime(loop.enough) for symbol in longer})
         else:
-            self._take(self.shorter)
-            self.loops, self.longer = UNROLLED, False
+            self._take(self.asked)
+            self.loops = UNROLLED
             self.fixed |= self.looped
+
+    @property
+    def is_longer(self) -> bool:
+        """Whether a size is larger than was asked for, so that there are several chunks."""
+        return self.sizes != self.asked
 
     def _take(self, sizes: Mapping[str, int]) -> None:
         """Trace at other sizes; that the model was made for fewer positions need not mean that it takes no more."""
-        self.shorter = dict(self.sizes)
         self.sizes = {**self.sizes, **sizes}
         longest = longest_sequences(self.model.config, self.sizes)
         self.longest = {symbol: n for symbol, n in longest.items() if n >= self.sizes[symbol]}
@@ -203,7 +206,6 @@ class _Trace:
             free = _trace(self.model, self.spec, self.sizes, dict.fromkeys(self.sizes, Dim.AUTO), found.held)
             sizes = {symbol: n for symbol, n in larger_sizes(free, self.spec, self.sizes).items() if symbol in fixed}
             again = _Trace(self.model, self.spec, self.sizes, self.lengths)
-            again.longer = True
             again._take(sizes)
             other = again.attempt(found.attention, "named") if sizes else None
         except Exception:  # a model's own code may fail in any way, and this is no more than an attempt

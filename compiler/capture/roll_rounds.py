@@ -3,13 +3,12 @@
 The rounds must compute the same, each from its own entry of some sequences and from what the round before gave.
 """
 
-import itertools
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from hf2khc.capture.counted_loops import ROUNDS
 from hf2khc.ir.expr import same
-from hf2khc.ir.graph import Graph, Node
+from hf2khc.ir.graph import Graph, Node, numbered, value_name
 from hf2khc.ir.types import Tensor, Type, same_type
 
 _WHOLE = 2**63 - 1
@@ -21,7 +20,7 @@ class RoundsDiffer(Exception):
 
 
 def roll_rounds(
-    graph: Graph, marks: Mapping[str, tuple[int, int]], cls: str, taken: Container[str] = ()
+    graph: Graph, marks: Mapping[str, tuple[int, int]], cls: str, taken: Iterable[str] = ()
 ) -> tuple[Graph, list[Graph]]:
     """A graph with a `scan` in place of every loop, and the graph of one round of each.
 
@@ -43,17 +42,10 @@ def roll_rounds(
         for node in graph:
             if marks.get(node.name, (None,))[0] == loop:
                 rounds[marks[node.name][1]].append(node)
-        name = next(n for n in _numbers(cls) if n not in taken and all(n != step.name for step in steps))
-        rolled = _Rolled(graph, rounds, name)
+        rolled = _Rolled(graph, rounds, numbered(cls, {*taken, *(step.name for step in steps)}))
         steps.append(rolled.step().replaced(cls=cls))
         graph = rolled.graph()
     return graph, steps
-
-
-def _numbers(name: str) -> Iterator[str]:
-    """The name, and then with numbers behind it."""
-    yield name
-    yield from (f"{name}_{number}" for number in itertools.count(1))
 
 
 def _without_whole_slices(graph: Graph, marks: Mapping[str, tuple[int, int]]) -> Graph:
@@ -233,7 +225,7 @@ class _Rolled:
             return self.first[self.place[operand]].name
         if operand in self.previous:
             return f"{operand}_before"
-        return operand.lstrip("@/").replace(".", "_")
+        return value_name(operand)
 
     def _inputs(self) -> Iterator[tuple[str, Type, frozenset[str]]]:
         for place in self.outputs:
@@ -297,7 +289,7 @@ class _Rolled:
             return source
         node = self.before[source]
         order = (axis, *(i for i in range(node.tensor.rank) if i != axis))
-        name = self.before.fresh(f"{source.lstrip('@/').replace('.', '_')}_entries", new)
+        name = self.before.fresh(f"{value_name(source)}_entries", new)
         type_ = Tensor(node.tensor.dtype, tuple(node.tensor.shape[i] for i in order))
         new[name] = Node(name, "aten.permute", (source,), {"dims": order}, type_, node.loc, node.origin)
         return name

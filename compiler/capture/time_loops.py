@@ -7,6 +7,7 @@ thousands of operations.
 import builtins
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 
 import torch
 from transformers import PreTrainedModel
@@ -22,47 +23,63 @@ MANY = 400  # operations below which a trace with a free length costs no more th
 LONGER = (8, 16)
 
 
-def looped_lengths(model: PreTrainedModel, spec: tuple[Input, ...], sizes: Mapping[str, int]) -> dict[str, str]:
-    """The symbols over which the model loops, with the reason why they cannot be free.
+@dataclass(frozen=True)
+class TimeLoop:
+    """A loop over a symbol.
+
+    Args:
+        reason: why the symbol cannot be free.
+        is_counted: whether the model counts up to a number, with Python's `range`, that grows with the symbol.
+    """
+
+    reason: str
+    is_counted: bool
+
+
+def looped_lengths(model: PreTrainedModel, spec: tuple[Input, ...], sizes: Mapping[str, int]) -> dict[str, TimeLoop]:
+    """The symbols over which the model loops.
 
     Args:
         model: on the CPU.
         spec: its inputs.
         sizes: of the symbols in the trace.
     """
-    count = operations(model, spec, sizes)
-    if count < MANY:
+    short = _run(model, spec, sizes)
+    if short.operations < MANY:
         return {}
     found = {}
     for symbol, size in sizes.items():
         if symbol != "batch":
-            counts = [count, *(operations(model, spec, {**sizes, symbol: size * times}) for times in LONGER)]
+            runs = [short, *(_run(model, spec, {**sizes, symbol: size * times}) for times in LONGER)]
+            counts = [run.operations for run in runs]
             # Once more operations may be a branch that is taken from some length on.
             if counts[0] < counts[1] < counts[2]:
-                found[symbol] = f"the model loops over it: the longer it is, the more operations there are ({counts})"
+                reason = f"the model loops over it: the longer it is, the more operations there are ({counts})"
+                found[symbol] = TimeLoop(reason, runs[0].ranges != runs[1].ranges)
     return found
 
 
-def counts_over(model: PreTrainedModel, spec: tuple[Input, ...], sizes: Mapping[str, int], symbol: str) -> bool:
-    """Whether the model counts up to a number, with Python's `range`, that grows with a symbol."""
-    counts: list[list[tuple]] = []
-    for times in (1, LONGER[0]):
-        counts.append([])
+@dataclass(frozen=True)
+class _Run:
+    """How many operations a forward pass takes, and what the model's own code counts up to with `range`."""
 
-        def counted(*bounds, found=counts[-1]):
-            found.append(bounds)
-            return builtins.range(*bounds)
-
-        with replaced_builtins(model, range=counted):
-            operations(model, spec, {**sizes, symbol: sizes[symbol] * times})
-    return counts[0] != counts[1]
+    operations: int
+    ranges: list[tuple]
 
 
-def operations(model: PreTrainedModel, spec: tuple[Input, ...], sizes: Mapping[str, int]) -> int:
-    """How many operations a forward pass in shapes alone takes, or gets through before it needs a number."""
+def _run(model: PreTrainedModel, spec: tuple[Input, ...], sizes: Mapping[str, int]) -> _Run:
+    """A forward pass in shapes alone, or as much of it as there is before it needs a number."""
     inputs = sample_inputs(spec, dict(sizes))
-    done = Operations()
+    done, ranges = Operations(), []
+
+    def counted(*bounds):
+        ranges.append(bounds)
+        return builtins.range(*bounds)
+
     # A model may branch on data, or take no such size.
-    with state_kept(model), suppress(Exception), quiet(), torch.no_grad(), shapes_alone() as mode, done:
+    with (
+        state_kept(model), replaced_builtins(model, range=counted), suppress(Exception), quiet(), torch.no_grad(),
+        shapes_alone() as mode, done,
+    ):  # fmt: skip
         model(**{name: mode.from_tensor(torch.from_numpy(array)) for name, array in inputs.items()})
-    return len(done.names)
+    return _Run(len(done.names), ranges)

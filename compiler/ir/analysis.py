@@ -37,6 +37,11 @@ def has_parameters(program: Program) -> dict[str, bool]:
     return found
 
 
+def repeated_graphs(program: Program) -> set[str]:
+    """The graphs of loops and scans: what one iteration gives is what the next one takes, in the same places."""
+    return {name for graph in program.graphs.values() for node in graph.of("loop", "scan") for name in callees(node)}
+
+
 def module_paths(program: Program) -> dict[str, str]:
     """Where each graph's module stands; defined while no graph is called from two places (before graphs are merged)."""
     paths = {program.entry: ""}

@@ -1,9 +1,10 @@
 """Graph and Program: the data every stage works on."""
 
 import functools
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import TypeVar
 
 import networkx as nx
 import numpy as np
@@ -15,6 +16,8 @@ from hf2khc.ir.types import Tensor, Type
 
 # Nodes that run graphs: once, once per layer, once per entry of sequences.
 CALLS = ("call", "loop", "scan")
+
+T = TypeVar("T")
 
 
 class Graph:
@@ -200,6 +203,17 @@ def first_iterations(node: Node) -> dict[str, int]:
     """The graphs that a `call` or `loop` runs, each with the first iteration that runs it."""
     given = node.attrs["graph"]
     return {name: given.index(name) if isinstance(given, tuple) else 0 for name in callees(node)}
+
+
+def value_name(name: str) -> str:
+    """What a value is called: a parameter or constant by its path, `@norm.weight` as `norm_weight`."""
+    return name.lstrip("@/").replace(".", "_")
+
+
+def scan_parts(node: Node, values: Sequence[T]) -> tuple[Sequence[T], Sequence[T], Sequence[T]]:
+    """What stands for the operands of a `scan`, apart: what is carried, the sequences, what every entry shares."""
+    carry, over = int(node.attrs["carry"]), int(node.attrs["over"])
+    return values[:carry], values[carry : carry + over], values[carry + over :]
 
 
 def lettered(base: str, taken: Container[str]) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 
 from hf2khc.diagnostics import ConversionError, fail
 from hf2khc.ir.expr import evaluate
-from hf2khc.ir.graph import Graph, Node, Program, callee_of, join
+from hf2khc.ir.graph import Graph, Node, Program, callee_of, join, scan_parts
 from hf2khc.ir.text import format_node
 from hf2khc.ir.types import Tensor, bind, concrete, tensors
 
@@ -129,8 +129,7 @@ class _Run:
     def _scan(self, node: Node, operands: list, scope: "_Scope"):
         """The results of every entry, along a first axis."""
         attrs = _attributes(node, scope)
-        carry, behind = attrs["carry"], attrs["carry"] + attrs["over"]
-        carried, sequences, invariant = operands[:carry], operands[carry:behind], operands[behind:]
+        carried, sequences, invariant = scan_parts(node, operands)
         callee = self.program.graphs[attrs["graph"]]
         env = {**scope.env, **{name: attrs[name] for name in callee.parameters}}
         rounds = []

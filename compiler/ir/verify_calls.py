@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from hf2khc.ir.expr import Expr
-from hf2khc.ir.graph import Graph, Node, Program, callee_of, callees, substitute_node
+from hf2khc.ir.graph import Graph, Node, Program, callee_of, callees, scan_parts, substitute_node
 from hf2khc.ir.types import Tensor, Type, same_type, tensors
 
 
@@ -26,8 +26,7 @@ def check_call(node: Node, graph: Graph, program: Program) -> Iterator[str]:
     callee = program.graphs.get(str(node.attrs.get("graph")))
     if callee is None or not _fits(callee, node, graph.nodes):
         return
-    mapping = {name: node.attrs[name] for name in callee.parameters if name in node.attrs}
-    mapping = {**_bindings(callee, node, graph.nodes), **mapping}
+    mapping = _mapping(callee, node, graph.nodes)
     yield from _operand_types(callee, node, graph.nodes, mapping)
     results = _results(callee, mapping)
     if not same_type(results if len(results) > 1 else results[0], node.type):
@@ -53,23 +52,21 @@ def check_scan(node: Node, graph: Graph, program: Program) -> Iterator[str]:
     if len(callee.outputs) != carry or not 0 < over <= len(node.operands) - carry:
         yield f"{callee.name} carries {len(callee.outputs)} values, not {carry}, over {over} sequences"
         return
-    sequences = [graph[o].tensor for o in node.operands[carry : carry + over] if o is not None]
+    sequences = [graph[o].tensor for o in scan_parts(node, node.operands)[1] if o is not None]
     lengths = {str(t.shape[0]) if t.shape else "" for t in (*sequences, *tensors(node.type))}
     if len(sequences) < over or len(lengths) > 1 or "" in lengths:
         yield f"its sequences and results are not of one length: {', '.join(sorted(lengths))}"
         return
     call, entries = _on_one_entry(node, graph)
     if _fits(callee, call, entries):
-        given = {name: node.attrs[name] for name in callee.parameters if name in node.attrs}
-        mapping = {**_bindings(callee, call, entries), **given}
+        mapping = _mapping(callee, call, entries)
         yield from _operand_types(callee, call, entries, mapping)
         yield from _carried_types(callee, call, mapping)
 
 
 def _on_one_entry(node: Node, graph: Graph) -> tuple[Node, dict[str, Node]]:
     """A `scan` as a call on one entry of each sequence, and the operands of that."""
-    start = int(str(node.attrs["carry"]))
-    sequences = range(start, start + int(str(node.attrs["over"])))
+    sequences = scan_parts(node, range(len(node.operands)))[1]
     entries = {}
     for position, operand in enumerate(node.operands):
         if operand is not None:
@@ -96,12 +93,8 @@ def _check_iteration(callee: Graph, node: Node, graph: Graph) -> Iterator[str]:
     if len(callee.outputs) != carry or len(callee.inputs) < carry:
         yield f"{callee.name} carries {len(callee.outputs)} of {len(callee.inputs)} values, not {carry}"
         return
-    given = {name: node.attrs[name] for name in callee.parameters if name in node.attrs}
     # Parameters that change from one iteration to the next may not decide a type: the first stands for all.
-    mapping = {
-        **_bindings(callee, node, graph.nodes),
-        **{k: _of_graph(callee, node, v) for k, v in given.items()},
-    }
+    mapping = {name: _of_graph(callee, node, value) for name, value in _mapping(callee, node, graph.nodes).items()}
     yield from _operand_types(callee, node, graph.nodes, mapping)
     yield from _carried_types(callee, node, mapping)
 
@@ -162,6 +155,12 @@ def _bindings(callee: Graph, node: Node, graph: Mapping[str, Node]) -> dict[str,
             if isinstance(dim, Expr) and dim.names == {dim.text}:
                 mapping.setdefault(dim.text, size)
     return mapping
+
+
+def _mapping(callee: Graph, node: Node, graph: Mapping[str, Node]) -> dict[str, object]:
+    """What the callee's symbols and parameters are in the caller."""
+    given = {name: node.attrs[name] for name in callee.parameters if name in node.attrs}
+    return {**_bindings(callee, node, graph), **given}
 
 
 def _operand_types(callee: Graph, node: Node, graph: Mapping[str, Node], mapping: dict[str, object]) -> Iterator[str]:

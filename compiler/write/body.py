@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from hf2khc.ir.graph import LEAVES, Graph, Node, callee_of
+from hf2khc.ir.graph import LEAVES, Graph, Node, callee_of, scan_parts
 from hf2khc.write.analysis import Analysis
 from hf2khc.write.blocks import commented
 from hf2khc.write.cache import collected, is_cached, update_lines
@@ -167,18 +167,17 @@ class Body:
 
         TensorFlow keeps of every entry what has the types of what is carried: that itself.
         """
-        carry = int(str(node.attrs["carry"]))
-        behind = carry + int(str(node.attrs["over"]))
-        carried = [self.render.carried(o, self._required(o).text) for o in node.operands[:carry] if o is not None]
-        sequences = [self._required(o).text for o in node.operands[carry:behind]]
-        constants = {self._required(o).text for o in node.operands[behind:]}
+        parts = scan_parts(node, node.operands)
+        carried = [self.render.carried(o, self._required(o).text) for o in parts[0] if o is not None]
+        sequences = [self._required(o).text for o in parts[1]]
+        constants = {self._required(o).text for o in parts[2]}
         targets = self._name(index, node, constants)
         state, entries = choose("state", constants, "state"), choose("inputs", constants, "inputs")
-        given = [f"*{state}" if carry > 1 else state, f"*{entries}" if len(sequences) > 1 else entries]
+        given = [f"*{state}" if len(carried) > 1 else state, f"*{entries}" if len(sequences) > 1 else entries]
         function = choose("step", {*self.taken, *self.variables.values(), *constants}, "step")
         return [
             f"def {function}({state}, {entries}):",
-            f"    {state} = {self.render.one_entry(node, given, behind, self.read)}",
+            f"    {state} = {self.render.one_entry(node, given, self.read)}",
             f"    return {state}, {state}",
             "",
             f"_, {_together(targets)} = ops.scan({function}, {_together(carried)}, {_together(sequences)})",

@@ -1,11 +1,11 @@
 """From one node to the expression that computes it, given names for the values it reads."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from hf2khc.diagnostics import fail
 from hf2khc.ir.expr import Expr, names_of
-from hf2khc.ir.graph import Graph, Node, callee_of, callees
+from hf2khc.ir.graph import Graph, Node, callee_of, callees, scan_parts
 from hf2khc.ir.types import Tensor
 from hf2khc.write.analysis import Analysis, call_keywords
 from hf2khc.write.cache import passed_on
@@ -70,9 +70,7 @@ class Render:
         if node.op == "const":
             return self._constant(node)
         if node.op == "call":
-            return Text(
-                f"{self.members[node.name].reference}({', '.join(self._call_arguments(node, node.operands, read))})"
-            )
+            return Text(f"{self.members[node.name].reference}({', '.join(self._call_arguments(node, read))})")
         if node.op.startswith("layers."):
             return self._layer(node, read)
         if node.op.startswith("ops."):
@@ -129,27 +127,22 @@ class Render:
         """The call of one iteration of a loop."""
         arguments = [Text(name) for name in carried] + [read(o) for o in node.operands[len(carried) :]]
         texts = iter(arguments)
-        return f"{element}({', '.join(self._call_arguments(node, node.operands, lambda _: next(texts)))})"
+        return f"{element}({', '.join(self._call_arguments(node, lambda _: next(texts)))})"
 
     def carried(self, name: str, text: str) -> str:
         """What a scan begins with, in the dtype in which it computes."""
         return text if self.pinned[name] or not _floating(self.graph[name]) else f'ops.cast({text}, "{SCANNED}")'
 
-    def one_entry(self, node: Node, given: list[str], behind: int, read: Read) -> str:
+    def one_entry(self, node: Node, given: Sequence[str], read: Read) -> str:
         """The call of a scan's layer on what is carried and one entry of each sequence.
 
         Args:
             node: the scan.
             given: the arguments for both.
-            behind: how many operands they stand for; the others are the same for every entry.
-            read: gives the expressions of those.
+            read: gives the expressions of what is the same for every entry.
         """
-        callee = self.analysis.plan.program.graphs[callee_of(node)]
-        names = list(input_names(given.name for given in callee.inputs).values())
-        values = ((name, read(operand)) for name, operand in zip(names[behind:], node.operands[behind:], strict=True))
-        arguments = [*given, *(f"{name}={'None' if value is None else value.text}" for name, value in values)]
-        if self.training and self.analysis.training(callee.name):
-            arguments.append("training=training")
+        shared = scan_parts(node, node.operands)[2]
+        arguments = self._call_arguments(node, read, given, len(node.operands) - len(shared))
         return f"{self.members[node.name].reference}({', '.join(arguments)})"
 
     def _constant(self, node: Node) -> Text:
@@ -159,14 +152,15 @@ class Render:
         value = self.scope.field(CONSTANT + node.name[1:])
         return Text(f'ops.convert_to_tensor({value}, dtype="{dtype}")')
 
-    def _call_arguments(self, node: Node, operands, read: Read) -> list[str]:
+    def _call_arguments(self, node: Node, read: Read, given: Sequence[str] = (), count: int = 0) -> list[str]:
+        """The arguments of a layer, all but the first by name; those `given` stand for the first `count` operands."""
         callee = self.analysis.plan.program.graphs[callee_of(node)]
-        names = input_names(given.name for given in callee.inputs)
-        arguments = []
-        for position, (operand, given) in enumerate(zip(operands, callee.inputs, strict=True)):
+        names = input_names(taken.name for taken in callee.inputs)
+        arguments = list(given)
+        for operand, taken in list(zip(node.operands, callee.inputs, strict=True))[count:]:
             value = read(operand)
             text = "None" if value is None else value.text
-            arguments.append(text if position == 0 else f"{names[given.name]}={text}")
+            arguments.append(f"{names[taken.name]}={text}" if arguments else text)
         if self.decodes:
             arguments += passed_on(self.analysis.plan, callee.name, self.scope.start, self.cache)
             arguments += [f"{CROSS}={self.cross}"] if self.cross and keeps(self.analysis.plan, callee.name) else []

@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from hf2khc.ir.graph import Graph, Node, Program, callees
+from hf2khc.ir.analysis import repeated_graphs
+from hf2khc.ir.graph import Graph, Node, Program
 from hf2khc.ir.order import asked_order, ordered
 
 
@@ -47,14 +48,13 @@ def order_values(program: Program) -> Program:
     """
     graphs = dict(program.graphs)
     orders: dict[str, list[int]] = {}
-    # What a scan carries stands in front, then its sequences.
-    scanned = {name for graph in graphs.values() for node in graph.of("scan") for name in callees(node)}
+    repeated = repeated_graphs(program)
     for graph in program.callees_first():
         graph = graph.replaced([_called(node, orders) for node in graph])
         if graph.name != program.entry:
             names = asked_order(graph)
             kept = list(range(len(graph.inputs)))
-            orders[graph.name] = kept if graph.name in scanned else _input_order(graph, names)
+            orders[graph.name] = kept if graph.name in repeated else _input_order(graph, names)
             inputs = [graph.inputs[i] for i in orders[graph.name]]
             graph = graph.replaced([*inputs, *(node for node in ordered(graph, names) if node.op != "input")])
         graphs[graph.name] = graph

@@ -1,6 +1,7 @@
 """Move transposes down until they cancel."""
 
-from hf2khc.ir.graph import Graph, Program, callees
+from hf2khc.ir.analysis import repeated_graphs
+from hf2khc.ir.graph import Graph, Program
 from hf2khc.passes.hub.layout_rules import Permutation
 from hf2khc.passes.hub.sinking import Border, Sinking, inverted
 
@@ -33,7 +34,7 @@ def sink_transposes(program: Program) -> Program:
 
         entry Attention
     """
-    whole = {program.entry, *_repeated(program)}
+    whole = {program.entry, *repeated_graphs(program)}
     graphs: dict[str, Graph] = {}
     borders: dict[str, Border] = {}
     for graph in program.callees_first():
@@ -42,11 +43,6 @@ def sink_transposes(program: Program) -> Program:
         else:
             graphs[graph.name], borders[graph.name] = _opened(graph, borders)
     return program.with_graphs(graphs.values())
-
-
-def _repeated(program: Program) -> set[str]:
-    """The graphs of loops: what one iteration gives is what the next one takes."""
-    return {name for graph in program.graphs.values() for node in graph.of("loop", "scan") for name in callees(node)}
 
 
 def _opened(graph: Graph, borders: dict[str, Border]) -> tuple[Graph, Border]:

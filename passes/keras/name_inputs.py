@@ -4,7 +4,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
-from hf2khc.ir.graph import CALLS, LEAVES, Graph, Node, Program, callees, numbered
+from hf2khc.ir.analysis import repeated_graphs
+from hf2khc.ir.graph import CALLS, LEAVES, Graph, Node, Program, callees, numbered, scan_parts, value_name
 from hf2khc.passes.keras.vocabulary import INPUT_NAMES
 
 _GENERIC = ("hidden_states",)
@@ -57,9 +58,8 @@ def name_inputs(program: Program) -> Program:
                         titles = _of_one_entry(graphs[name], graphs[callee], call)
                     graphs[callee] = _renamed(graphs[callee], titles)
     orders = {name: _order(graph, asked) for name, graph in graphs.items() if name != program.entry}
-    for node in (node for graph in graphs.values() for node in graph.of("loop", "scan")):
-        for name in callees(node):
-            orders.pop(name, None)  # what it carries stands in front
+    for name in repeated_graphs(program):
+        orders.pop(name, None)  # what it carries stands in front
     return program.with_graphs(_reordered(graph, orders) for graph in graphs.values())
 
 
@@ -69,16 +69,16 @@ def _title(graph: Graph, operand: str, entry: bool) -> str:
     if entry and node.op == "input":
         return INPUT_NAMES.get(operand, operand)
     if node.op in LEAVES:  # a parameter or a constant that is handed over goes by its path
-        return operand.lstrip("@/").replace(".", "_")
+        return value_name(operand)
     computed = node.level in ("ops", "layers") or node.op in (*CALLS, "item")
     return _GENERIC[0] if computed and node.tensor.is_floating and node.tensor.rank == 3 else operand
 
 
 def _of_one_entry(graph: Graph, callee: Graph, scan: Node) -> list[str]:
     """What the graph of one entry calls its inputs: what it reads of the entry before is its state."""
-    carry = int(str(scan.attrs["carry"]))
-    carried = ["state" if callee.uses(node.name) else "result" for node in callee.inputs[:carry]]
-    return [*carried, *(operand.lstrip("@/").replace(".", "_") for operand in scan.operands[carry:] if operand)]
+    carried, sequences, shared = scan_parts(scan, scan.operands)
+    states = ["state" if callee.uses(node.name) else "result" for node in callee.inputs[: len(carried)]]
+    return [*states, *(value_name(operand) for operand in (*sequences, *shared) if operand)]
 
 
 def _order(graph: Graph, asked: list[str]) -> list[int]:
