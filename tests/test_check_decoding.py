@@ -22,14 +22,19 @@ ANSWERS = {"vocab_size": 97, "d_model": 32, "d_kv": 12, "d_ff": 48, "num_layers"
 ANSWERS |= {"num_decoder_layers": 2, "pad_token_id": 0, "decoder_start_token_id": 5}
 
 
-@pytest.fixture(scope="module", params=["gpt2", "t5"])
+CONFIGS = {"gpt2": CAUSAL, "t5": ANSWERS}
+# Scans, and convolutions over the last positions.
+CONFIGS["mamba"] = {"vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 44}
+
+
+@pytest.fixture(scope="module", params=["gpt2", "t5", "mamba"])
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, Any, Any]:
     """A name, its package, its weights and what it was printed from."""
     from float64_reference import noisy_model
 
     folder = tmp_path_factory.mktemp(request.param)
-    config = AutoConfig.for_model(request.param, **(CAUSAL if request.param == "gpt2" else ANSWERS))
-    family = AutoModelForCausalLM if request.param == "gpt2" else AutoModelForSeq2SeqLM
+    config = AutoConfig.for_model(request.param, **CONFIGS[request.param])
+    family = AutoModelForSeq2SeqLM if request.param == "t5" else AutoModelForCausalLM
     model = noisy_model(config, family._model_mapping[type(config)])
     model.config.name_or_path = request.param
     conversion = hf2khc.convert(model, folder / "package", check=False)
@@ -52,6 +57,12 @@ MUTATIONS = {
     "t5": [
         # Of another layer.
         ("cross_attention_cache=cross_attention_cache[i]", "cross_attention_cache=cross_attention_cache[1 - i]"),
+    ],
+    "mamba": [
+        ("if cache is None else cache[0]", "if cache is None else 0 * cache[0]"),
+        ("[cache[1], ", "[0 * cache[1], "),
+        # Behind the first of several tokens.
+        ("[-1],", "[0],"),
     ],
 }
 

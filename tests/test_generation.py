@@ -26,6 +26,9 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "opt": {**_SIZES, "ffn_dim": 48, "max_position_embeddings": 80, "word_embed_proj_dim": 32},
     # Windows are much shorter than what is generated.
     "gemma2": {**_ROTARY, "sliding_window": 8, "query_pre_attn_scalar": 12},
+    # One layer keeps states, of chunks that are shorter than the prompts; the other one keys and values.
+    "bamba": {**_ROTARY, "num_hidden_layers": 2, "attn_layer_indices": [1], "mamba_d_head": 8, "mamba_n_heads": 8,
+              "mamba_d_state": 6, "mamba_chunk_size": 4},
 }
 
 

@@ -90,6 +90,7 @@ class _Search:
         self.sizes: dict[str, int] = {}
         self.delicate: frozenset[str] = frozenset()
         self.accepted: dict[str, Any] = {}
+        self.linked: set[str] = set()
         self.unchanged: dict[str, str] = {}
         self.runs, self.tries, self.reason = True, 0, ""
         self.numbers = {f.path: f.value for f in numeric_fields(config) if isinstance(f.value, int)}
@@ -98,14 +99,17 @@ class _Search:
 
     def settle(self, groups: list[list[dict[str, Any]]]) -> None:
         """Accepts the first alternative of each group, all at once if possible, else in halves, else another one."""
-        groups = [group for group in groups if not group[0].keys() <= self.accepted.keys()]
+        groups = [group for group in groups if not group[0].keys() <= self.accepted.keys() - self.linked]
         if not groups or self._accept({path: value for group in groups for path, value in group[0].items()}):
+            self.linked -= {path for group in groups for path in group[0]}
             return
         if len(groups) > 1:
             for part in self._parts(groups):
                 self.settle(part)
             return
         reason, tried = self.reason, groups[0][0]
+        if tried.keys() <= self.accepted.keys():
+            return
         others = [values for values in (*map(self._linked, groups[0][:2]), *groups[0][1:]) if values != tried]
         if reason == ANOTHER_PROGRAM:
             self.delicate |= tried.keys()
@@ -115,6 +119,8 @@ class _Search:
             others += itertools.islice(self._balanced(groups[0][:2]), MOST_BALANCED)
         for values in others:
             if self._accept(values):
+                # By itself each may be another one: what is equal by chance is told apart.
+                self.linked |= values.keys() - tried.keys() if self.alike is None else set()
                 break
         self.unchanged |= {path: reason for path in tried if path not in self.accepted}
 

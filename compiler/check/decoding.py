@@ -27,7 +27,8 @@ def _tokens(model: Any, inputs: Mapping[str, np.ndarray]) -> str | None:
 def decoded(model: Any, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
     """The logits of every position, the first half of them from the prompt and each of the others from a step.
 
-    As in `generate`, the cache is made for the whole length, from a prompt that is filled up with zeros.
+    As in `generate`, the cache is made for the whole length, from a prompt that is filled up with zeros, or, where it
+    keeps states, from as many tokens of it as there are.
     """
     name = _tokens(model, inputs)
     assert name is not None
@@ -35,15 +36,28 @@ def decoded(model: Any, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
     length = tokens.shape[1]
     half = max(1, length // 2)
     prompt = keras.ops.convert_to_tensor(np.where(np.arange(length) < half, tokens, 0).astype("int32"))
-    *carried, _, cache = model._build_cache(*_given(model._build_cache, inputs, ()), prompt)
-    given = _given(step, inputs, carried)
-    logits, _, cache = step(*given, prompt, cache, 0)
+    cache, given, logits = _begun(model, step, inputs, prompt, half)
     found = [keras.ops.convert_to_numpy(logits)[:, :half]]
     for index in range(half, length):
         token = keras.ops.convert_to_tensor(tokens[:, index : index + 1])
         logits, _, cache = step(*given, token, cache, index)
         found.append(keras.ops.convert_to_numpy(logits))
     return np.concatenate(found, axis=1)
+
+
+def _begun(
+    model: Any, step: Any, inputs: Mapping[str, np.ndarray], prompt: Any, half: int
+) -> tuple[Any, list[Any], Any]:
+    """A cache with the first half of a prompt, what every step is given beside it, and the logits of that half."""
+    build = model._build_cache
+    if "length" in inspect.signature(build).parameters:
+        # All tokens at once, and the same ones two by two.
+        logits, _, _ = step(prompt[:, :half], build(prompt, 0), 0)
+        return build(prompt, half, block_size=2), [], logits
+    *carried, _, cache = build(*_given(build, inputs, ()), prompt)
+    given = _given(step, inputs, carried)
+    logits, _, cache = step(*given, prompt, cache, 0)
+    return cache, given, logits
 
 
 def _given(method: Any, inputs: Mapping[str, np.ndarray], carried: Sequence[Any]) -> list[Any]:

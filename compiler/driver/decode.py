@@ -2,10 +2,11 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 from hf2khc.driver.decode_graph import DerivedGraph
 from hf2khc.driver.decode_once import Fixed, compute_once
-from hf2khc.driver.decode_positions import NoCache
+from hf2khc.driver.decode_positions import HERE, NoCache, Places
 from hf2khc.ir.graph import Graph, Node, Program, callees
 from hf2khc.ir.order import asked_order, ordered
 from hf2khc.ir.types import plain_symbols
@@ -20,7 +21,8 @@ def derive_decoding(program: Program, masks: Collection[str], values: Mapping[st
     by itself hand the question on. What depends on sizes alone is computed for whatever positions are asked for: a
     count of positions begins at the start, or runs over all keys. What depends on tokens is computed for those of the
     inputs; where a product sums over positions, and all are needed, the value comes out of a cache, into which the new
-    ones go first. So nothing but the operands of an attention is cached, as many heads of them as there are.
+    ones go first. So of an attention nothing but its operands is cached, as many heads of them as there are. Of a scan
+    that is what it carried last, of a convolution the last entries of its sequence: states (`decode_states.py`).
 
     Args:
         program: at the keras level, sizes as expressions.
@@ -47,9 +49,12 @@ def derive_decoding(program: Program, masks: Collection[str], values: Mapping[st
     indexed = frozenset(name for name, graph in derivation.graphs.items() if graph.is_indexed)
     layers = tuple(node.name for node in main.of("call", "loop") if cached.intersection(callees(node)))
     encoded = _encoded(main, entry.positions.fixed)
+    if encoded and entry.has_states:
+        raise NoCache("a decoder behind an encoder keeps states")
     fixed = {name: Fixed(graph.positions.fixed, graph.positions.weights) for name, graph in derivation.graphs.items()}
     program, once = compute_once(program, fixed, layers, encoded, values) if encoded else (program, {})
-    return program, Decoding(cached, indexed, layers, encoded, once)
+    whole = frozenset(name for name, places in entry.given.items() if places)
+    return program, Decoding(cached, indexed, layers, encoded, once, entry.has_states, whole)
 
 
 def _operands(node: Node, entry: DerivedGraph) -> tuple[str | None, ...]:
@@ -118,8 +123,9 @@ class _Derivation:
         self.asked: dict[str, tuple] = {}
 
     def derived(
-        self, graph: Graph, symbol: str, data: frozenset[str], keys: tuple[frozenset[int], ...]
-    ) -> DerivedGraph:
+        self, graph: Graph, symbol: str, data: frozenset[str], keys: tuple[Places, ...],
+        least: Mapping[str, Places] = MappingProxyType({}),
+    ) -> DerivedGraph:  # fmt: skip
         """A graph, derived for results at these positions.
 
         Args:
@@ -127,12 +133,14 @@ class _Derivation:
             symbol: how many positions there are, as the graph calls it.
             data: the inputs that depend on tokens.
             keys: for every result, the axes along which it is needed at all positions.
+            least: along which axes inputs are there at all positions, asked for or not.
         """
         asked = (symbol, data, keys)
         if self.asked.setdefault(graph.name, asked) != asked:
             raise NoCache(f"{graph.name} is needed at the positions of the input, and at all positions")
-        if graph.name not in self.graphs:
-            self.graphs[graph.name] = DerivedGraph(self, graph, symbol, data, keys)
+        known = self.graphs.get(graph.name)
+        if known is None or any(known.given.get(name, HERE) != places for name, places in least.items()):
+            self.graphs[graph.name] = DerivedGraph(self, graph, symbol, data, keys, least)
         return self.graphs[graph.name]
 
     def callees(self, node: Node) -> list[Graph]:

@@ -1,10 +1,13 @@
 """One graph as a function of where its inputs start in a longer sequence."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from hf2khc.driver.decode_cache import Cache
 from hf2khc.driver.decode_positions import HERE, NoCache, Places, Positions
+from hf2khc.driver.decode_states import States
 from hf2khc.ir.expr import Expr, names_of, substitute
 from hf2khc.ir.graph import CALLS, Graph, Node, numbered
 from hf2khc.ir.types import Tensor, plain_symbols, tensors
@@ -15,6 +18,8 @@ if TYPE_CHECKING:
 
 # Layers that count positions themselves, with the argument of the call that says where they start.
 _COUNTING = {"layers.RotaryEmbedding": "start_index"}
+# Operations that take a value for its shape alone.
+LIKE = ("ops.zeros_like", "ops.ones_like", "ops.full_like")
 # What a value for all positions is called behind its name, where there is one for those of the inputs, too.
 _ALL = "_all"
 
@@ -30,28 +35,35 @@ class DerivedGraph:
         symbol: how many positions there are, as the graph calls it.
         data: the inputs that depend on tokens.
         keys: for every result, the axes along which it is needed at all positions.
+        least: along which axes its inputs are there at all positions, asked for or not.
     """
 
     def __init__(
-        self, derivation: "_Derivation", graph: Graph, symbol: str, data: frozenset[str], keys: tuple[Places, ...]
-    ):
+        self, derivation: "_Derivation", graph: Graph, symbol: str, data: frozenset[str], keys: tuple[Places, ...],
+        least: Mapping[str, Places] = MappingProxyType({}),
+    ):  # fmt: skip
         self.derivation, self.graph = derivation, graph
         self.positions = Positions(graph, symbol)
         self.data = self._data(data)
         self.inputs: dict[str, set[Places]] = {}
         self.given: dict[str, Places] = {}
-        self.cache = Cache(self)
+        self.cache, self.states = Cache(self), States(self)
         self.starts = self.has_keys = False
         self.takes: list[str] = []
         self.inner: dict[str, str] = {}
         self._walk(keys)
-        self.given = {name: frozenset().union(*asked) for name, asked in self.inputs.items()}
+        self.given = {name: least.get(name, HERE).union(*asked) for name, asked in self.inputs.items()}
         self._walk(keys)
         self.result = self._graph(keys)
 
     @property
     def is_cached(self) -> bool:
-        return bool(self.cache.cuts or self.inner)
+        return bool(self.cache.cuts or self.states or self.inner)
+
+    @property
+    def has_states(self) -> bool:
+        """Whether it keeps a state, at any depth."""
+        return bool(self.states) or any(self.derivation.graphs[name].has_states for name in self.inner.values())
 
     @property
     def is_indexed(self) -> bool:
@@ -62,13 +74,16 @@ class DerivedGraph:
         self.names: dict[tuple[str, Places], str] = {}
         self.inner = {}
         self.outputs = [self.want(o, k) for o, k in zip(self.graph.outputs, keys, strict=True)]
-        several = any(self.graph[name].op == "loop" for name in self.inner)
-        if several + len(self.inner) + bool(self.cache.cuts) > 1 and self.graph.name != self.derivation.program.entry:
+        if self.graph.name != self.derivation.program.entry and any(self.graph[n].op == "loop" for n in self.inner):
             raise NoCache(f"{self.graph.name} has several layers that cache")
+        if self.states:
+            if len(self.outputs) > 1:
+                raise NoCache(f"{self.graph.name} has several results")
+            self.outputs = [self.states.result(self.outputs[0])]
 
     def _graph(self, keys: tuple[Places, ...]) -> Graph:
         inputs = [replace(n, type=self.positions.type(n, self.given.get(n.name, HERE))) for n in self.graph.inputs]
-        readable = any(self._is_size(n) for n in inputs) or self.is_cached
+        readable = any(self._is_size(n) for n in inputs) or self.cache.cuts
         if self.has_keys and not readable and self.graph.name != self.derivation.program.entry:
             if self.derivation.mask is None:
                 raise NoCache(f"{self.graph.name} cannot know how long the sequence is")
@@ -104,6 +119,8 @@ class DerivedGraph:
 
     def _read(self, node: Node) -> tuple[str, ...]:
         """The operands whose values matter: a layer may take one for its sizes alone."""
+        if self._is_shape(node):
+            return ()
         if node.op not in CALLS:
             return node.used
         pairs = [
@@ -138,6 +155,14 @@ class DerivedGraph:
             return self._count(node, keys)
         if node.op in ("call", "loop", "item"):
             return self._called(node, keys)
+        if self._is_shape(node):
+            return self._filled(node)
+        if node.op == "scan" and node.name in self.data:
+            return self.states.scanned(node, keys)
+        if node.name in self.data and not keys:
+            found = self.states.found(node)
+            if found is not None:
+                return found
         if not keys and node.op == "ops.get_item" and not self.positions.axes(node.used[0]):
             return self._picked(node)
         return self._computed(node, keys)
@@ -182,6 +207,14 @@ class DerivedGraph:
         count = replace(node, name=self.graph.fresh(node.name, self.made))
         self.add(count)
         return self.add(replace(node, op="ops.add", operands=(count.name,), attrs={"x2": Expr(START)}))
+
+    def _is_shape(self, node: Node) -> bool:
+        """Whether a value of no position is made like another one, of which its shape alone matters."""
+        return node.op in LIKE and not self.positions.axes(node.name) and node.name not in self.positions.weights
+
+    def _filled(self, node: Node) -> str:
+        attrs = {**node.attrs, "shape": node.tensor.shape, "dtype": node.tensor.dtype}
+        return self.add(replace(node, op=node.op.removesuffix("_like"), operands=(), attrs=attrs))
 
     def _picked(self, node: Node) -> str:
         """The first rows of a table: from the start on."""
@@ -242,15 +275,23 @@ class DerivedGraph:
 
     def _callee(self, node: Node, keys: Places) -> tuple["DerivedGraph", list[Places]]:
         """What a node calls, derived, and at which positions it needs its operands; kinds of layers must agree."""
-        found = []
         results = (keys,) if isinstance(node.type, Tensor) else (HERE,) * len(tensors(node.type))
-        for callee in self.derivation.callees(node):
-            data = frozenset(i.name for i, o in zip(callee.inputs, node.operands, strict=True) if o in self.data)
-            inner = self.derivation.derived(callee, self._symbol(node, callee), data, results)
-            found.append((inner, [inner.given.get(i.name, HERE) for i in callee.inputs]))
-        if any(given != found[0][1] or inner.is_cached != found[0][0].is_cached for inner, given in found):
-            raise NoCache(f"the layers of {node.attrs['path']} do not all cache keys and values")
-        return found[0]
+        # The model itself computes with no positions: what is there at all of them, a layer is given so.
+        is_entry = self.graph.name == self.derivation.program.entry
+        given = [self.given.get(operand or "", HERE) if is_entry else HERE for operand in node.operands]
+        for _ in range(2):
+            found = [self._derived(node, callee, results, given) for callee in self.derivation.callees(node)]
+            # Kinds of layers are given the same, whichever of them needs it.
+            given = [frozenset().union(*places) for places in zip(*map(_given, found), strict=True)]
+        if any(inner.is_cached != found[0].is_cached for inner in found):
+            raise NoCache(f"the layers of {node.attrs['path']} do not all cache something")
+        return found[0], given
+
+    def _derived(self, node: Node, callee: Graph, results: tuple[Places, ...], given: list[Places]) -> "DerivedGraph":
+        names = [taken.name for taken in callee.inputs]
+        data = frozenset(name for name, o in zip(names, node.operands, strict=True) if o in self.data)
+        least = {name: places for name, places in zip(names, given, strict=True) if places and name not in data}
+        return self.derivation.derived(callee, self._symbol(node, callee), data, results, least)
 
     def _symbol(self, node: Node, callee: Graph) -> str:
         """What the called graph calls the number of positions; empty where it sees none."""
@@ -281,3 +322,8 @@ class DerivedGraph:
 
     def _typed(self, node: Node, keys: Places) -> Node:
         return replace(node, name=self._name(node, keys), type=self.positions.type(node, keys))
+
+
+def _given(graph: DerivedGraph) -> list[Places]:
+    """At which positions a graph's inputs are there."""
+    return [graph.given.get(node.name, HERE) for node in graph.graph.inputs]

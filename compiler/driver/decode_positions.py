@@ -1,7 +1,8 @@
 """Which axes of the values of a graph are positions, and what an operation asks of its operands along them."""
 
+from hf2khc.driver.decode_moves import moved_axis
 from hf2khc.ir.analysis import weight_values
-from hf2khc.ir.axes import axes_of
+from hf2khc.ir.axes import Axes, axes_of
 from hf2khc.ir.expr import Expr, names_of, same, substitute
 from hf2khc.ir.graph import Graph, Node
 from hf2khc.ir.signatures import axis_entries
@@ -47,7 +48,7 @@ class Positions:
         if isinstance(node.type, tuple):
             return [HERE] * len(node.operands) if self._parts(node) else None
         types = [self._data_type(o) for o in node.operands]
-        found_axes = axes_of(node, types)
+        found_axes = self._moved(node, keys) or axes_of(node, types)
         if found_axes is None:
             return None if any(o and self.axes(o) for o in node.operands) else [HERE] * len(node.operands)
         carried_to = {axis for carried in found_axes.maps for axis in carried.values()}
@@ -62,6 +63,14 @@ class Positions:
                 return None
             found.append(frozenset({axis for axis in own if axis in carried and carried[axis] in keys} | lost))
         return found
+
+    def _moved(self, node: Node, keys: Places) -> Axes | None:
+        """The axis of an operation that does the same at every position, with it and those around it."""
+        if keys or not node.used or len(self.axes(node.used[0])) != 1:
+            return None
+        (axis,) = self.axes(node.used[0])
+        place = moved_axis(node, self.graph[node.used[0]].tensor, axis)
+        return None if place is None else Axes(({axis: place}, *({} for _ in node.operands[1:])))
 
     def _parts(self, node: Node) -> bool:
         """Whether an operation with several results treats every position by itself."""
@@ -82,6 +91,8 @@ class Positions:
     def attributes(self, node: Node, keys: Places) -> dict[str, object] | None:
         """The attributes where some axes are longer; None where one depends on the length in another way."""
         attrs = dict(node.attrs)
+        if self._moved(node, keys):
+            return attrs
         for key, value in node.attrs.items():
             if self.symbol not in names_of(value) and not (node.op == "ops.get_item" and key == "key"):
                 continue

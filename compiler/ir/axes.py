@@ -159,8 +159,9 @@ def _reshape(node: Node, operands: Sequence[Tensor | None]) -> Axes:
     """Axes whose size is one of the result with equally many elements before them; several may become one."""
     first = operands[0]
     assert first is not None
+    shape = node.tensor.shape
     before = [_product(first.shape[:i]) for i in range(first.rank + 1)]
-    after = [_product(node.tensor.shape[:i]) for i in range(node.tensor.rank + 1)]
+    after = [_product(shape[:i]) for i in range(node.tensor.rank + 1)]
     borders = [(i, j) for (i, x), (j, y) in itertools.product(enumerate(before), enumerate(after)) if same(x, y)]
     found: dict[int, int] = {}
     for (i, j), (k, m) in itertools.pairwise(borders):
@@ -168,7 +169,10 @@ def _reshape(node: Node, operands: Sequence[Tensor | None]) -> Axes:
         free = [axis for axis in range(j, m) if _is_free(node.tensor.shape[axis])]
         if m == j + 1 or (k == i + 1 and free):
             found |= dict.fromkeys(range(i, k), free[-1] if free else j)
-    return Axes((found,))
+    # As well as those before it, the axes behind one say where it stands.
+    rest = [(i, j) for i in range(first.rank) for j in range(node.tensor.rank) if same(first.shape[i], shape[j])]
+    behind = {i: j for i, j in rest if same(_product(first.shape[i + 1 :]), _product(shape[j + 1 :]))}
+    return Axes((behind | found,))
 
 
 def _is_free(dim: object) -> bool:

@@ -5,15 +5,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from hf2khc.ir.graph import LEAVES, Graph, Node, callee_of, scan_parts
 from hf2khc.write.analysis import Analysis
 from hf2khc.write.blocks import commented
-from hf2khc.write.cache import collected, is_cached, update_lines
+from hf2khc.write.cache import KEYS_AND_VALUES, collected, is_cached, update_lines
 from hf2khc.write.construction import range_text
 from hf2khc.write.cross_cache import kept_lines
 from hf2khc.write.inlining import Inlining
 from hf2khc.write.members import Member
 from hf2khc.write.names import choose, clean, says_nothing
 from hf2khc.write.operations import Text
-from hf2khc.write.plan import ONCE, UPDATE
+from hf2khc.write.plan import KEEP, ONCE, UPDATE, WINDOW, states_of
 from hf2khc.write.render import Render
+from hf2khc.write.states import has_entries, next_state, window_lines
 
 
 class Body:
@@ -44,7 +45,7 @@ class Body:
         self.render = render
         self.variables = dict(inputs)
         self.wanted = dict(zip(graph.outputs, outputs, strict=True)) if outputs else {}
-        self.taken = {*taken}
+        self.taken = {*taken, *render.caches.values(), KEYS_AND_VALUES}
         self.inlining = Inlining(analysis, graph, render, functional=bool(outputs))
         self.statements = [n for n in analysis.printed(graph.name) if self._is_statement(n)]
         self.items = self._items(analysis)
@@ -80,6 +81,9 @@ class Body:
             return self._loop(index, node)
         if node.op == "scan":
             return self._scan(index, node)
+        if node.op == WINDOW:
+            value = self._required(node.operands[0]).text
+            return window_lines(node, self._name(index, node, {value})[0], value, self.render.scope)
         return self._update(node) if node.op == UPDATE else self._assignment(index, node)
 
     def _update(self, node: Node) -> list[str]:
@@ -88,11 +92,22 @@ class Body:
         for position, item in self.items[node.name].items():
             self.variables[item] = names[position]
         pinned = [self.render.pinned[operand] for operand in node.used]
-        return update_lines(node, names, pinned, self.render)
+        target = KEYS_AND_VALUES if has_entries(self.analysis.plan, self.graph) else "cache"
+        return update_lines(node, names, pinned, self.render, target)
 
     def returned(self) -> list[str]:
         """The expressions of the outputs."""
         return [self._required(name).text for name in self.graph.outputs]
+
+    def kept(self) -> list[str]:
+        """The expressions of what the layer caches, where it keeps states or calls several layers that cache."""
+        if not has_entries(self.analysis.plan, self.graph):
+            return []
+        found = [f"*{KEYS_AND_VALUES}" for _ in self.graph.of(UPDATE)]
+        for node in self.graph.of(KEEP):
+            values = [self._required(name).text for name in node.operands[1:]]
+            found += [next_state(s, v, self.render.scope) for s, v in zip(states_of(node), values, strict=True)]
+        return [*found, *self.render.caches.values()]
 
     def _assignment(self, index: int, node: Node) -> list[str]:
         if node.op == ONCE:
@@ -103,7 +118,8 @@ class Body:
         if node.op == "call" and self._keeps(node):
             if self.graph.name == self.analysis.plan.program.entry:
                 return collected(self.analysis.plan, node.name, "", targets[0], text)
-            return [f"{targets[0]} = {text}", "if cache is not None:", f"    {targets[0]}, cache = {targets[0]}"]
+            cache = self.render.caches.get(node.name, "cache")
+            return [f"{targets[0]} = {text}", "if cache is not None:", f"    {targets[0]}, {cache} = {targets[0]}"]
         return [f"{', '.join(targets)} = {text}"]
 
     def _name(self, index: int, node: Node, avoid: set[str], prefer: Sequence[str] = ()) -> list[str]:

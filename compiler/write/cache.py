@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 UPDATE_INDEX = "cache_update_index"
 KEY_LENGTH = "key_length"
+# Where a layer's cache has more entries than them.
+KEYS_AND_VALUES = "keys_and_values"
 
 
 def is_cached(plan: Plan, graph: str) -> bool:
@@ -45,7 +47,9 @@ def passed_on(plan: Plan, callee: str, start: str, cache: str) -> list[str]:
     return [f"{START}={start}"] if is_indexed(plan, callee) else []
 
 
-def update_lines(node: Node, names: Sequence[str], pinned: Sequence[bool], render: "Render") -> list[str]:
+def update_lines(
+    node: Node, names: Sequence[str], pinned: Sequence[bool], render: "Render", target: str = "cache"
+) -> list[str]:
     """The statements for a `hub.cache_update`.
 
     Args:
@@ -53,6 +57,7 @@ def update_lines(node: Node, names: Sequence[str], pinned: Sequence[bool], rende
         names: variables of its operands, and of its results.
         pinned: whether a value keeps its dtype under every policy; the cache has the dtype of the others.
         render: spells sizes.
+        target: the variable for the cache.
     """
     rows: Sequence[tuple] = node.attrs["rows"]  # type: ignore[assignment]
     starts = [f"[{', '.join(['0', UPDATE_INDEX, *'0' * len(row)])}]" for row in rows]
@@ -61,15 +66,23 @@ def update_lines(node: Node, names: Sequence[str], pinned: Sequence[bool], rende
     for place, (name, is_pinned) in enumerate(zip(names, pinned, strict=True)):
         new = f"ops.cast({name}, {render.policy})" if is_pinned else name
         lines.append(f"{name} = ops.slice_update(cache[{place}], {'start' if same else starts[place]}, {new})")
-    lines.append(f"cache = ({', '.join(names)}{',' * (len(names) == 1)})")
+    lines.append(f"{target} = ({', '.join(names)}{',' * (len(names) == 1)})")
     after = [f"{KEY_LENGTH} = ops.shape({names[0]})[1]"] if render.graph_reads_cache else []
     return ["if cache is not None:", *("    " + line for line in lines), *after]
 
 
-def returned_lines(plan: Plan, graph: str, text: str) -> list[str]:
-    """The end of `call`."""
+def returned_lines(plan: Plan, graph: str, text: str, kept: Sequence[str] = ()) -> list[str]:
+    """The end of `call`.
+
+    Args:
+        plan: of the package.
+        graph: the graph of the layer.
+        text: the expression of its result.
+        kept: those of the entries of its cache; empty where a variable holds it.
+    """
     if is_cached(plan, graph):
-        return ["if cache is not None:", f"    return {text}, cache", f"return {text}"]
+        cache = f"({', '.join(kept)}{',' * (len(kept) == 1)})" if kept else "cache"
+        return ["if cache is not None:", f"    return {text}, {cache}", f"return {text}"]
     return [f"return {text}"]
 
 

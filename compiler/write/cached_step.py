@@ -18,6 +18,8 @@ from hf2khc.write.scope import Scope
 from hf2khc.write.source_text import docstring, indent, signature
 
 TOKENS, MASK = "token_ids", "padding_mask"
+# How many tokens a cache is made with, where it keeps states.
+LENGTH = "length"
 # What an encoder gives, as KerasHub calls it.
 ENCODED = "encoder_hidden_states"
 
@@ -55,7 +57,16 @@ class CachedStep:
     def built(self) -> str:
         """What `_build_cache` returns."""
         once = 1 + bool(self.decoding.once)
-        return ", ".join([*self.carried()[:once], "hidden_states", "cache"])
+        states = [] if self.decoding.has_states else ["hidden_states"]
+        return ", ".join([*self.carried()[:once], *states, "cache"])
+
+    def seed(self, given: Sequence[str]) -> list[str]:
+        """The lines of `generate_step` that make the cache, given the arguments for it."""
+        if self.decoding.has_states:
+            comment = "# Create and seed cache with all tokens but the last one of the prompt."
+            return [comment, f"{self.built} = self._build_cache({', '.join([*given, 'index - 1'])})"]
+        comment = "# Create and seed cache with a single forward pass."
+        return [comment, f"{self.built} = self._build_cache({', '.join(given)})"]
 
     def methods(self) -> Iterator[list[str]]:
         """Each a list of lines."""
@@ -97,8 +108,10 @@ class CachedStep:
         variables = self._named(self.graph)
         names = (*self.plan.outputs, "hidden_states")
         lines, (logits, states) = self._body(self.graph, variables, names, decodes=True)
-        masks = [name for name in variables.values() if name not in (tokens, *self.carried())]
-        lines = [*self._masks(masks), *lines, f"return {logits}, {states}, cache"]
+        read = {n for n in variables if self.graph.uses(n)} | self.decoding.whole
+        masks = [name for n, name in variables.items() if n in read and name not in (tokens, *self.carried())]
+        cache = f"({sequence(self.plan)[1]}, cache)" if self._has_mask else "cache"
+        lines = [*self._masks(masks), *lines, f"return {logits}, {states}, {cache}"]
         arguments = [*self.carried(), tokens, "cache", UPDATE_INDEX]
         return [signature(self.name, arguments), *indent([*docstring(_docs(arguments)), *lines])]
 
@@ -122,21 +135,48 @@ class CachedStep:
     def _masks(self, masks: Collection[str]) -> list[str]:
         if not masks:
             return []
-        size = f"(ops.shape({sequence(self.plan)[0]})[0], ops.shape(cache[0][0])[1])"
+        tokens, mask = sequence(self.plan)
         lines = ["# Tokens are padded on the right: nothing attends to what stands behind."]
-        return lines + [f'{mask} = ops.ones({size}, dtype="int32")' for mask in masks]
+        if self._has_mask:
+            return [*lines, f"{mask}, cache = cache"]
+        shape = f"(ops.shape({tokens})[0], ops.shape(cache[0][0])[1])"
+        if self.decoding.has_states:
+            shape = f"ops.shape({tokens})"
+        return lines + [f'{mask} = ops.ones({shape}, dtype="int32")' for mask in masks]
+
+    @property
+    def _has_mask(self) -> bool:
+        """Whether a cache begins with a mask: where some layers keep states, not every layer's says how long it is."""
+        return self.decoding.has_states and bool(self.decoding.whole)
 
     def _build_cache(self) -> list[str]:
         tokens, _ = sequence(self.plan)
         given = self.encoder_inputs()
+        if self.decoding.has_states:
+            return self._build_states()
         lines = [f'"""Build an empty cache for use with `{self.name}()`."""']
         lines += [f"{ENCODED} = self.call_encoder({', '.join(given)})"] if given else []
         lines += self._computed_once()
-        lines += [f"batch_size = ops.shape({tokens})[0]", f"max_length = ops.shape({tokens})[1]"]
-        lines += [f"cache = {self._of_layers(BUILD_CACHE, SIZES)}", "# Seed the cache."]
+        lines += self._empty(tokens)
         call = f"self.{self.name}({', '.join([*self.carried(), tokens, 'cache', '0'])})"
-        lines += [f"_, hidden_states, cache = {call}", f"return {self.built}"]
+        lines += ["# Seed the cache.", f"_, hidden_states, cache = {call}", f"return {self.built}"]
         return [signature("_build_cache", [*given, tokens]), *indent(lines)]
+
+    def _empty(self, tokens: str) -> list[str]:
+        return [
+            f"batch_size = ops.shape({tokens})[0]",
+            f"max_length = ops.shape({tokens})[1]",
+            f"cache = {self._of_layers(BUILD_CACHE, SIZES)}",
+        ]
+
+    def _build_states(self) -> list[str]:
+        """States hold all that came before: they must stop where the prompt does, which only the call knows."""
+        tokens, mask = sequence(self.plan)
+        lines = [*docstring(_STATES_DOCS), *self._empty(tokens)]
+        if self._has_mask:
+            lines += ['cache = (ops.ones((batch_size, max_length), dtype="int32"), cache)']
+        lines += ["", *_SEED]
+        return [signature("_build_cache", [tokens, LENGTH, "block_size=64"]), *indent(lines)]
 
     def _computed_once(self) -> list[str]:
         """What every layer computes of the encoder's output, in the order of the layers."""
@@ -176,7 +216,7 @@ _ARGUMENTS = {
     CROSS: f"{CROSS}: list, what each layer computes once of the\n    encoder's output.",
     TOKENS: "token_ids: int tensor of shape `(batch_size, length)`.",
     f"decoder_{TOKENS}": "decoder_token_ids: int tensor of shape `(batch_size, length)`.",
-    "cache": "cache: list, the keys and values of every layer.",
+    "cache": "cache: list, what every layer keeps, as `_build_cache()` makes it.",
     UPDATE_INDEX: "cache_update_index: int, or int tensor. Where the given tokens\n    start in the whole sequence.",
     "": "{}: tensor, as the model takes it.",
 }
@@ -184,10 +224,42 @@ _ENCODER_DOCS = ["What every step of the decoder is given, computed once."]
 _DOCS = """
 Forward pass with a cache.
 
-Keys and values of the tokens seen so far are kept, and those of the
-given tokens are added to them, so that no token is computed twice.
+What the layers keep of the tokens seen so far, keys and values for one,
+is added to with the given tokens, so that no token is computed twice.
 
 Args:
+""".strip().splitlines()
+_STATES_DOCS = """
+Build a cache for use with `call_with_cache()`, with tokens in it.
+
+Args:
+    token_ids: int tensor of shape `(batch_size, max_length)`.
+    length: int, or int tensor. How many tokens of it are read: a state
+        must not see what stands behind a prompt.
+    block_size: int. How many tokens are read at once, while there are as
+        many. Defaults to `64`.
+""".strip().splitlines()
+_SEED = """
+def read(count):
+    def step(index, cache):
+        tokens = ops.slice(token_ids, [0, index], [batch_size, count])
+        _, _, cache = self.call_with_cache(tokens, cache, index)
+        return index + count, cache
+
+    return step
+
+# Seed the cache.
+read_tokens = (0, cache)
+if block_size < max_length:
+    read_tokens = ops.while_loop(
+        lambda index, _: index + block_size <= length,
+        read(block_size),
+        read_tokens,
+    )
+_, cache = ops.while_loop(
+    lambda index, _: index < length, read(1), read_tokens
+)
+return cache
 """.strip().splitlines()
 _RETURNS = """
 Returns:

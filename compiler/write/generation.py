@@ -24,13 +24,17 @@ def generation(plan: Plan, base: Plan, owned: Mapping[str, Member]) -> Iterator[
         return
     step = CachedStep(plan, base, owned)
     yield from step.methods()
-    yield _generate_step(*_cached(step), sequence(plan))
+    yield _generate_step(*_cached(step), sequence(plan), plan.decoding.has_states)
 
 
-def _generate_step(seed: list[str], step: list[str], cache: str, names: tuple[str, str]) -> list[str]:
+def _generate_step(
+    seed: list[str], step: list[str], cache: str, names: tuple[str, str], has_states: bool = False
+) -> list[str]:
     tokens, mask = names
-    body = [*docstring(_STEP_DOCS), *_START, *_FILL, *seed, *_LENGTHS, "", *step, ""]
-    arguments = [f"cache={cache},", "hidden_states=hidden_states,"] if seed else []
+    # A cache that keeps states is made up to a length.
+    before, behind = ([], ["", *seed]) if has_states else (seed, [])
+    body = [*docstring(_STEP_DOCS), *_START, *_FILL, *before, *_LENGTHS, *behind, "", *step, ""]
+    arguments = [f"cache={cache},", *([] if has_states else ["hidden_states=hidden_states,"])] if seed else []
     body += ["token_ids = self.sampler(", *indent(["next=next,", "prompt=token_ids,", *arguments, *_SAMPLER]), ")"]
     words = re.compile(rf"\b({TOKENS}|{MASK})\b")
     made = {TOKENS: tokens, MASK: mask}
@@ -46,8 +50,7 @@ def _cached(step: CachedStep) -> tuple[list[str], list[str], str]:
     given = step.encoder_inputs()
     lines = [f'{name} = inputs["{name}"]' for name in given]
     carried = ", ".join(["cache", *step.carried()])
-    lines += ["# Create and seed cache with a single forward pass."]
-    lines += [f"{step.built} = self._build_cache({', '.join([*given, TOKENS])})"]
+    lines += step.seed([*given, TOKENS])
     taken, rest = [], "cache"
     if step.carried():
         taken, rest = [f"    {carried} = cache"], f"({carried})"

@@ -7,7 +7,7 @@ from hf2khc.write.analysis import Analysis
 from hf2khc.write.cache import is_cached
 from hf2khc.write.names import clean
 from hf2khc.write.operations import Text
-from hf2khc.write.plan import UPDATE
+from hf2khc.write.plan import KEEP, UPDATE, WINDOW
 from hf2khc.write.render import Render
 
 # An expression longer than this, or nested deeper, is taken apart.
@@ -38,6 +38,8 @@ class Inlining:
             if node.op not in (*LEAVES, "item"):
                 self._absorb(node)
         self._absorb_returns()
+        # What is kept is read where the layer returns.
+        self.inlined |= {node.name for node in graph.of(KEEP)}
 
     def data(self, node: Node) -> tuple[str | None, ...]:
         """The operands of a node that the code reads."""
@@ -78,7 +80,7 @@ class Inlining:
         node = self.graph[name]
         if node.op in (*LEAVES, "item", *CALLS) or isinstance(node.type, tuple) or self._uses[name] != 1:
             return False
-        if any(user.op == UPDATE for user in self.graph.users(name)):
+        if any(user.op in (UPDATE, KEEP, WINDOW) for user in self.graph.users(name)):
             return False
         return not (self.functional and node.op.startswith("layers."))
 

@@ -28,6 +28,7 @@ from hf2khc.write.source_text import (
     paragraph,
     signature,
 )
+from hf2khc.write.states import part_lines, parts
 
 
 def write_layer(analysis: Analysis, graph: Graph, heads: Mapping[str, ClassHead]) -> tuple[ClassHead, str]:
@@ -100,10 +101,12 @@ def _build(graph: Graph, lines: list[str]) -> list[str]:
 
 def _call(analysis: Analysis, graph: Graph, render: Render, scope: Scope) -> list[str]:
     names = input_names(node.name for node in graph.inputs)
+    indices = parts(analysis.plan, graph)
+    render.caches = {name: f"{render.members[name].attribute}_cache" for name in indices}
     body = Body(analysis, graph, render, names, taken=scope.size_names())
-    lines = body.lines()
+    lines = [*part_lines(render.caches, indices), *body.lines()]
     returned = [render.result(name, text) for name, text in zip(graph.outputs, body.returned(), strict=True)]
-    returns = returned_lines(analysis.plan, graph.name, ", ".join(returned))
+    returns = returned_lines(analysis.plan, graph.name, ", ".join(returned), body.kept())
     return [signature("call", _arguments(analysis, graph, render)), *indent([*scope.size_lines(), *lines, *returns])]
 
 

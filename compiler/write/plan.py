@@ -1,12 +1,12 @@
 """What the code writer is given: a program at the keras level and the names to print it with."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from hf2khc.diagnostics import fail
-from hf2khc.ir.graph import Program
+from hf2khc.ir.graph import Node, Program
 
 CONSTANT = "constant."
 IMAGE_CLASSIFIER = "ImageClassifier"
@@ -53,8 +53,46 @@ KEYS, START = "keys", "start_index"
 # Puts new values into a cache; gives all values in it, or without a cache the new ones. The cache holds each of them as
 # (batch, positions, *row): `rows` are those of all its values.
 UPDATE = "hub.cache_update"
+# A sequence with entries in front of it: zeros, or with a cache those that came before. The attributes are the index of
+# the state in the cache, the axis, and how many they are.
+WINDOW = "hub.state_window"
+# Its operand, or with a cache the state of an index.
+STATE = "hub.state"
+# Its first operand; the others hold the states for what comes next, each described by the attributes as a `State`.
+KEEP = "hub.state_update"
 # Gives its operands: computed once by a method of the layer, or handed in. Its results' names end in the second.
 ONCE, KEPT = "hub.computed_once", "_kept"
+
+
+@dataclass(frozen=True)
+class State:
+    """What a layer keeps of all that came before.
+
+    Args:
+        row: its shape without the batch, which is its first axis.
+        value: what all entries are at the beginning.
+        axis: of the value that holds the next state, the axis along which it is at the end.
+        size: how many entries there; None for one entry without that axis.
+    """
+
+    row: tuple
+    value: float
+    axis: int
+    size: object = None
+
+
+def state_attributes(states: Sequence[State]) -> dict[str, tuple]:
+    """The attributes of a `hub.state_update`."""
+    rows = [(state.row, state.value, state.axis, state.size) for state in states]
+    return dict(zip(_STATES, zip(*rows, strict=True), strict=True))
+
+
+def states_of(node: Node) -> list[State]:
+    """What the operands of a `hub.state_update` are, behind the first."""
+    return [State(*values) for values in zip(*(node.attrs[name] for name in _STATES), strict=True)]
+
+
+_STATES = ("rows", "values", "axes", "sizes")
 
 
 @dataclass(frozen=True)
@@ -62,12 +100,14 @@ class Decoding:
     """What is printed of a causal model that runs from any position on.
 
     Args:
-        cached: the graphs with a `hub.cache_update`, at any depth.
+        cached: the graphs with a `hub.cache_update` or a `hub.state_update`, at any depth.
         indexed: the graphs that need to know where their inputs start, those among them.
         layers: the names of the calls and loops of the entry whose layers have a cache.
         encoded: the value that the encoder hands to every step; empty where there is none.
         once: for the graphs, among them those of the layers, with a `hub.computed_once` at some depth, the inputs that
             its operands are computed from; empty where every step computes all.
+        has_states: whether some layer keeps a state, which must stop where a prompt does.
+        whole: the inputs that are there at all positions, as long as the cache.
     """
 
     cached: frozenset[str]
@@ -75,6 +115,8 @@ class Decoding:
     layers: tuple[str, ...]
     encoded: str = ""
     once: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    has_states: bool = False
+    whole: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

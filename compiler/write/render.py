@@ -14,8 +14,9 @@ from hf2khc.write.layer_facts import takes_list, takes_training
 from hf2khc.write.members import Member
 from hf2khc.write.names import input_names
 from hf2khc.write.operations import Text, operation, plain_operands
-from hf2khc.write.plan import CONSTANT, KEYS, SCANNED
+from hf2khc.write.plan import CONSTANT, KEEP, KEYS, SCANNED, STATE, WINDOW
 from hf2khc.write.scope import Scope
+from hf2khc.write.states import state_text
 
 Read = Callable[[str | None], Text | None]
 
@@ -50,9 +51,10 @@ class Render:
         self.training = training
         self.policy = policy
         self.decodes = decodes
-        self.pinned = _pinned(graph)
-        # The expression for the cache that is handed to a layer.
+        self.pinned = pinned_values(graph)
+        # The expression for the cache that is handed to a layer, and the variables of those that are parts of it.
         self.cache = "cache"
+        self.caches: Mapping[str, str] = {}
         # That for what the layer computed once; empty where there is none to hand on.
         self.cross = CROSS if keeps(analysis.plan, graph.name) else ""
 
@@ -73,6 +75,10 @@ class Render:
             return Text(f"{self.members[node.name].reference}({', '.join(self._call_arguments(node, read))})")
         if node.op.startswith("layers."):
             return self._layer(node, read)
+        if node.op == KEEP:
+            return self._required(node, read)
+        if node.op == STATE:
+            return Text(state_text(node, self._required(node, read).text, self.graph))
         if node.op.startswith("ops."):
             types = [self.graph[o].type for o in node.operands if o is not None]
             single = [t for t in types if isinstance(t, Tensor)]
@@ -86,6 +92,12 @@ class Render:
         raise fail(
             "not-keras-level", f"%{node.name}: {node.op} cannot be written as Keras code", location=str(node.loc or "")
         )
+
+    @staticmethod
+    def _required(node: Node, read: Read) -> Text:
+        value = read(node.operands[0])
+        assert value is not None
+        return value
 
     def _joins(self, node: Node) -> bool:
         """Whether an operation brings together values of the compute dtype and values that are float32 for good."""
@@ -162,7 +174,8 @@ class Render:
             text = "None" if value is None else value.text
             arguments.append(f"{names[taken.name]}={text}" if arguments else text)
         if self.decodes:
-            arguments += passed_on(self.analysis.plan, callee.name, self.scope.start, self.cache)
+            cache = self.caches.get(node.name, self.cache)
+            arguments += passed_on(self.analysis.plan, callee.name, self.scope.start, cache)
             arguments += [f"{CROSS}={self.cross}"] if self.cross and keeps(self.analysis.plan, callee.name) else []
         if self.training and all(map(self.analysis.training, callees(node))):
             arguments.append("training=training")
@@ -179,7 +192,7 @@ class Render:
         return Text(f"{self.members[node.name].reference}({', '.join(texts + keywords)})")
 
 
-def _pinned(graph: Graph) -> Mapping[str, bool]:
+def pinned_values(graph: Graph) -> Mapping[str, bool]:
     """Whether a value keeps its floating dtype under every dtype policy, because the code names the dtype.
 
     An operand of that kind among others is cast to the dtype of those.
@@ -189,6 +202,8 @@ def _pinned(graph: Graph) -> Mapping[str, bool]:
         named = node.attrs.get("dtype") is not None or node.op in ("const", "scan")
         if not _floating(node):
             pinned[node.name] = False
+        elif node.op in (KEEP, WINDOW):
+            pinned[node.name] = pinned[node.used[0]]
         elif named or not node.op.startswith("ops."):
             pinned[node.name] = named or (node.op == "item" and pinned[node.operands[0] or ""])
         else:
