@@ -27,8 +27,15 @@ CONFIGS: dict[str, dict[str, Any]] = {
     # Windows are much shorter than what is generated.
     "gemma2": {**_ROTARY, "sliding_window": 8, "query_pre_attn_scalar": 12},
     # One layer keeps states, of chunks that are shorter than the prompts; the other one keys and values.
-    "bamba": {**_ROTARY, "num_hidden_layers": 2, "attn_layer_indices": [1], "mamba_d_head": 8, "mamba_n_heads": 8,
-              "mamba_d_state": 6, "mamba_chunk_size": 4},
+    "bamba": {
+        **_ROTARY,
+        "num_hidden_layers": 2,
+        "attn_layer_indices": [1],
+        "mamba_d_head": 8,
+        "mamba_n_heads": 8,
+        "mamba_d_state": 6,
+        "mamba_chunk_size": 4,
+    },
 }
 
 
