@@ -39,6 +39,7 @@ from hf2khc.passes.hub.sink_producers import sink_producers
 from hf2khc.passes.hub.sink_transposes import sink_transposes
 from hf2khc.passes.hub.split_fused_linear import split_fused_linear
 from hf2khc.passes.hub.tie_embeddings import tie_embeddings
+from hf2khc.passes.hub.trim_padding import trim_padding
 from hf2khc.passes.hub.unite_modules import unite_modules
 from hf2khc.passes.keras.fold_transposes import fold_transposes
 from hf2khc.passes.keras.lower_frequencies import lower_frequencies
@@ -111,6 +112,7 @@ PIPELINE = (
             # Before merging: layers that differ by a mask are one graph with a parameter only once the mask is inside.
             sink_producers,
             simplify,
+            trim_padding,
             drop_true_conditions,
             recognize_masks,
             # While every graph has one caller; the layers of a tied embedding then stand in one graph.

@@ -122,6 +122,7 @@ MUTATIONS = [
     ("recognize_masks", 0, "window=3", "window=2"),
     ("lower_masks", 0, "window=(2, 2147483647, 3)", "window=(3, 2147483647, 3)"),
     ("lower_masks", 1, "ops.less_equal", "ops.less"),
+    ("trim_padding", 0, "(2, 0)", "(0, 2)"),
     ("tie_embeddings", 0, "ops.add(%z_reverse, @head.bias)", "ops.subtract(%z_reverse, @head.bias)"),
     ("share_parameters", 0, "ops.add(%x, %eoi)", "ops.subtract(%x, %eoi)"),
     ("share_parameters", 2, "key=(0,)", "key=(1,)"),
