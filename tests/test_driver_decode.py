@@ -318,8 +318,11 @@ def test_what_stands_several_times_on_a_new_axis_treats_every_position_by_itself
 """
     line = "  %value: f32[batch, seq, 2, 2] = ops.negative(%key)\n"
     assert derived(PROGRAM.replace(line, twice))[1] == derived()[1]
-    along = twice.replace("(2, 1, 1, 1, 1)", "(1, 2, 1, 1)").replace("[2, batch, seq, 2, 2]", "[batch, 2 * seq, 2, 2]")
-    assert "mixes positions" in refused(line, along.replace("ops.sum(%twice, axis=0)", "ops.flip(%twice, axis=0)"))
+    along = """  %twice: f32[batch, 2 * seq, 2, 2] = ops.tile(%key, repeats=(1, 2, 1, 1))
+  %value: f32[batch, 2 * seq, 2, 2] = ops.exp(%twice)
+"""
+    longer = PROGRAM.replace("%values: f32[batch, seq, 4, 2]", "%values: f32[batch, 2 * seq, 4, 2]")
+    assert "no sequence" in refused_in(longer.replace(line, along))
 
 
 def test_a_norm_over_the_last_axis_treats_every_position_by_itself() -> None:

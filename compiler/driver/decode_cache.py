@@ -57,13 +57,19 @@ class Cache:
         cut = min(chain, key=lambda name: (self._size(name), self.owner.positions.axes(name) != {1}))
         self.after |= set(chain[: chain.index(cut)])
         if cut == node.name:
-            if len(self.owner.positions.axes(cut)) != 1 or not node.tensor.is_floating:
+            if not self._is_sequence(cut):
                 raise NoCache(
                     f"%{cut} of {self.owner.graph.name} is needed at all positions, and is no sequence to cache"
                 )
             self.cuts.append(cut)
             return self._updated(node)
         return self.owner.make(node, keys)
+
+    def _is_sequence(self, name: str) -> bool:
+        """Whether a value has one entry for each position along one axis."""
+        axes, type_ = self.owner.positions.axes(name), self.owner.graph[name].tensor
+        sizes = [str(type_.shape[axis]) for axis in axes]
+        return sizes == [self.owner.positions.symbol] and type_.is_floating
 
     def _arranged(self, name: str) -> Iterator[str]:
         """The values behind one that only arrange, of one sequence each."""

@@ -6,11 +6,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from hf2khc.driver.decode_cache import Cache
+from hf2khc.driver.decode_calls import Calls
+from hf2khc.driver.decode_lent import Lent
 from hf2khc.driver.decode_positions import HERE, NoCache, Places, Positions
 from hf2khc.driver.decode_states import States
 from hf2khc.ir.expr import Expr, names_of, substitute
 from hf2khc.ir.graph import CALLS, Graph, Node, numbered
-from hf2khc.ir.types import Tensor, plain_symbols, tensors
+from hf2khc.ir.types import Tensor
 from hf2khc.write.plan import KEYS, START, UPDATE
 
 if TYPE_CHECKING:
@@ -49,21 +51,24 @@ class DerivedGraph:
         self.given: dict[str, Places] = {}
         self.cache, self.states = Cache(self), States(self)
         self.starts = self.has_keys = False
-        self.takes: list[str] = []
-        self.inner: dict[str, str] = {}
+        self.calls, self.lent = Calls(self), Lent(self)
         self._walk(keys)
         self.given = {name: least.get(name, HERE).union(*asked) for name, asked in self.inputs.items()}
         self._walk(keys)
         self.result = self._graph(keys)
 
     @property
+    def is_entry(self) -> bool:
+        return self.graph.name == self.derivation.program.entry
+
+    @property
     def is_cached(self) -> bool:
-        return bool(self.cache.cuts or self.states or self.inner)
+        return bool(self.cache.cuts or self.states or self.calls.cached)
 
     @property
     def has_states(self) -> bool:
         """Whether it keeps a state, at any depth."""
-        return bool(self.states) or any(self.derivation.graphs[name].has_states for name in self.inner.values())
+        return bool(self.states) or any(graph.has_states for graph in self.calls.cached.values())
 
     @property
     def is_indexed(self) -> bool:
@@ -72,10 +77,8 @@ class DerivedGraph:
     def _walk(self, keys: tuple[Places, ...]) -> None:
         self.made: dict[str, Node] = {}
         self.names: dict[tuple[str, Places], str] = {}
-        self.inner = {}
+        self.calls, self.lent = Calls(self), Lent(self)
         self.outputs = [self.want(o, k) for o, k in zip(self.graph.outputs, keys, strict=True)]
-        if self.graph.name != self.derivation.program.entry and any(self.graph[n].op == "loop" for n in self.inner):
-            raise NoCache(f"{self.graph.name} has several layers that cache")
         if self.states:
             if len(self.outputs) > 1:
                 raise NoCache(f"{self.graph.name} has several results")
@@ -83,16 +86,8 @@ class DerivedGraph:
 
     def _graph(self, keys: tuple[Places, ...]) -> Graph:
         inputs = [replace(n, type=self.positions.type(n, self.given.get(n.name, HERE))) for n in self.graph.inputs]
-        readable = any(self._is_size(n) for n in inputs) or self.cache.cuts
-        if self.has_keys and not readable and self.graph.name != self.derivation.program.entry:
-            if self.derivation.mask is None:
-                raise NoCache(f"{self.graph.name} cannot know how long the sequence is")
-            inputs.append(self._taken("padding_mask", self.derivation.mask))
         nodes = [node for node in self.made.values() if node.op != "input"]
-        shown = {symbol for node in inputs for symbol in plain_symbols(node.type)}
-        asked = {symbol for node in nodes for value in node.attrs.values() for symbol in names_of(value)}
-        if self.positions.symbol in asked - shown and self.graph.name != self.derivation.program.entry:
-            inputs.append(self._taken("token_ids", self.derivation.tokens, self.positions.symbol))
+        inputs += [] if self.is_entry else self.lent.inputs(inputs, nodes)
         derived = self.graph.replaced([*inputs, *nodes], outputs=self.outputs)
         # In the code one variable is the new values before the update and all values behind it.
         before = derived.behind(node.name for node in derived.of(UPDATE))
@@ -100,15 +95,6 @@ class DerivedGraph:
         if late or set(self.cache.cuts) & set(self.outputs):
             raise NoCache(f"what {self.graph.name} would cache is needed at the positions of the input, too")
         return derived.renamed({n: n.removesuffix(_ALL) for n in derived.nodes if n.removesuffix(_ALL) not in derived})
-
-    def _taken(self, name: str, given: Node, symbol: str = KEYS) -> Node:
-        """One more input, an input of the model that is there for its size."""
-        self.takes.append(given.name)
-        shape = given.tensor.shape
-        return replace(given, name=self.graph.fresh(name), type=Tensor(given.tensor.dtype, (shape[0], Expr(symbol))))
-
-    def _is_size(self, node: Node) -> bool:
-        return any(isinstance(dim, Expr) and dim.text == KEYS for dim in node.tensor.shape)
 
     def _data(self, data: frozenset[str]) -> frozenset[str]:
         found = set(data)
@@ -154,7 +140,7 @@ class DerivedGraph:
         if node.op == "ops.arange" and not node.operands:
             return self._count(node, keys)
         if node.op in ("call", "loop", "item"):
-            return self._called(node, keys)
+            return self.calls.value(node, keys)
         if self._is_shape(node):
             return self._filled(node)
         if node.op == "scan" and node.name in self.data:
@@ -202,7 +188,7 @@ class DerivedGraph:
             return self._whole(node, keys)
         if keys:
             self.has_keys = True
-            return self.add(replace(self._typed(node, keys), attrs={**node.attrs, "stop": Expr(KEYS)}))
+            return self.add(replace(self.typed(node, keys), attrs={**node.attrs, "stop": Expr(KEYS)}))
         self.starts = True
         count = replace(node, name=self.graph.fresh(node.name, self.made))
         self.add(count)
@@ -238,7 +224,7 @@ class DerivedGraph:
             attrs[_COUNTING[node.op]] = Expr(START)
         self.has_keys |= bool(keys) and any(KEYS in names_of(value) for value in attrs.values())
         names = tuple(o and self.want(o, places) for o, places in zip(node.operands, operands, strict=True))
-        return self.add(replace(self._typed(node, keys), operands=names, attrs=attrs))
+        return self.add(replace(self.typed(node, keys), operands=names, attrs=attrs))
 
     def _whole(self, node: Node, keys: Places) -> str:
         """A value of no token, computed for all positions and cut to those that are needed."""
@@ -252,64 +238,7 @@ class DerivedGraph:
         names = tuple(o and self.want(o, self.positions.axes(o)) for o in node.operands)
         attrs = {key: substitute(value, longer) for key, value in node.attrs.items()}
         self.has_keys |= any(KEYS in names_of(value) for value in attrs.values())
-        return self.add(replace(self._typed(node, keys), operands=names, attrs=attrs))
-
-    # Calls
-
-    def _called(self, node: Node, keys: Places) -> str:
-        if node.op == "item":
-            if keys:
-                raise NoCache(f"%{node.name} of {self.graph.name} is needed at all positions")
-            return self.add(replace(node, operands=(self.want(node.used[0], HERE),)))
-        inner, given = self._callee(node, keys)
-        if node.op == "loop" and any(given[: int(str(node.attrs["carry"]))]):
-            raise NoCache(f"the layers of {node.attrs['path']} need each other at all positions")
-        names = tuple(o and self.want(o, places) for o, places in zip(node.operands, given, strict=True))
-        names += tuple(self._lent(name, inner) for name in inner.takes)
-        if inner.is_cached:
-            if len(tensors(node.type)) > 1:
-                raise NoCache(f"{inner.graph.name} has several results")
-            self.inner[node.name] = inner.graph.name
-        self.starts |= inner.is_indexed
-        return self.add(replace(self._typed(node, keys), operands=names))
-
-    def _callee(self, node: Node, keys: Places) -> tuple["DerivedGraph", list[Places]]:
-        """What a node calls, derived, and at which positions it needs its operands; kinds of layers must agree."""
-        results = (keys,) if isinstance(node.type, Tensor) else (HERE,) * len(tensors(node.type))
-        # The model itself computes with no positions: what is there at all of them, a layer is given so.
-        is_entry = self.graph.name == self.derivation.program.entry
-        given = [self.given.get(operand or "", HERE) if is_entry else HERE for operand in node.operands]
-        for _ in range(2):
-            found = [self._derived(node, callee, results, given) for callee in self.derivation.callees(node)]
-            # Kinds of layers are given the same, whichever of them needs it.
-            given = [frozenset().union(*places) for places in zip(*map(_given, found), strict=True)]
-        if any(inner.is_cached != found[0].is_cached for inner in found):
-            raise NoCache(f"the layers of {node.attrs['path']} do not all cache something")
-        return found[0], given
-
-    def _derived(self, node: Node, callee: Graph, results: tuple[Places, ...], given: list[Places]) -> "DerivedGraph":
-        names = [taken.name for taken in callee.inputs]
-        data = frozenset(name for name, o in zip(names, node.operands, strict=True) if o in self.data)
-        least = {name: places for name, places in zip(names, given, strict=True) if places and name not in data}
-        return self.derivation.derived(callee, self._symbol(node, callee), data, results, least)
-
-    def _symbol(self, node: Node, callee: Graph) -> str:
-        """What the called graph calls the number of positions; empty where it sees none."""
-        found: set[str] = set()
-        for parameter, operand in zip(callee.inputs, node.operands, strict=True):
-            for axis in self.positions.axes(operand) if operand else HERE:
-                inner, outer = parameter.tensor.shape[axis], self.graph[operand or ""].tensor.shape[axis]
-                # A product of sizes, such as tokens of all sequences in one row, is spelt alike on both sides.
-                found |= {self.positions.symbol} if str(inner) == str(outer) else names_of(inner)
-        if len(found) > 1:
-            raise NoCache(f"{callee.name} takes positions of several sequences")
-        return next(iter(found), "")
-
-    def _lent(self, name: str, inner: "DerivedGraph") -> str:
-        """An input of the model, for a layer that reads a size from it."""
-        if self.graph.name != self.derivation.program.entry:
-            raise NoCache(f"{inner.graph.name} cannot know how many positions there are")
-        return self.want(name, HERE if name in self.data else self.positions.axes(name))
+        return self.add(replace(self.typed(node, keys), operands=names, attrs=attrs))
 
     # Names and types
 
@@ -320,10 +249,5 @@ class DerivedGraph:
     def _name(self, node: Node, keys: Places) -> str:
         return numbered(f"{node.name}{_ALL}", self.made) if keys else node.name
 
-    def _typed(self, node: Node, keys: Places) -> Node:
+    def typed(self, node: Node, keys: Places) -> Node:
         return replace(node, name=self._name(node, keys), type=self.positions.type(node, keys))
-
-
-def _given(graph: DerivedGraph) -> list[Places]:
-    """At which positions a graph's inputs are there."""
-    return [graph.given.get(node.name, HERE) for node in graph.graph.inputs]

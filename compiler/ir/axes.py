@@ -119,13 +119,12 @@ def _take(node: Node, operands: Sequence[Tensor | None]) -> Axes | None:
 
 
 def _tile(node: Node, operands: Sequence[Tensor | None]) -> Axes | None:
-    """Axes that stand once; the repeats are those of the last axes, and may be more than there are."""
+    """All axes, as often as they stand; the repeats are those of the last axes, and may be more than there are."""
     first, repeats = operands[0], node.attrs.get("repeats")
     if first is None or not isinstance(repeats, tuple):
         return None
     shift = node.tensor.rank - first.rank
-    times = (*(1,) * (node.tensor.rank - len(repeats)), *repeats)
-    return Axes(({i: i + shift for i in range(first.rank) if times[i + shift] == 1},))
+    return Axes(({i: i + shift for i in range(first.rank)},))
 
 
 def _pad(node: Node, operands: Sequence[Tensor | None]) -> Axes | None:
