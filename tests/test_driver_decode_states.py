@@ -11,6 +11,7 @@ from hf2khc.write.plan import KEEP, STATE, WINDOW, Decoding, State, states_of
 MODEL = """
 graph Mixer(%x: f32[batch, seq, 8]) {
   param @kernel: f32[3, 8, 8]
+  param @square: f32[8, 8]
 <body>
   return %z
 }
@@ -37,6 +38,13 @@ BOTH_SIDES = """
 SHIFT = """
   %cut: f32[batch, seq + -1, 8] = ops.get_item(%x, key=("ellipsis", ("slice", none, -1, none), ("slice", none, none, none)))
   %z: f32[batch, seq, 8] = ops.pad(%cut, pad_width=((0, 0), (1, 0), (0, 0)))
+"""  # noqa: E501
+# The same, put together: a layer of zeros is zeros.
+JOINED = """
+  %zeros: f32[batch, 1, 8] = ops.zeros(shape=(batch, 1, 8), dtype="float32")
+  %first: f32[batch, 1, 8] = layers.Dense(%zeros, @square, units=8, use_bias=false, name="dense")
+  %cut: f32[batch, seq + -1, 8] = ops.get_item(%x, key=("ellipsis", ("slice", none, -1, none), ("slice", none, none, none)))
+  %z: f32[batch, seq, 8] = ops.concatenate(%first, %cut, axis=1)
 """  # noqa: E501
 SCAN = """
   %first: f32[batch, 8] = ops.get_item(%x, key=(("slice", none, none, none), 0))
@@ -112,8 +120,9 @@ def test_what_is_padded_behind_is_so_again() -> None:
     assert states == [State((2, 8), 0.0, 1, 2)]
 
 
-def test_a_shift_keeps_what_it_cuts_off() -> None:
-    graph, _ = mixer(SHIFT)
+@pytest.mark.parametrize("body", [SHIFT, JOINED])
+def test_a_shift_keeps_what_it_cuts_off(body: str) -> None:
+    graph, _ = mixer(body)
     (window,) = graph.of(WINDOW)
     assert window.operands == ("x",), "the last entry is the one that comes next"
     assert graph["z"].op == "ops.get_item" and graph["z"].operands == (window.name,)
@@ -148,6 +157,8 @@ def test_a_recurrence_computed_at_once_begins_with_what_it_gave_last() -> None:
         (BOTH_SIDES, "strides=(1,)", "strides=(2,)", "mixes positions"),
         # Not the last entry but one is missing.
         (SHIFT, '("slice", none, -1, none)', '("slice", none, none, 2)', "mixes positions"),
+        (JOINED, "ops.zeros(", "ops.ones(", "mixes positions"),
+        (JOINED, "use_bias=false", 'use_bias=false, activation="sigmoid"', "mixes positions"),
         (SCAN, "scan(%start,", "scan(%first,", "not one over positions alone"),
         (SCAN, "ops.subtract(%zeros, x2=3.5)", "ops.log(%zeros)", "no one number"),
         (RECURRENCE, "x1=-inf", "x1=-1.0", "mixes positions"),
@@ -159,6 +170,15 @@ def test_a_recurrence_computed_at_once_begins_with_what_it_gave_last() -> None:
 def test_what_has_no_state(body: str, old: str, new: str, reason: str) -> None:
     assert old in body
     assert reason in refused(body.replace(old, new, 1))
+
+
+def test_a_layer_with_a_state_may_have_several_results() -> None:
+    text = MODEL.replace("<body>", SHIFT.strip("\n")).replace("return %z", "return %z, %x")
+    text = text.replace("%y: f32[batch, seq, 8] = call", "%both: (f32[batch, seq, 8], f32[batch, seq, 8]) = call")
+    text = text.replace("  return %y", "  %y: f32[batch, seq, 8] = item(%both, index=0)\n  return %y")
+    program, decoding = derive_decoding(parse_program(text), [], {})
+    graph = program.graphs["Mixer"]
+    assert decoding.layers == ("both",) and graph[graph.outputs[0]].op == KEEP and graph.outputs[1] == "x"
 
 
 def test_kinds_of_layers_in_one_loop_are_given_the_same() -> None:

@@ -41,8 +41,6 @@ class Calls:
         return self.owner.add(replace(self.owner.typed(node, keys), operands=names))
 
     def _keep(self, node: Node, inner: "DerivedGraph") -> None:
-        if len(tensors(node.type)) > 1:
-            raise NoCache(f"{inner.graph.name} has several results")
         if node.op == "loop" and not self.owner.is_entry:
             raise NoCache(f"{self.owner.graph.name} has several layers that cache")
         self.cached[node.name] = inner

@@ -80,9 +80,7 @@ class DerivedGraph:
         self.calls, self.lent = Calls(self), Lent(self)
         self.outputs = [self.want(o, k) for o, k in zip(self.graph.outputs, keys, strict=True)]
         if self.states:
-            if len(self.outputs) > 1:
-                raise NoCache(f"{self.graph.name} has several results")
-            self.outputs = [self.states.result(self.outputs[0])]
+            self.outputs[0] = self.states.result(self.outputs[0])
 
     def _graph(self, keys: tuple[Places, ...]) -> Graph:
         inputs = [replace(n, type=self.positions.type(n, self.given.get(n.name, HERE))) for n in self.graph.inputs]

@@ -47,7 +47,7 @@ class States:
 
     def found(self, node: Node) -> str | None:
         """The value of a node that has a state; None for another one."""
-        if node.op == "ops.pad" and len(self.owner.positions.axes(node.name)) == 1:
+        if node.op in ("ops.pad", "ops.concatenate") and len(self.owner.positions.axes(node.name)) == 1:
             return self._window(node)
         if node.op == "ops.einsum" and self.owner.positions.axes(node.name):
             known = recurrence(self.owner.graph, node)
@@ -73,12 +73,13 @@ class States:
         return self.owner.add(node)
 
     def _window(self, node: Node) -> str | None:
-        """The value of an `ops.pad` that puts zeros in front of a sequence; None for another one."""
-        pads, (axis,) = self._pads(node), self.owner.positions.axes(node.name)
+        """The value of an operation that puts zeros in front of a sequence; None for another one."""
+        (axis,) = self.owner.positions.axes(node.name)
+        pads = self._pads(node) if node.op == "ops.pad" else self._joined_zeros(node, axis)
         if pads is None or pads[axis][0] == 0 or any(p != (0, 0) for i, p in enumerate(pads) if i != axis):
             return None
         before, behind = pads[axis]
-        source, cut = self._uncut(node.used[0], axis)
+        source, cut = self._uncut(node.used[-1], axis)
         type_ = self._longer(self.owner.graph[source].tensor, axis, before)
         row = (*type_.shape[1:axis], before, *type_.shape[axis + 1 :])
         name = self.owner.graph.fresh(f"{node.name}_whole", self.owner.made) if cut or behind else node.name
@@ -106,6 +107,18 @@ class States:
         if not plain or len(node.used) > 1 or not isinstance(widths, tuple) or len(widths) != node.tensor.rank:
             return None
         return tuple(w if isinstance(w, tuple) else (w, w) for w in widths)
+
+    def _joined_zeros(self, node: Node, axis: int) -> tuple | None:
+        """How many zeros a concatenation puts in front, as widths of a padding; None where it does something else."""
+        along = int(str(node.attrs.get("axis", 0))) % node.tensor.rank
+        if len(node.used) != 2 or along != axis or self.owner.positions.axes(node.used[0]):
+            return None
+        size = self.owner.graph[node.used[0]].tensor.shape[axis]
+        return (
+            tuple((size if i == axis else 0, 0) for i in range(node.tensor.rank))
+            if self._fill(node.used[0]) == 0
+            else None
+        )
 
     def _uncut(self, name: str, axis: int) -> tuple[str, int]:
         """A sequence before some entries were cut off behind it, and how many: they are those that come next."""
@@ -176,6 +189,8 @@ class States:
             return float(node.attrs["fill_value"])  # type: ignore[arg-type]
         if node.op in _ARRANGING:
             return self._fill(node.used[0])
+        if node.op == "layers.Dense" and node.attrs.get("use_bias") is False and "activation" not in node.attrs:
+            return 0.0 if self._fill(node.used[0]) == 0 else None
         number = node.attrs.get("x2")
         if node.op in _BY_A_NUMBER and isinstance(number, int | float):
             value = self._fill(node.used[0])

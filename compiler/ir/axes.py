@@ -229,6 +229,11 @@ def _matmul(node: Node, operands: Sequence[Tensor | None]) -> Axes | None:
     return Axes((first, second), summed=True)
 
 
+def _of_matrices(node: Node, operands: Sequence[Tensor | None]) -> Axes:
+    """The axes before the last two, which are those of a matrix."""
+    return Axes(tuple({i: i for i in range(t.rank - 2)} if t else {} for t in operands))
+
+
 def _attention(node: Node, operands: Sequence[Tensor | None]) -> Axes:
     """Batch, queries, heads and width from the query; the keys are summed over."""
     maps: list[AxisMap] = [{0: 0, 1: 1, 2: 2}, {0: 0}, {0: 0, 3: 3}]
@@ -273,5 +278,8 @@ _RULES |= {
     "ops.einsum": lambda node, operands: _einsum(str(node.attrs["subscripts"]), operands),
     "layers.EinsumDense": _einsum_dense,
     "ops.matmul": _matmul,
+    "ops.tril": _of_matrices,
+    "ops.triu": _of_matrices,
+    "ops.solve_triangular": _of_matrices,
     "ops.dot_product_attention": _attention,
 }

@@ -117,10 +117,17 @@ class Body:
         targets = self._name(index, node, set())
         if node.op == "call" and self._keeps(node):
             if self.graph.name == self.analysis.plan.program.entry:
-                return collected(self.analysis.plan, node.name, "", targets[0], text)
-            cache = self.render.caches.get(node.name, "cache")
-            return [f"{targets[0]} = {text}", "if cache is not None:", f"    {targets[0]}, {cache} = {targets[0]}"]
+                return collected(self.analysis.plan, node.name, "", _together(targets), text)
+            return self._apart(targets, text, self.render.caches.get(node.name, "cache"))
         return [f"{', '.join(targets)} = {text}"]
+
+    def _apart(self, targets: Sequence[str], text: str, cache: str) -> list[str]:
+        """The call of a layer that returns its cache, too, where it is given one."""
+        whole = (
+            targets[0] if len(targets) == 1 else choose("outputs", {*self.taken, *self.variables.values()}, "outputs")
+        )
+        lines = [f"{whole} = {text}", "if cache is not None:", f"    {whole}, {cache} = {whole}"]
+        return lines if len(targets) == 1 else [*lines, f"{', '.join(targets)} = {whole}"]
 
     def _name(self, index: int, node: Node, avoid: set[str], prefer: Sequence[str] = ()) -> list[str]:
         """Choose and record the variables of a statement's results."""
@@ -175,7 +182,7 @@ class Body:
         header = self._header(node, member)
         call = self.render.iteration(node, element, targets, self.read)
         if self._keeps(node):
-            return [*lines, *collected(self.analysis.plan, node.name, header, targets[0], call)]
+            return [*lines, *collected(self.analysis.plan, node.name, header, _together(targets), call)]
         return [*lines, header, f"    {', '.join(targets)} = {call}"]
 
     def _scan(self, index: int, node: Node) -> list[str]:

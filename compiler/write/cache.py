@@ -71,18 +71,20 @@ def update_lines(
     return ["if cache is not None:", *("    " + line for line in lines), *after]
 
 
-def returned_lines(plan: Plan, graph: str, text: str, kept: Sequence[str] = ()) -> list[str]:
+def returned_lines(plan: Plan, graph: str, results: Sequence[str], kept: Sequence[str] = ()) -> list[str]:
     """The end of `call`.
 
     Args:
         plan: of the package.
         graph: the graph of the layer.
-        text: the expression of its result.
+        results: the expressions of its results.
         kept: those of the entries of its cache; empty where a variable holds it.
     """
+    text = ", ".join(results)
     if is_cached(plan, graph):
+        result = f"({text})" if len(results) > 1 else text
         cache = f"({', '.join(kept)}{',' * (len(kept) == 1)})" if kept else "cache"
-        return ["if cache is not None:", f"    return {text}, {cache}", f"return {text}"]
+        return ["if cache is not None:", f"    return {result}, {cache}", f"return {text}"]
     return [f"return {text}"]
 
 

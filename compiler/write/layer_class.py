@@ -106,7 +106,7 @@ def _call(analysis: Analysis, graph: Graph, render: Render, scope: Scope) -> lis
     body = Body(analysis, graph, render, names, taken=scope.size_names())
     lines = [*part_lines(render.caches, indices), *body.lines()]
     returned = [render.result(name, text) for name, text in zip(graph.outputs, body.returned(), strict=True)]
-    returns = returned_lines(analysis.plan, graph.name, ", ".join(returned), body.kept())
+    returns = returned_lines(analysis.plan, graph.name, returned, body.kept())
     return [signature("call", _arguments(analysis, graph, render)), *indent([*scope.size_lines(), *lines, *returns])]
 
 
