@@ -5,6 +5,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from hf2khc.check.contract_factors import factors
 from hf2khc.check.contract_subject import Subject, difference, outputs
 from hf2khc.check.contract_verdict import Broken, Skipped, require
 
@@ -32,10 +33,17 @@ def quantization(subject: Subject) -> str:
 
 
 def _raw_kernels(model: Any) -> list[str]:
-    """Weights with more than one axis of size above 1 that a layer of the package owns itself; no whole numbers."""
+    """Factors of products with more than one axis of size above 1 that a layer of the package owns itself."""
     faults = []
     for layer in model._flatten_layers(include_self=False):
-        if not type(layer).__module__.startswith("keras."):
-            own = [w for w in (*layer._trainable_variables, *layer._non_trainable_variables) if "float" in w.dtype]
-            faults += [f"{w.path}: shape {tuple(w.shape)}" for w in own if sum(size > 1 for size in w.shape) > 1]
+        if not type(layer).__module__.startswith(("keras.", "keras_hub.")):
+            own = [(name, w) for name, w in _weights(layer).items() if sum(size > 1 for size in w.shape) > 1]
+            names = factors(layer) if own else set()
+            faults += [f"{w.path}: shape {tuple(w.shape)}" for name, w in own if name in names]
     return faults
+
+
+def _weights(layer: Any) -> dict[str, Any]:
+    """The floating weights that a layer owns itself, by attribute."""
+    own = {id(w) for w in (*layer._trainable_variables, *layer._non_trainable_variables) if "float" in w.dtype}
+    return {name: value for name, value in vars(layer).items() if id(value) in own}

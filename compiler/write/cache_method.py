@@ -20,15 +20,12 @@ def cache_method(analysis: Analysis, graph: Graph, scope: Scope, owned: Mapping[
     """The method; none where the layer has no cache. A layer that only calls one with a cache has that one's."""
     if not is_cached(analysis.plan, graph.name):
         return []
-    rows = [row for node in graph.of(UPDATE) for row in node.attrs["rows"]]
-    shapes = [f"({', '.join([*SIZES, *map(scope.static, row)])})" for row in rows]
-    if has_entries(analysis.plan, graph):
-        entries = [f"ops.zeros({shape}, dtype=self.compute_dtype)" for shape in shapes]
+    if graph.of(UPDATE) or has_entries(analysis.plan, graph):
+        rows = [row for node in graph.of(UPDATE) for row in node.attrs["rows"]]
+        first, entries = _zeros([f"({', '.join([*SIZES, *map(scope.static, row)])})" for row in rows])
         entries += empty_states(states(graph), _dtypes(graph), scope)
         entries += [_built(owned[name]) for name in parts(analysis.plan, graph)]
-        lines = ["return (", *indent([f"{entry}," for entry in entries]), ")"]
-    elif shapes:
-        lines = _zeros(shapes)
+        lines = [*first, "return (", *indent([f"{entry}," for entry in entries]), ")"]
     else:
         only = next(node for node in graph.of("call") if is_cached(analysis.plan, callee_of(node)))
         lines = [f"return {_built(owned[only.name])}"]
@@ -46,10 +43,11 @@ def _dtypes(graph: Graph) -> list[str]:
     return [f'"{SCANNED}"' if pinned[name] else "self.compute_dtype" for name in sources]
 
 
-def _zeros(shapes: Sequence[str]) -> list[str]:
+def _zeros(shapes: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The expressions for keys and values before the first ones, and the statements before those."""
     same = len(set(shapes)) == 1 < len(shapes)
-    values = [f"ops.zeros({'shape' if same else shape}, dtype=self.compute_dtype)," for shape in shapes]
-    return [*([f"shape = {shapes[0]}"] if same else []), "return (", *indent(values), ")"]
+    entries = [f"ops.zeros({'shape' if same else shape}, dtype=self.compute_dtype)" for shape in shapes]
+    return [f"shape = {shapes[0]}"] if same else [], entries
 
 
 _DOCS = '"""Build an empty cache for `max_length` positions."""'

@@ -2,6 +2,7 @@
 
 import string
 from dataclasses import replace
+from typing import Any
 
 from hf2khc.ir.analysis import added_bias, weight_values
 from hf2khc.ir.expr import same
@@ -13,6 +14,7 @@ def recognize_linear(program: Program) -> Program:
     """Turn `x @ kernel + bias` into `layers.Dense`, and drop reshapes that only flatten around it.
 
     A product with the kernels of all experts, `ops.einsum` or one product for each of them, is a `layers.EinsumDense`.
+    A weight on the left computes with the channels first: it is a kernel between transposes, which other passes sink.
 
     Before:
 
@@ -47,6 +49,8 @@ def _dense(graph: Graph) -> Graph:
     new = []
     for product in graph.of("ops.matmul"):
         x, kernel = product.used
+        if _is_on_the_left(graph, product, weights):
+            new += _from_the_left(graph, product, weights)
         if x in weights or kernel not in weights or graph[kernel].tensor.rank != 2 or graph[x].tensor.rank < 2:
             continue
         root, bias = added_bias(graph, product, weights)
@@ -55,6 +59,47 @@ def _dense(graph: Graph) -> Graph:
         origin = root.origin | product.origin | {"recognize_linear"}
         new.append(Node(root.name, "layers.Dense", operands, attrs, root.type, product.loc, origin))
     return graph.rewired(new) if new else graph
+
+
+def _is_on_the_left(graph: Graph, product: Node, weights: frozenset[str]) -> bool:
+    weight, x = product.used
+    is_kernel = weight in weights and x not in weights and graph[weight].tensor.rank == 2
+    return is_kernel and graph[x].tensor.rank > 2
+
+
+def _from_the_left(graph: Graph, product: Node, weights: frozenset[str]) -> list[Node]:
+    """`w @ x + b` as the transpose of `transpose(x) @ transpose(w) + b`, the bias a column there."""
+    weight, x = product.used
+    root, bias = _column(graph, product, weights)
+    rank = product.tensor.rank
+    swap = {"axes": (*range(rank - 2), rank - 1, rank - 2)}
+    units, origin = graph[weight].tensor.shape[0], root.origin | product.origin | {"recognize_linear"}
+
+    def made(name: str, op: str, operands: tuple[str, ...], attrs: dict[str, Any], shape: tuple) -> Node:
+        return Node(name, op, operands, attrs, Tensor(product.tensor.dtype, shape), product.loc, origin)
+
+    names = [graph.fresh(f"{root.name}_{part}") for part in ("rows", "kernel", "dense")]
+    *batch, width, length = graph[x].tensor.shape
+    operands = (*names[:2], bias) if bias else tuple(names[:2])
+    attrs = {"units": units} | ({} if bias else {"use_bias": False})
+    return [
+        made(names[0], "ops.transpose", (x,), swap, (*batch, length, width)),
+        made(names[1], "ops.transpose", (weight,), {}, (width, units)),
+        made(names[2], "layers.Dense", operands, attrs, (*batch, length, units)),
+        made(root.name, "ops.transpose", (names[2],), swap, product.tensor.shape),
+    ]
+
+
+def _column(graph: Graph, product: Node, weights: frozenset[str]) -> tuple[Node, str | None]:
+    """The addition of a bias to every column of `product`, and the bias; `product` itself where there is none."""
+    users = graph.users(product.name)
+    if graph.uses(product.name) != 1 or not users or users[0].op != "ops.add" or len(users[0].used) != 2:
+        return product, None
+    column = next((graph[o] for o in users[0].used if o != product.name), product)
+    alone = column.name in weights and column.op == "ops.expand_dims" and column.attrs["axis"] in (1, -1)
+    rows = product.tensor.shape[-2]
+    bias = graph[column.used[0]] if alone else product
+    return (users[0], bias.name) if bias.tensor.shape == (rows,) else (product, None)
 
 
 def _einsum_dense(graph: Graph) -> Graph:
