@@ -349,3 +349,38 @@ graph Attention("""
     )
     assert derived(text)[1] == derived()[1]
     assert "mixes positions" in refused_in(text.replace("ops.exp(%rows)", "ops.cumsum(%rows, axis=0)"))
+
+
+def test_a_size_is_lent_on_by_the_layers_in_between() -> None:
+    """A layer in a loop calls one that counts positions and is given nothing that shows how many there are."""
+    text = """
+graph Positions(%ids: i64[batch, seq]) {
+  %keys_1: f32[seq] = ops.arange(start=0, stop=seq, step=1, dtype="float32")
+  %queries: f32[seq, 1] = ops.expand_dims(%keys_1, axis=1)
+  %bias: f32[seq, seq] = ops.subtract(%keys_1, %queries)
+  return %bias
+}
+
+graph Layer(%x: f32[batch, seq, 8], %ids: i64[batch, seq]) {
+  %bias: f32[seq, seq] = call(%ids, graph="Positions", path="positions")
+  %key: f32[batch, seq, 8] = ops.exp(%x)
+  %scores: f32[batch, seq, seq] = ops.einsum(%x, %key, subscripts="bqd,bkd->bqk")
+  %biased: f32[batch, seq, seq] = ops.add(%scores, %bias)
+  %y: f32[batch, seq, 8] = ops.einsum(%biased, %key, subscripts="bqk,bkd->bqd")
+  return %y
+}
+
+graph Model(%input_ids: i64[batch, seq], %attention_mask: i64[batch, seq]) {
+  param @embed.weight: f32[9, 8]
+  %x: f32[batch, seq, 8] = layers.Embedding(%input_ids, @embed.weight, input_dim=9, output_dim=8, name="embed")
+  %y: f32[batch, seq, 8] = loop(%x, %input_ids, graph="Layer", path="h.{i}", start=0, count=3, carry=1)
+  return %y
+}
+
+entry Model
+"""
+    program, decoding = derived(text)
+    assert program.main["y"].operands == ("x", "input_ids", "attention_mask")
+    layer, positions = program.graphs["Layer"], program.graphs["Positions"]
+    assert str(layer.inputs[-1].tensor) == str(positions.inputs[-1].tensor) == "i64[batch, keys]"
+    assert layer["bias"].operands == ("ids", "padding_mask") and decoding.layers == ("y",)

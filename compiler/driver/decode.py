@@ -60,7 +60,7 @@ def derive_decoding(program: Program, masks: Collection[str], values: Mapping[st
 def _operands(node: Node, entry: DerivedGraph) -> tuple[str | None, ...]:
     """What a node of the entry is given, with inputs of the model for a layer that reads a size from them."""
     derived = entry.result.nodes.get(node.name)
-    more = derived.operands[len(node.operands) :] if derived and node.op == "call" else ()
+    more = derived.operands[len(node.operands) :] if derived and node.op in ("call", "loop") else ()
     return (*node.operands, *more)
 
 
