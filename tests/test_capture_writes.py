@@ -71,6 +71,21 @@ def a_view_of_a_view(x):
     return part + 1
 
 
+def a_view_written_through_twice(x):
+    h = torch.stack([x, x * 2, x * 3]) * 1.0
+    first = h[0]
+    for part, start in ((1, 1), (2, 2)):
+        first[..., start::3] = h[part, ..., start::3]
+    return first, h
+
+
+def seen_through_what_may_be_a_copy(x):
+    h = x * 2
+    flat = h.t().reshape(-1)
+    h += 1
+    return flat + 1
+
+
 def what_a_write_gives(x):
     h = x * 2
     row = h[0].mul_(3)
@@ -117,9 +132,13 @@ def check(program, function):
     assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(found[-len(expected) :], expected, strict=True))
 
 
-@pytest.mark.parametrize(
-    "function", [twice, one_of_two, read_before, part_of_another, rows_from_rows, written_before_and_behind]
-)
+OWN = [
+    twice, one_of_two, read_before, part_of_another, rows_from_rows, written_before_and_behind, seen_through_a_view,
+    a_view_that_is_kept, a_view_of_a_view, a_view_written_through_twice,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("function", OWN)
 def test_what_has_one_name_is_computed_anew(function, monkeypatch):
     program = exported(function)
     assert any(map(_writes, program.graph.nodes))
@@ -133,8 +152,8 @@ def test_what_has_one_name_is_computed_anew(function, monkeypatch):
 
 
 SHARED = [
-    seen_through_a_view, with_a_wider_one, of_the_argument, a_view_that_is_kept, a_view_of_a_view, what_a_write_gives,
-    twice_through_a_view, through_a_reshape,
+    with_a_wider_one, of_the_argument, what_a_write_gives, twice_through_a_view, through_a_reshape,
+    seen_through_what_may_be_a_copy,
 ]  # fmt: skip
 
 

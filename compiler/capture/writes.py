@@ -69,10 +69,12 @@ def _compute_anew(graph: Graph) -> None:
             continue
         views = _views(written)
         whole = views[-1].args[0] if views else written
-        if _is_new(whole) and not _is_read_later(whole, node, order) and (not views or _is_only_put_back(node)):
+        shared = _read_later(whole, node, order) if _is_new(whole) else None
+        if shared is not None and (not views or _is_only_put_back(node)):
             node.target = anew
             result = _put_back(graph, node, views, order)
-            whole.replace_all_uses_with(result, delete_user_cb=lambda user, node=node: order[user] > order[node])
+            _replace_behind(whole, result, node, order)
+            _view_again(graph, shared, {whole: result}, node, order)
 
 
 def _views(written: Node) -> list[Node]:
@@ -84,19 +86,60 @@ def _views(written: Node) -> list[Node]:
     return found
 
 
-def _is_read_later(whole: Node, write: Node, order: Mapping[Node, int]) -> bool:
-    """Whether something that shares the memory of a tensor, and was made before a write, is read behind it."""
+def _read_later(whole: Node, write: Node, order: Mapping[Node, int]) -> list[Node] | None:
+    """The views of a tensor made before a write that are read behind it, and those in between.
+
+    Returns:
+        In the order in which they were made; None where something is read that may be a copy.
+    """
     seen: set[Node] = set()
     waiting = [user for user in whole.users if order[user] < order[write]]
     while waiting:
         shared = waiting.pop()
-        if shared in seen or _is_new(shared):
-            continue
-        seen.add(shared)
-        if any(order[user] > order[write] for user in shared.users):
-            return True
-        waiting += [user for user in shared.users if order[user] < order[write]]
-    return False
+        if shared not in seen and not _is_new(shared):
+            seen.add(shared)
+            waiting += [user for user in shared.users if order[user] < order[write]]
+    read: set[Node] = set()
+    for shared in sorted(seen, key=order.__getitem__, reverse=True):
+        if any(order[user] > order[write] or user in read for user in shared.users):
+            read.add(shared)
+    return sorted(read, key=order.__getitem__) if all(map(_is_view, read)) else None
+
+
+def _is_view(node: Node) -> bool:
+    """Whether a node gives its first argument in other order, or some of it, and never a copy."""
+    schema = node.target._schema if isinstance(node.target, torch._ops.OpOverload) else None
+    if schema is None or schema.is_mutable or len(schema.returns) != 1:
+        return False
+    shares = schema.returns[0].alias_info is not None and schema.arguments[0].alias_info is not None
+    return shares and not _is_made_of_others(node.target)
+
+
+def _replace_behind(old: Node, new: Node, write: Node, order: Mapping[Node, int]) -> None:
+    old.replace_all_uses_with(new, delete_user_cb=lambda user: order[user] > order[write])
+
+
+def _view_again(
+    graph: Graph, views: Sequence[Node], anew: dict[Node, Node], write: Node, order: dict[Node, int]
+) -> None:
+    """Let what is read behind a write be views of the new tensor.
+
+    Args:
+        graph: of the nodes.
+        views: in the order in which they were made.
+        anew: the new tensor, by the one that was written into.
+        write: the operation, order[write] its place.
+        order: the places of the nodes.
+    """
+    last = next(iter(anew.values()))
+    for view in views:
+        source, *rest = view.args
+        assert isinstance(source, Node)
+        with graph.inserting_after(last):
+            last = anew[view] = graph.call_function(view.target, (anew[source], *rest), dict(view.kwargs))
+        last.meta = dict(view.meta)
+        order[last] = order[write]
+        _replace_behind(view, last, write, order)
 
 
 def _is_only_put_back(write: Node) -> bool:
@@ -140,8 +183,12 @@ def _is_new(node: Node) -> bool:
         return False
     if any(result.alias_info is not None for result in op._schema.returns):
         return False
-    made_of_others = torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), "CompositeImplicitAutograd")
-    return not made_of_others or str(op) in _NEW
+    return not _is_made_of_others(op) or str(op) in _NEW
+
+
+def _is_made_of_others(op: torch._ops.OpOverload) -> bool:
+    """Whether an operation is only a name for others: a reshape is a view, or a copy."""
+    return torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), "CompositeImplicitAutograd")
 
 
 def _keeps_its_type(node: Node) -> bool:
