@@ -351,6 +351,20 @@ graph Attention("""
     assert "mixes positions" in refused_in(text.replace("ops.exp(%rows)", "ops.cumsum(%rows, axis=0)"))
 
 
+def test_rows_of_heads_are_rows_of_tokens_again() -> None:
+    """Qwen 3.5 normalises the heads of all tokens in one row each."""
+    rows = """  %rows: f32[4 * batch * seq, 2] = ops.reshape(%y, newshape=(4 * batch * seq, 2))
+  %normal: f32[4 * batch * seq, 2] = ops.rms_normalization(%rows, axis=-1, epsilon=0.1)
+  %z: f32[batch, seq, 8] = ops.reshape(%normal, newshape=(batch, seq, 8))
+"""
+    line = "  %z: f32[batch, seq, 8] = ops.reshape(%y, newshape=(batch, seq, 8))\n"
+    assert line in PROGRAM
+    assert derived(PROGRAM.replace(line, rows))[1] == derived()[1]
+    # Of other sizes it is no row of a token.
+    other = rows.replace("4 * batch * seq", "4 + batch * seq")
+    assert "mixes positions" in refused(line, other)
+
+
 def test_a_size_is_lent_on_by_the_layers_in_between() -> None:
     """A layer in a loop calls one that counts positions and is given nothing that shows how many there are."""
     text = """

@@ -168,10 +168,17 @@ def _reshape(node: Node, operands: Sequence[Tensor | None]) -> Axes:
         free = [axis for axis in range(j, m) if _is_free(node.tensor.shape[axis])]
         if m == j + 1 or (k == i + 1 and free):
             found |= dict.fromkeys(range(i, k), free[-1] if free else j)
+        elif free and _divides(_product(shape[j : free[-1] + 1]), first.shape[i]):
+            # Taken apart again, and its last part put together with the axis behind it.
+            found[i] = free[-1]
     # As well as those before it, the axes behind one say where it stands.
     rest = [(i, j) for i in range(first.rank) for j in range(node.tensor.rank) if same(first.shape[i], shape[j])]
     behind = {i: j for i, j in rest if same(_product(first.shape[i + 1 :]), _product(shape[j + 1 :]))}
     return Axes((behind | found,))
+
+
+def _divides(divisor: object, dim: object) -> bool:
+    return same(simplify(f"(({dim}) // ({divisor})) * ({divisor})"), dim)
 
 
 def _is_free(dim: object) -> bool:
