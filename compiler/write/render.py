@@ -202,7 +202,7 @@ def pinned_values(graph: Graph) -> Mapping[str, bool]:
         named = node.attrs.get("dtype") is not None or node.op in ("const", "scan")
         if not _floating(node):
             pinned[node.name] = False
-        elif node.op in (KEEP, WINDOW):
+        elif node.op in (KEEP, WINDOW, STATE) and not named:
             pinned[node.name] = pinned[node.used[0]]
         elif named or not node.op.startswith("ops."):
             pinned[node.name] = named or (node.op == "item" and pinned[node.operands[0] or ""])
