@@ -72,7 +72,7 @@ def build_package(
         check_weights(source, directory)
     compiled = compile_model(source, twin, validate=True, on_stage=stages)
     stages("write")
-    sources = lay_out(compiled.plan, compiled.signature, directory)
+    compiled, sources = _written(compiled, directory)
     with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=directory) as scratch:
         stages("weights")
         weighted = with_weights(source, Path(scratch), seed) if weights else source
@@ -98,6 +98,17 @@ def build_package(
     report = describe(source, compiled, filled, proof, gradients, reasons, stages.records, seed, sources)
     write_report(report, directory)
     return Built(compiled, sources, filled.weight_map, report)
+
+
+def _written(compiled: Compiled, directory: Path) -> tuple[Compiled, dict[str, str]]:
+    """The sources of the package, without a cached step where that is what cannot be written."""
+    try:
+        return compiled, lay_out(compiled.plan, compiled.signature, directory)
+    except ConversionError as error:
+        if compiled.plan.decoding is None:
+            raise
+        compiled = without_cache(compiled, f"the cached step cannot be written: {error.diagnostics[0].message}")
+        return compiled, lay_out(compiled.plan, compiled.signature, directory)
 
 
 def _fails_in_cache(proof: Proof) -> bool:

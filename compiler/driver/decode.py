@@ -7,6 +7,7 @@ from types import MappingProxyType
 from hf2khc.driver.decode_graph import DerivedGraph
 from hf2khc.driver.decode_once import Fixed, compute_once
 from hf2khc.driver.decode_positions import HERE, NoCache, Places
+from hf2khc.ir.expr import names_of
 from hf2khc.ir.graph import Graph, Node, Program, callees
 from hf2khc.ir.order import asked_order, ordered
 from hf2khc.ir.types import plain_symbols
@@ -46,6 +47,8 @@ def derive_decoding(program: Program, masks: Collection[str], values: Mapping[st
     main = main.replaced(replace(node, operands=_operands(node, entry)) for node in main)
     derived = {name: _in_order(graph.result) for name, graph in derivation.graphs.items()}
     program = program.with_graphs({**program.graphs, **derived, main.name: main}.values())
+    for graph in (*derived.values(), entry.result):
+        _require_agreement(graph, derived)
     indexed = frozenset(name for name, graph in derivation.graphs.items() if graph.is_indexed)
     layers = tuple(node.name for node in main.of("call", "loop") if cached.intersection(callees(node)))
     encoded = _encoded(main, entry.positions.fixed)
@@ -62,6 +65,17 @@ def _operands(node: Node, entry: DerivedGraph) -> tuple[str | None, ...]:
     derived = entry.result.nodes.get(node.name)
     more = derived.operands[len(node.operands) :] if derived and node.op in ("call", "loop") else ()
     return (*node.operands, *more)
+
+
+def _require_agreement(graph: Graph, derived: Mapping[str, Graph]) -> None:
+    """What a graph hands to others is what they take: one that several call was derived anew for the last of them."""
+    for node in graph.of("call", "loop"):
+        for callee in (derived[name] for name in callees(node) if name in derived):
+            taken = [KEYS in names_of(parameter.tensor.shape) for parameter in callee.inputs]
+            given = [bool(o) and KEYS in names_of(graph[o or ""].tensor.shape) for o in node.operands]
+            whole = zip(taken, given, node.operands, strict=False)
+            if len(taken) != len(given) or any(o and t != g for t, g, o in whole):
+                raise NoCache(f"{callee.name} is needed at the positions of the input, and at all positions")
 
 
 def _in_order(graph: Graph) -> Graph:

@@ -57,6 +57,8 @@ class Calls:
             given = [frozenset().union(*places) for places in zip(*map(_given, found), strict=True)]
         if any(inner.is_cached != found[0].is_cached for inner in found):
             raise NoCache(f"the layers of {node.attrs['path']} do not all cache something")
+        if any(inner.lent.names != found[0].lent.names for inner in found):
+            raise NoCache(f"the layers of {node.attrs['path']} do not all count positions")
         return found[0], given
 
     def _derived(self, node: Node, callee: Graph, results: tuple[Places, ...], given: list[Places]) -> "DerivedGraph":
