@@ -86,7 +86,8 @@ def ran(tmp_path_factory) -> dict:
     lines = tmp_path_factory.mktemp("zoo") / "lines.jsonl"
     program = (
         "import sys; from pathlib import Path; from benchmarks.zoo import run; from benchmarks.zoo.pool import Limits\n"
-        "run.run(run.chosen(sys.argv[2], run.zoo()), 2, Limits(300, 8 * 2**30), None, Path(sys.argv[1]))"
+        "found = [run.specs()[name] for name in sys.argv[2].split(',')]\n"
+        "run.run(found, 2, Limits(300, 8 * 2**30), None, Path(sys.argv[1]))"
     )
     command = [sys.executable, "-c", program, str(lines), f"{SMALLEST},{REFUSED}"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
