@@ -47,7 +47,7 @@ def derive_decoding(program: Program, masks: Collection[str], values: Mapping[st
     main = main.replaced(replace(node, operands=_operands(node, entry)) for node in main)
     derived = {name: _in_order(graph.result) for name, graph in derivation.graphs.items()}
     program = program.with_graphs({**program.graphs, **derived, main.name: main}.values())
-    for graph in (*derived.values(), entry.result):
+    for graph in derived.values():
         _require_agreement(graph, derived)
     indexed = frozenset(name for name, graph in derivation.graphs.items() if graph.is_indexed)
     layers = tuple(node.name for node in main.of("call", "loop") if cached.intersection(callees(node)))

@@ -44,8 +44,7 @@ class Cache:
         batch, _, *row = self._tensor(cut).shape
         if str(batch) != "batch":
             raise NoCache("keys and values hold the heads on the axis of the batch")
-        known = self.owner.graph.parameters
-        if any(not name.startswith("config.") and name not in known for name in names_of(tuple(row))):
+        if not self.owner.knows(tuple(row)):
             raise NoCache(f"what {self.owner.graph.name} would cache has a size that only a call knows")
         return tuple(row)
 

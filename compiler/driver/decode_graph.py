@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # Layers that count positions themselves, with the argument of the call that says where they start.
 _COUNTING = {"layers.RotaryEmbedding": "start_index"}
 # Operations that take a value for its shape alone.
-LIKE = ("ops.zeros_like", "ops.ones_like", "ops.full_like")
+_LIKE = ("ops.zeros_like", "ops.ones_like", "ops.full_like")
 # What a value for all positions is called behind its name, where there is one for those of the inputs, too.
 _ALL = "_all"
 
@@ -51,7 +51,6 @@ class DerivedGraph:
         self.given: dict[str, Places] = {}
         self.cache, self.states = Cache(self), States(self)
         self.starts = self.has_keys = False
-        self.calls, self.lent = Calls(self), Lent(self)
         self._walk(keys)
         self.given = {name: least.get(name, HERE).union(*asked) for name, asked in self.inputs.items()}
         self._walk(keys)
@@ -73,6 +72,10 @@ class DerivedGraph:
     @property
     def is_indexed(self) -> bool:
         return self.is_cached or self.starts
+
+    def knows(self, sizes: tuple) -> bool:
+        """Whether sizes are known before a call."""
+        return all(name.startswith("config.") or name in self.graph.parameters for name in names_of(sizes))
 
     def _walk(self, keys: tuple[Places, ...]) -> None:
         self.made: dict[str, Node] = {}
@@ -194,7 +197,7 @@ class DerivedGraph:
 
     def _is_shape(self, node: Node) -> bool:
         """Whether a value of no position is made like another one, of which its shape alone matters."""
-        return node.op in LIKE and not self.positions.axes(node.name) and node.name not in self.positions.weights
+        return node.op in _LIKE and not self.positions.axes(node.name) and node.name not in self.positions.weights
 
     def _filled(self, node: Node) -> str:
         attrs = {**node.attrs, "shape": node.tensor.shape, "dtype": node.tensor.dtype}

@@ -1,8 +1,7 @@
 """Operations that do the same at every position with it and those around it: begun later, they give what they gave."""
 
-from collections.abc import Sequence
-
-from hf2khc.ir.expr import names_of, same, simplify
+from hf2khc.ir.axes import product, slides
+from hf2khc.ir.expr import names_of, same
 from hf2khc.ir.graph import Node
 from hf2khc.ir.signatures import axis_entries
 from hf2khc.ir.types import Tensor
@@ -25,7 +24,7 @@ def moved_axis(node: Node, source: Tensor, axis: int) -> int | None:
     if node.op == "ops.get_item":
         return _sliced(node, source, axis)
     if node.op in _CONVOLUTIONS:
-        return axis if _slides(node, source, axis) else None
+        return axis if slides(node, source.rank, axis) else None
     if node.op == "ops.pad":
         return axis if _is_behind(node, source, axis) else None
     return _blocks(node.tensor, source, axis) if node.op == "ops.reshape" else None
@@ -53,15 +52,6 @@ def _keeps_pace(stop, symbols: frozenset[str]) -> bool:
     return stop is None or (isinstance(stop, int) and stop < 0) or bool(names_of(stop) & symbols)
 
 
-def _slides(node: Node, source: Tensor, axis: int) -> bool:
-    """Whether a convolution moves along an axis one by one, without padding."""
-    last = node.attrs.get("data_format", "channels_last") == "channels_last"
-    spatial = range(1, source.rank - 1) if last else range(2, source.rank)
-    strides = node.attrs.get("strides", 1)
-    steps = strides if isinstance(strides, tuple) else (strides,) * len(spatial)
-    return axis in spatial and steps[axis - spatial[0]] == 1 and node.attrs.get("padding", "valid") == "valid"
-
-
 def _is_behind(node: Node, source: Tensor, axis: int) -> bool:
     widths = node.attrs.get("pad_width")
     return isinstance(widths, tuple) and len(widths) == source.rank and widths[axis][0] == 0
@@ -74,9 +64,5 @@ def _blocks(result: Tensor, source: Tensor, axis: int) -> int | None:
     if len(found) != 1 or found[0] + 1 >= result.rank:
         return None
     (place,) = found
-    alike = same(_product(result.shape[:place]), _product(source.shape[:axis]))
-    return place if alike and same(_product(result.shape[place : place + 2]), source.shape[axis]) else None
-
-
-def _product(dims: Sequence[object]) -> object:
-    return simplify(" * ".join(f"({dim})" for dim in dims)) if dims else 1
+    alike = same(product(result.shape[:place]), product(source.shape[:axis]))
+    return place if alike and same(product(result.shape[place : place + 2]), source.shape[axis]) else None

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 from hf2khc.driver.decode_positions import HERE, NoCache, Places
 from hf2khc.driver.decode_recurrence import Recurrence, recurrence
-from hf2khc.ir.expr import names_of, simplify
+from hf2khc.ir.expr import simplify
 from hf2khc.ir.graph import Node, scan_parts
-from hf2khc.ir.signatures import axis_entries, axis_key
+from hf2khc.ir.signatures import axis_key, only_entry
 from hf2khc.ir.types import Tensor
 from hf2khc.write.plan import KEEP, SCANNED, STATE, WINDOW, State, state_attributes
 
@@ -125,12 +125,10 @@ class States:
         node = self.owner.graph[name]
         if node.op != "ops.get_item":
             return name, 0
-        entries = axis_entries(node.attrs["key"], self.owner.graph[node.used[0]].tensor.rank)
-        whole = ("slice", None, None, None)
-        rest = [entry for i, entry in enumerate(entries) if i != axis]
-        if any(entry != whole for entry in rest) or not isinstance(entries[axis], tuple):
+        entry = only_entry(node.attrs["key"], axis, self.owner.graph[node.used[0]].tensor.rank)
+        if not isinstance(entry, tuple):
             return name, 0
-        _, start, stop, step = entries[axis]
+        _, start, stop, step = entry
         if start not in (None, 0) or step not in (None, 1) or not isinstance(stop, int) or stop >= 0:
             return name, 0
         return node.used[0], -stop
@@ -199,10 +197,9 @@ class States:
 
     def _keep(self, key: str, type_: Tensor, state: State, source: str) -> str:
         """Record a state, and the value that holds the next one; the name for what it is used as."""
-        known = self.owner.graph.parameters
         if str(type_.shape[0]) != "batch":
             raise NoCache(f"a state of {self.owner.graph.name} has no row for each sequence")
-        if any(not name.startswith("config.") and name not in known for name in names_of(state.row)):
+        if not self.owner.knows(state.row):
             raise NoCache(f"a state of {self.owner.graph.name} has a size that only a call knows")
         self.kept[key] = _Kept(state, source)
         return self.owner.graph.fresh("state", self.owner.made)

@@ -92,14 +92,19 @@ def added_bias(graph: Graph, product: Node, weights: frozenset[str], most: int =
 
     The bias lies along the last axes, `most` of them at most.
     """
-    users = graph.users(product.name)
-    if graph.uses(product.name) != 1 or not users or users[0].op != "ops.add" or len(users[0].used) != 2:
+    added = addition(graph, product)
+    shape = graph[added[1]].tensor.shape if added and added[1] in weights else ()
+    if not added or not 0 < len(shape) <= most or shape != product.tensor.shape[-len(shape) :]:
         return product, None
-    other = next((o for o in users[0].used if o != product.name), None)
-    shape = graph[other].tensor.shape if other in weights else ()
-    if not 0 < len(shape) <= most or shape != product.tensor.shape[-len(shape) :]:
-        return product, None
-    return users[0], other
+    return added
+
+
+def addition(graph: Graph, node: Node) -> tuple[Node, str] | None:
+    """The addition that alone reads a value, and what is added to it; None where something else does."""
+    users = graph.users(node.name)
+    if graph.uses(node.name) != 1 or not users or users[0].op != "ops.add" or len(users[0].used) != 2:
+        return None
+    return users[0], next(o for o in users[0].used if o != node.name)
 
 
 def mentioned_fields(program: Program) -> list[str]:

@@ -159,8 +159,8 @@ def _reshape(node: Node, operands: Sequence[Tensor | None]) -> Axes:
     first = operands[0]
     assert first is not None
     shape = node.tensor.shape
-    before = [_product(first.shape[:i]) for i in range(first.rank + 1)]
-    after = [_product(shape[:i]) for i in range(node.tensor.rank + 1)]
+    before = [product(first.shape[:i]) for i in range(first.rank + 1)]
+    after = [product(shape[:i]) for i in range(node.tensor.rank + 1)]
     borders = [(i, j) for (i, x), (j, y) in itertools.product(enumerate(before), enumerate(after)) if same(x, y)]
     found: dict[int, int] = {}
     for (i, j), (k, m) in itertools.pairwise(borders):
@@ -168,12 +168,12 @@ def _reshape(node: Node, operands: Sequence[Tensor | None]) -> Axes:
         free = [axis for axis in range(j, m) if _is_free(node.tensor.shape[axis])]
         if m == j + 1 or (k == i + 1 and free):
             found |= dict.fromkeys(range(i, k), free[-1] if free else j)
-        elif free and _divides(_product(shape[j : free[-1] + 1]), first.shape[i]):
+        elif free and _divides(product(shape[j : free[-1] + 1]), first.shape[i]):
             # Taken apart again, and its last part put together with the axis behind it.
             found[i] = free[-1]
     # As well as those before it, the axes behind one say where it stands.
     rest = [(i, j) for i in range(first.rank) for j in range(node.tensor.rank) if same(first.shape[i], shape[j])]
-    behind = {i: j for i, j in rest if same(_product(first.shape[i + 1 :]), _product(shape[j + 1 :]))}
+    behind = {i: j for i, j in rest if same(product(first.shape[i + 1 :]), product(shape[j + 1 :]))}
     return Axes((behind | found,))
 
 
@@ -185,7 +185,23 @@ def _is_free(dim: object) -> bool:
     return any(not name.startswith("config.") for name in names_of(dim))
 
 
-def _product(dims: Sequence[object]) -> object:
+def slides(node: Node, rank: int, axis: int) -> bool:
+    """Whether a convolution moves along an axis of what it is given one by one, without padding.
+
+    Args:
+        node: the convolution.
+        rank: of what it is given.
+        axis: of that, from the front.
+    """
+    last = node.attrs.get("data_format", "channels_last") == "channels_last"
+    spatial = range(1, rank - 1) if last else range(2, rank)
+    strides = node.attrs.get("strides", 1)
+    steps = strides if isinstance(strides, tuple) else (strides,) * len(spatial)
+    return axis in spatial and steps[axis - spatial[0]] == 1 and node.attrs.get("padding", "valid") == "valid"
+
+
+def product(dims: Sequence[object]) -> object:
+    """How many entries there are along several axes."""
     return simplify(" * ".join(f"({dim})" for dim in dims)) if dims else 1
 
 

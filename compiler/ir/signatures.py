@@ -90,6 +90,10 @@ def bind_call(op: str, operands: Sequence, attrs: Mapping[str, object]) -> tuple
     return [], keywords
 
 
+# The entry of a `key` attribute that takes an axis as it is.
+WHOLE = ("slice", None, None, None)
+
+
 def axis_entries(key, rank: int) -> list:
     """The entries of a `key` attribute with the ellipsis, and axes it does not mention, spelt out as whole slices.
 
@@ -98,16 +102,24 @@ def axis_entries(key, rank: int) -> list:
         rank: of what is indexed; but for `newaxis` there is one entry per axis.
     """
     entries = list(key) if isinstance(key, tuple) and key[:1] != ("slice",) else [key]
-    rest = [("slice", None, None, None)] * (rank - sum(entry not in ("ellipsis", "newaxis") for entry in entries))
+    rest = [WHOLE] * (rank - sum(entry not in ("ellipsis", "newaxis") for entry in entries))
     place = entries.index("ellipsis") if "ellipsis" in entries else len(entries)
     return [*entries[:place], *rest, *entries[place + 1 :]]
+
+
+def only_entry(key, axis: int, rank: int):
+    """The entry of a `key` attribute for the one axis that it indexes; None where it indexes others, too."""
+    entries = axis_entries(key, rank)
+    if len(entries) != rank or any(entry != WHOLE for i, entry in enumerate(entries) if i != axis):
+        return None
+    return entries[axis]
 
 
 def axis_key(entry, axis: int, rank: int) -> tuple:
     """The `key` attribute that indexes one axis, the others whole; the last axis from the back."""
     if axis == rank - 1 and rank > 1:
         return ("ellipsis", entry)
-    return (*(("slice", None, None, None),) * axis, entry)
+    return (*(WHOLE,) * axis, entry)
 
 
 def index_key(key):

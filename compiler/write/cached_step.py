@@ -18,8 +18,6 @@ from hf2khc.write.scope import Scope
 from hf2khc.write.source_text import docstring, indent, signature
 
 TOKENS, MASK = "token_ids", "padding_mask"
-# How many tokens a cache is made with, where it keeps states.
-LENGTH = "length"
 # What an encoder gives, as KerasHub calls it.
 ENCODED = "encoder_hidden_states"
 
@@ -55,16 +53,15 @@ class CachedStep:
 
     @property
     def built(self) -> str:
-        """What `_build_cache` returns."""
+        """What `_build_cache` returns where no layer keeps a state."""
         once = 1 + bool(self.decoding.once)
-        states = [] if self.decoding.has_states else ["hidden_states"]
-        return ", ".join([*self.carried()[:once], *states, "cache"])
+        return ", ".join([*self.carried()[:once], "hidden_states", "cache"])
 
     def seed(self, given: Sequence[str]) -> list[str]:
         """The lines of `generate_step` that make the cache, given the arguments for it."""
         if self.decoding.has_states:
             comment = "# Create and seed cache with all tokens but the last one of the prompt."
-            return [comment, f"{self.built} = self._build_cache({', '.join([*given, 'index - 1'])})"]
+            return [comment, f"cache = self._build_cache({', '.join([*given, 'index - 1'])})"]
         comment = "# Create and seed cache with a single forward pass."
         return [comment, f"{self.built} = self._build_cache({', '.join(given)})"]
 
@@ -150,10 +147,10 @@ class CachedStep:
         return self.decoding.has_states and bool(self.decoding.whole)
 
     def _build_cache(self) -> list[str]:
-        tokens, _ = sequence(self.plan)
-        given = self.encoder_inputs()
         if self.decoding.has_states:
             return self._build_states()
+        tokens, _ = sequence(self.plan)
+        given = self.encoder_inputs()
         lines = [f'"""Build an empty cache for use with `{self.name}()`."""']
         lines += [f"{ENCODED} = self.call_encoder({', '.join(given)})"] if given else []
         lines += self._computed_once()
@@ -176,7 +173,7 @@ class CachedStep:
         if self._has_mask:
             lines += ['cache = (ops.ones((batch_size, max_length), dtype="int32"), cache)']
         lines += ["", *_SEED]
-        return [signature("_build_cache", [tokens, LENGTH, "block_size=64"]), *indent(lines)]
+        return [signature("_build_cache", [tokens, "length", "block_size=64"]), *indent(lines)]
 
     def _computed_once(self) -> list[str]:
         """What every layer computes of the encoder's output, in the order of the layers."""

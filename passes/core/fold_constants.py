@@ -7,10 +7,8 @@ import numpy as np
 
 from hf2khc.ir.analysis import module_paths
 from hf2khc.ir.graph import Graph, Node, Program, join
-from hf2khc.ir.signatures import axis_key
+from hf2khc.ir.signatures import WHOLE, axis_key
 from hf2khc.ir.types import Tensor
-
-_WHOLE = ("slice", None, None, None)
 
 
 def fold_constants(program: Program) -> Program:
@@ -81,7 +79,7 @@ def _cuts(user: Node) -> bool:
     if user.op != "ops.get_item" or not isinstance(key, tuple) or not key or not isinstance(key[-1], tuple):
         return False
     *before, last = key
-    return all(part in (_WHOLE, "ellipsis") for part in before) and last[1] in (None, 0) and last[3] in (None, 1)
+    return all(part in (WHOLE, "ellipsis") for part in before) and last[1] in (None, 0) and last[3] in (None, 1)
 
 
 def _slice(value: np.ndarray) -> tuple | None:

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 
 from hf2khc.ir.expr import Expr, same, simplify
 from hf2khc.ir.graph import Graph, Node, Program
-from hf2khc.ir.signatures import axis_key
+from hf2khc.ir.signatures import WHOLE, axis_key
 from hf2khc.passes.core.lowering import Builder, axis_of, flag, lower, product
 
-_ALL = ("slice", None, None, None)
 # torch's way to write "to the end".
 _END = 2**63 - 1
 # Their second result are indices.
@@ -122,8 +121,8 @@ def _gather(builder: Builder, node: Node) -> list[Node]:
     held, wanted = builder.tensor(source), builder.tensor(index)
     axis = axis_of(node, held.rank)
     pairs = list(zip(held.shape, wanted.shape, strict=True))
-    key = [_ALL if i == axis or same(a, b) else ("slice", None, b, None) for i, (a, b) in enumerate(pairs)]
-    if any(entry != _ALL for entry in key):
+    key = [WHOLE if i == axis or same(a, b) else ("slice", None, b, None) for i, (a, b) in enumerate(pairs)]
+    if any(entry != WHOLE for entry in key):
         source = builder.add("ops.get_item", source, key=tuple(key))
     return builder.finish("ops.take_along_axis", source, index, axis=axis)
 

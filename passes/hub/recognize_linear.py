@@ -4,7 +4,7 @@ import string
 from dataclasses import replace
 from typing import Any
 
-from hf2khc.ir.analysis import added_bias, weight_values
+from hf2khc.ir.analysis import added_bias, addition, weight_values
 from hf2khc.ir.expr import same
 from hf2khc.ir.graph import Graph, Node, Program
 from hf2khc.ir.types import Tensor
@@ -92,14 +92,12 @@ def _from_the_left(graph: Graph, product: Node, weights: frozenset[str]) -> list
 
 def _column(graph: Graph, product: Node, weights: frozenset[str]) -> tuple[Node, str | None]:
     """The addition of a bias to every column of `product`, and the bias; `product` itself where there is none."""
-    users = graph.users(product.name)
-    if graph.uses(product.name) != 1 or not users or users[0].op != "ops.add" or len(users[0].used) != 2:
+    added = addition(graph, product)
+    column = graph[added[1]] if added else product
+    if not added or column.name not in weights or column.op != "ops.expand_dims" or column.attrs["axis"] not in (1, -1):
         return product, None
-    column = next((graph[o] for o in users[0].used if o != product.name), product)
-    alone = column.name in weights and column.op == "ops.expand_dims" and column.attrs["axis"] in (1, -1)
-    rows = product.tensor.shape[-2]
-    bias = graph[column.used[0]] if alone else product
-    return (users[0], bias.name) if bias.tensor.shape == (rows,) else (product, None)
+    bias = graph[column.used[0]]
+    return (added[0], bias.name) if bias.tensor.shape == product.tensor.shape[-2:-1] else (product, None)
 
 
 def _einsum_dense(graph: Graph) -> Graph:

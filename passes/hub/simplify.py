@@ -7,13 +7,12 @@ from dataclasses import replace
 from hf2khc.ir.expr import same
 from hf2khc.ir.expr import simplify as simplify_size
 from hf2khc.ir.graph import Graph, Node, Program
-from hf2khc.ir.signatures import axis_entries
+from hf2khc.ir.signatures import WHOLE, only_entry
 from hf2khc.ir.types import same_type
 from hf2khc.rewrite.apply import apply_rules
 from hf2khc.rewrite.load import load_rules
 
 RULES = load_rules(importlib.resources.files(__package__) / "simplify.rules")
-_WHOLE = ("slice", None, None, None)
 
 
 def simplify(program: Program) -> Program:
@@ -107,8 +106,8 @@ def _parts(graph: Graph) -> Graph:
 def _cut(graph: Graph, node: Node, joined: Node) -> list[str]:
     """The operands of a concatenation that a slice takes whole; none where it takes a part of one."""
     axis = int(joined.attrs["axis"]) % joined.tensor.rank  # type: ignore[call-overload]
-    taken = _taken(node.attrs["key"], axis, joined.tensor.rank)
-    if not isinstance(taken, tuple) or taken == _WHOLE or taken[3] not in (None, 1):
+    taken = only_entry(node.attrs["key"], axis, joined.tensor.rank)
+    if not isinstance(taken, tuple) or taken == WHOLE or taken[3] not in (None, 1):
         return []
     edges: list = [0]
     for part in joined.used:
@@ -123,19 +122,11 @@ def _entry(graph: Graph, node: Node, stack: Node) -> list[str]:
     """The operand of a stack that an index takes whole."""
     rank = stack.tensor.rank
     axis = int(stack.attrs.get("axis", 0)) % rank  # type: ignore[call-overload]
-    taken = _taken(node.attrs["key"], axis, rank)
+    taken = only_entry(node.attrs["key"], axis, rank)
     return [stack.used[taken]] if isinstance(taken, int) else []
 
 
 _PARTS = {"ops.concatenate": _cut, "ops.stack": _entry}
-
-
-def _taken(key: object, axis: int, rank: int) -> object:
-    """The entry of a key for the one axis that it indexes; None where it indexes others, too."""
-    parts = axis_entries(key, rank)
-    if len(parts) != rank or any(part != _WHOLE for i, part in enumerate(parts) if i != axis):
-        return None
-    return parts[axis]
 
 
 def _new_axes(graph: Graph) -> Graph:
@@ -145,7 +136,7 @@ def _new_axes(graph: Graph) -> Graph:
         base, axes = _chain(graph, node)
         if len(axes) < 2:
             continue
-        key = tuple("newaxis" if axis in axes else _WHOLE for axis in range(node.tensor.rank))
+        key = tuple("newaxis" if axis in axes else WHOLE for axis in range(node.tensor.rank))
         new.append(Node(node.name, "ops.get_item", (base,), {"key": key}, node.type, node.loc, node.origin))
     return graph.rewired(new) if new else graph
 

@@ -10,11 +10,10 @@ import networkx as nx
 from hf2khc.ir.attention import attention
 from hf2khc.ir.expr import same
 from hf2khc.ir.graph import Graph, Node, Program
-from hf2khc.ir.signatures import axis_entries
+from hf2khc.ir.signatures import WHOLE, axis_entries
 from hf2khc.ir.types import Tensor, Type, tensors
 from hf2khc.passes.hub.recognize_linear import without_flattening
 
-_WHOLE = ("slice", None, None, None)
 _ARRANGING = ("ops.reshape", "ops.expand_dims", "ops.transpose")
 
 
@@ -162,7 +161,7 @@ def _parts(graph: Graph, node: Node) -> tuple[int, list[tuple[Node, int | tuple]
         if user.op != "ops.get_item":
             return None
         key = axis_entries(user.attrs["key"], node.tensor.rank)
-        taken = [(axis, entry) for axis, entry in enumerate(key) if entry != _WHOLE]
+        taken = [(axis, entry) for axis, entry in enumerate(key) if entry != WHOLE]
         if "newaxis" in key or len(taken) != 1:
             return None
         ((axis, entry),) = taken
@@ -255,7 +254,7 @@ def _selected(cut: _Cut, entry: int | tuple, lead: tuple, factors: tuple[int, ..
         return
     shape = (*lead, *cut.factors)
     yield "ops.reshape", {"newshape": shape}, shape
-    key = (*[_WHOLE] * (len(lead) + cut.axis), entry)
+    key = (*[WHOLE] * (len(lead) + cut.axis), entry)
     yield "ops.get_item", {"key": key}, (*lead, *factors)
     shape = (*lead, math.prod(factors))
     yield "ops.reshape", {"newshape": shape}, shape

@@ -2,16 +2,16 @@
 
 from dataclasses import replace
 
+from hf2khc.ir.axes import slides
 from hf2khc.ir.expr import same
 from hf2khc.ir.expr import simplify as simplify_size
 from hf2khc.ir.graph import Graph, Node, Program
-from hf2khc.ir.signatures import axis_entries
+from hf2khc.ir.signatures import only_entry
 from hf2khc.ir.types import Tensor
 
 _CONVOLUTIONS = ("layers.Conv1D", "layers.DepthwiseConv1D")
 # The axis of positions, channels last.
 _AXIS = 1
-_WHOLE = ("slice", None, None, None)
 
 
 def trim_padding(program: Program) -> Program:
@@ -48,7 +48,7 @@ def _trimmed(graph: Graph) -> Graph:
     new: list[Node] = []
     for node in graph.of("ops.get_item"):
         convolution = graph[node.used[0]]
-        if convolution.op in _CONVOLUTIONS and graph.uses(convolution.name) == 1 and _slides(convolution):
+        if convolution.op in _CONVOLUTIONS and graph.uses(convolution.name) == 1 and slides(convolution, 3, _AXIS):
             pad = _pad(graph, convolution, _cut(node, convolution.tensor))
             if pad is not None:
                 operands = (pad.name, *convolution.operands[1:])
@@ -56,19 +56,12 @@ def _trimmed(graph: Graph) -> Graph:
     return graph.rewired(new) if new else graph
 
 
-def _slides(node: Node) -> bool:
-    last = node.attrs.get("data_format", "channels_last") == "channels_last"
-    return last and node.attrs.get("strides", 1) in (1, (1,)) and node.attrs.get("padding", "valid") == "valid"
-
-
 def _cut(node: Node, source: Tensor):
     """How many entries a slice leaves out behind all that it takes; None for another index."""
-    entries = axis_entries(node.attrs["key"], source.rank)
-    if len(entries) != source.rank or any(e != _WHOLE for i, e in enumerate(entries) if i != _AXIS):
+    entry = only_entry(node.attrs["key"], _AXIS, source.rank)
+    if not isinstance(entry, tuple):
         return None
-    if not isinstance(entries[_AXIS], tuple):
-        return None
-    _, start, stop, step = entries[_AXIS]
+    _, start, stop, step = entry
     if start not in (None, 0) or step not in (None, 1) or stop is None:
         return None
     return -stop if isinstance(stop, int) and stop < 0 else simplify_size(f"({source.shape[_AXIS]}) - ({stop})")
