@@ -3,13 +3,12 @@
 python -m benchmarks.compile_time JOB.json
 """
 
-import os
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Self
 
 from benchmarks.job import JobFailed, run_job, serve
+from benchmarks.machine import cpu_seconds
 
 # What is timed. `export`: torch.export of the whole model; `export-cut`: of the model with its layers cut as the
 # compiler cuts them; `compile`: everything from the config to Program[keras], twin included, without validation.
@@ -40,11 +39,13 @@ def _measure(what: str, model: str, overrides: dict[str, Any], task: str) -> dic
     from hf2khc.capture.truncate import truncate
     from hf2khc.driver.compile import compile_model
     from hf2khc.driver.twin_worker import TwinWorker
+    from hf2khc.forking.servers import TORCH, Servers
+    from hf2khc.process import start_with
 
     source = open_source(model, random_init=True, overrides=overrides, task=task or None)
     if what == COMPILE:
-        with TwinWorker() as twin:
-            twin.wait_until_ready()
+        with Servers() as children, start_with(children), TwinWorker() as twin:
+            children.wait_until_ready(TORCH)
             with _Clock() as clock:
                 compile_model(source, twin, validate=False)
             return clock.spent
@@ -60,26 +61,14 @@ def _measure(what: str, model: str, overrides: dict[str, Any], task: str) -> dic
 
 
 class _Clock:
-    """Wall-clock seconds of a block, and the processor's seconds for this process and its children."""
+    """Wall-clock seconds of a block, and the processor's seconds for this process and those below it."""
 
     def __enter__(self) -> Self:
-        self._began, self._cpu = time.perf_counter(), _cpu_seconds()
+        self._began, self._cpu = time.perf_counter(), cpu_seconds()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.spent = {"seconds": time.perf_counter() - self._began, "cpu_seconds": _cpu_seconds() - self._cpu}
-
-
-def _cpu_seconds() -> float:
-    """Of this process, of the children that have ended, and of those that run."""
-    own = os.times()
-    running = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    return own.user + own.system + own.children_user + own.children_system + sum(map(_child_seconds, running))
-
-
-def _child_seconds(pid: str) -> float:
-    fields = Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()
-    return sum(int(ticks) for ticks in fields[11:15]) / os.sysconf("SC_CLK_TCK")
+        self.spent = {"seconds": time.perf_counter() - self._began, "cpu_seconds": cpu_seconds() - self._cpu}
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
 """The machine that numbers were measured on."""
 
+import contextlib
 import os
 import platform
 from pathlib import Path
+
+from hf2khc.driver.memory import tree
 
 
 def machine() -> dict[str, str | int]:
@@ -19,3 +22,14 @@ def machine() -> dict[str, str | int]:
 def busy() -> float:
     """Processes that want a core, of all on this machine, as a mean over the last minute: others slow a measurement."""
     return round(os.getloadavg()[0], 1)
+
+
+def cpu_seconds() -> float:
+    """What this process and those below it took of all cores; 0 where there is no /proc."""
+    ticks = 0
+    for process in tree(Path("/proc/self")):
+        with contextlib.suppress(OSError):
+            # After the name, which ends with the last parenthesis: utime, stime and those of ended children.
+            fields = (process / "stat").read_text().rpartition(")")[2].split()
+            ticks += sum(int(field) for field in fields[11:15])
+    return ticks / os.sysconf("SC_CLK_TCK")

@@ -1,8 +1,8 @@
 """Work that needs a process of its own, because a Keras backend is fixed when keras is imported.
 
 The parent writes a JSON job; the child (`python -m MODULE JOB.json`) answers in `JOB.json.result`, with its result or
-with the diagnostics of the error that ended it. A program that converts many models may start the children in another
-way, see `start_with`: as forks of a process whose imports are done.
+with the diagnostics of the error that ended it. Children may be started in another way, see `start_with`: as forks of a
+process whose imports are done (`hf2khc.forking`).
 """
 
 import json
@@ -12,13 +12,14 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any, Protocol
 
 from hf2khc.diagnostics import ConversionError, Diagnostic, fail
 
-_QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1"}
+QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1"}
 _TAIL = 15
 
 
@@ -49,7 +50,7 @@ def new_process(module: str, argument: str, environment: Mapping[str, str], log:
         )  # fmt: skip
 
 
-_starter: Starter = new_process
+_starter: ContextVar[Starter] = ContextVar("starter", default=new_process)
 
 
 def start_module(module: str, argument: str, environment: Mapping[str, str], log: Path) -> Child:
@@ -61,18 +62,22 @@ def start_module(module: str, argument: str, environment: Mapping[str, str], log
         environment: variables set on top of this process's.
         log: file that takes what it writes.
     """
-    return _starter(module, argument, environment, log)
+    return _starter.get()(module, argument, environment, log)
 
 
 @contextmanager
 def start_with(starter: Starter) -> Iterator[None]:
-    """Start children with `starter` inside the block; not thread-safe."""
-    global _starter
-    before, _starter = _starter, starter
+    """Start children with `starter` inside the block, in this thread."""
+    token = _starter.set(starter)
     try:
         yield
     finally:
-        _starter = before
+        _starter.reset(token)
+
+
+def starts_anew() -> bool:
+    """Whether children are new processes, as nothing else was said."""
+    return _starter.get() is new_process
 
 
 def run_job(module: str, job: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -89,7 +94,7 @@ def run_job(module: str, job: Mapping[str, Any], environment: Mapping[str, str] 
     with tempfile.TemporaryDirectory(prefix="hf2khc-") as directory:
         path, log = Path(directory, "job.json"), Path(directory, "log")
         path.write_text(json.dumps(job), encoding="utf-8")
-        child = start_module(module, str(path), {**_QUIET, **(environment or {})}, log)
+        child = start_module(module, str(path), {**QUIET, **(environment or {})}, log)
         try:
             code = child.wait()
         finally:

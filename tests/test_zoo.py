@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from benchmarks.zoo import coverage, results
-from benchmarks.zoo.forks import Fork
 from benchmarks.zoo.one import converted
 from benchmarks.zoo.pool import Limits, run_all
 from benchmarks.zoo.specs import BEYOND, build, inputs, laid_over, specs
+from hf2khc.forking.fork import Fork
 
 ROOT = Path(__file__).parents[1]
 SMALLEST, REFUSED = "deit", "longformer"

@@ -1,7 +1,5 @@
 """One spec converted and proved, as a plain record; an error is a result as well."""
 
-import contextlib
-import os
 import tempfile
 import time
 import traceback
@@ -11,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import hf2khc
+from benchmarks.machine import cpu_seconds
 from benchmarks.zoo.specs import Spec, build, inputs
 from hf2khc.check.contract import FAILS, Contract, verify
 from hf2khc.diagnostics import ConversionError, Diagnostic
-from hf2khc.driver.memory import tree
 from hf2khc.driver.stages import StageEvent
 
 # What the code of the first diagnostic says about a conversion; any other code is an error.
@@ -43,30 +41,19 @@ def converted(spec: Spec, backends: Sequence[str]) -> dict[str, Any]:
     """
     stages: dict[str, float] = {}
     compiling: dict[str, float] = {}
-    began = _cpu_seconds()
+    began = cpu_seconds()
 
     def note(event: StageEvent) -> None:
         if event.record is not None:
             stages[event.name] = round(event.record.seconds, 2)
             if event.name == COMPILE_STAGES[-1]:
-                compiling["compile_cpu_seconds"] = round(_cpu_seconds() - began, 2)
+                compiling["compile_cpu_seconds"] = round(cpu_seconds() - began, 2)
 
     def work(package: Path) -> dict[str, Any]:
         found = _success(_convert(spec, package, backends, note))
         return {**found, "contract": _broken(verify(package, backends[:1]))}
 
     return {**recorded(spec, work), "backends": list(backends), "stages": stages, **compiling}
-
-
-def _cpu_seconds() -> float:
-    """What this process and those below it took of all cores; 0 where there is no /proc."""
-    ticks = 0
-    for process in tree(Path("/proc/self")):
-        with contextlib.suppress(OSError):
-            # After the name, which ends with the last parenthesis: utime, stime and those of ended children.
-            fields = (process / "stat").read_text().rpartition(")")[2].split()
-            ticks += sum(int(field) for field in fields[11:15])
-    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def recorded(spec: Spec, work: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.zoo.forks import Fork
 from hf2khc.driver.memory import tree_bytes
+from hf2khc.forking.fork import Fork
 
 POLL = 0.2
 

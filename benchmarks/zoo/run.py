@@ -10,13 +10,15 @@ beyond.json and beyond.md (`make beyond`).
 
 import argparse
 import gc
+import importlib
 import itertools
 import json
 import math
 import os
+import pkgutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +26,21 @@ from typing import Any
 os.environ["KERAS_BACKEND"] = "torch"
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.update(TF_ENABLE_ONEDNN_OPTS="0", TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1")
 
+import hf2khc
 from benchmarks.machine import machine
 from benchmarks.zoo import results
 from benchmarks.zoo.corpus import Corpus, beyond, zoo
-from hf2khc.process import hide_other_backends, start_with
+from hf2khc.process import Child, Starter, hide_other_backends, start_with
 
 hide_other_backends()
 
-from benchmarks.zoo.forks import Starter, import_everything  # noqa: E402
 from benchmarks.zoo.one import converted, ended  # noqa: E402
 from benchmarks.zoo.pool import Ended, Limits, run_all  # noqa: E402
-from benchmarks.zoo.servers import servers  # noqa: E402
 from benchmarks.zoo.specs import Spec, build, specs  # noqa: E402
+from hf2khc.forking.fork import Fork, run_module  # noqa: E402
+from hf2khc.forking.servers import TORCH, Servers  # noqa: E402
 
 Work = Callable[[Spec, Sequence[str]], dict[str, Any]]
 
@@ -84,18 +88,27 @@ def run(
 ) -> None:  # fmt: skip
     """Do the work on specs, convert and prove them, and add a line for each; none is begun after `minutes`."""
     compiler = results.source_hash()
-    import_everything()
+    _import_everything()
     _warm_up(specs()["bert"])
     gc.collect()
     gc.freeze()  # a collection in a fork would otherwise touch, and so copy, every page of it
     began, by_name = time.monotonic(), {spec.name: spec for spec in found}
-    with servers(OTHERS if third is not None else ()) as addresses, start_with(_starter(addresses)):
+    with Servers() as servers, start_with(_starter(servers)):
+        for backend in OTHERS if third is not None else ():
+            servers.start(backend)  # here: what a job starts is its own
         in_time = itertools.takewhile(lambda _: time.monotonic() - began < 60 * minutes, found)
         jobs = ((spec.name, _job(work, spec, backends_of(spec, third))) for spec in in_time)
         for number, done in enumerate(run_all(jobs, workers, limits), 1):
             record = {**_record(by_name[done.key], done, third), "compiler": compiler}
             results.append(record, lines)
             print(f"{number}/{len(found)} {time.monotonic() - began:.0f} s  {_line(record)}", flush=True)
+
+
+def _import_everything() -> None:
+    """Import all of hf2khc that runs on torch, so that forks find it done and source may change."""
+    for found in pkgutil.walk_packages(hf2khc.__path__, "hf2khc."):
+        if not found.name.endswith("__main__"):
+            importlib.import_module(found.name)
 
 
 def _warm_up(spec: Spec) -> None:
@@ -107,10 +120,15 @@ def _warm_up(spec: Spec) -> None:
     compile_twin(model.config, type(model), lower, validated=False)
 
 
-def _starter(addresses: Any) -> Starter:
-    from hf2khc import process
+def _starter(servers: Servers) -> Starter:
+    """Children on torch are forks of the job that starts them: its limits, and what it takes, are theirs as well."""
 
-    return Starter("torch", addresses, process.new_process)
+    def start(module: str, argument: str, environment: Mapping[str, str], log: Path) -> Child:
+        if environment.get("KERAS_BACKEND", TORCH) == TORCH:
+            return Fork(lambda: run_module(module, argument), environment, log)
+        return servers(module, argument, environment, log)
+
+    return start
 
 
 def _job(work: Work, spec: Spec, backends: Sequence[str]) -> Callable[[], None]:

@@ -22,6 +22,11 @@ def aten_evaluator() -> Evaluator:
     return _evaluate
 
 
+def use_one_thread() -> None:
+    """Let torch compute with one thread in this process from now on."""
+    torch.set_num_threads(1)
+
+
 def _evaluate(node: Node, operands: list, attrs: dict[str, object], env: Mapping[str, object]):
     if node.op in ("aten.view", "aten.view_copy") and "dtype" in attrs:
         raise fail("unsupported-op", f"{node.op} reinterprets bits, which depends on the precision")

@@ -58,7 +58,7 @@ def build_package(
     Args:
         source: the model.
         directory: an empty folder.
-        twin: the process that compiles the twin meanwhile.
+        twin: compiles the twin meanwhile.
         stages: told which stage begins.
         weights: write the weights; without them there is nothing to prove.
         check: prove the package.

@@ -92,7 +92,7 @@ def compile_model(
 
     Args:
         source: the model.
-        twin: the process that compiles the twin meanwhile, not used yet.
+        twin: compiles the twin meanwhile.
         validate: interpret the twin in float64 before and after every pass.
         on_stage: told the name of each stage as it begins.
 
@@ -106,8 +106,7 @@ def compile_model(
             raise
         reason = error.diagnostics[0].message
     # Layers that are no one computation are captured and printed one by one.
-    with TwinWorker() as another:
-        compiled = _compiled(source, another, validate, on_stage, cut=False)
+    compiled = _compiled(source, twin, validate, on_stage, cut=False)
     return replace(compiled, generalises=(*compiled.generalises, f"{reason}: each is printed by itself"))
 
 
@@ -132,7 +131,6 @@ def _compiled(source: Source, twin: TwinWorker, validate: bool, on_stage: OnStag
         on_stage("generalise")
         if again.programs:
             twinned, result = again, _generalised(source, last, again)
-    twin.finish()
     program = with_depth(result.program, captured.stacks, twinned.depth)
     head = find_head(source.model_class, captured.program, program, twinned.causal, twinned.depth)
     plan = make_plan(source, program, captured, twinned, head)

@@ -12,6 +12,7 @@ from hf2khc.driver.package import interruptible, staged
 from hf2khc.driver.report import Report
 from hf2khc.driver.stages import StageEvent, StageTimer
 from hf2khc.driver.twin_worker import TwinWorker
+from hf2khc.forking.servers import forked_children
 from hf2khc.package import import_package, load_preset
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def convert(
     Raises:
         ConversionError: anything that keeps the package from being right; `output` is then as it was before.
     """
-    with StageTimer(on_event) as stages, destination(output, overwrite) as staging, TwinWorker() as twin:
+    with StageTimer(on_event) as stages, destination(output, overwrite) as staging, twin_worker() as twin:
         stages("open")
         # torch, transformers and keras come in here: a wrong output folder is refused before that.
         from hf2khc.capture.source import open_source
@@ -120,7 +121,7 @@ def compile_only(
     Raises:
         ConversionError: anything that keeps the model from being compiled.
     """
-    with StageTimer(on_event) as stages, interruptible(), TwinWorker() as twin:
+    with StageTimer(on_event) as stages, interruptible(), twin_worker() as twin:
         stages("open")
         from hf2khc.capture.source import open_source
 
@@ -156,6 +157,16 @@ def load(directory: str | Path) -> "Model":
     except Exception as error:  # KerasHub has no closed list of errors
         message = f"the model cannot be loaded: {type(error).__name__}: {error}"
         raise fail("package", message, location=str(folder)) from error
+
+
+@contextmanager
+def twin_worker() -> Iterator[TwinWorker]:
+    """What compiles the twin; inside the block children are forks of a process that imports from now on.
+
+    So it imports beside this process, where torch, transformers and keras come in later.
+    """
+    with forked_children(), TwinWorker() as twin:
+        yield twin
 
 
 @contextmanager

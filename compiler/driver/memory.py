@@ -1,23 +1,26 @@
 """Peak memory of a stretch of time: this process and the processes it starts, together.
 
 Stages of the pipeline run in processes of their own, so the peak of this process alone would not be the truth. On Linux
-the memory of the whole tree is sampled, and the kernel's own high-water mark catches what falls between two samples;
-elsewhere only the high-water mark since the start of the process is known.
+the memory of the whole tree is sampled, pages that forks share counted once, and the kernel's own high-water mark
+catches what falls between two samples; elsewhere only the high-water mark since the start of the process is known.
 """
 
 import resource
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 _PROC = Path("/proc/self")
 _INTERVAL = 0.1
+# Samples take at most so much of the time: the kernel walks the pages of every process.
+_SHARE = 0.1
 
 
-def _status_bytes(process: Path, field: str) -> int:
-    for line in (process / "status").read_text().splitlines():
+def _bytes(file: Path, field: str) -> int:
+    for line in file.read_text().splitlines():
         if line.startswith(field + ":"):
             return int(line.split()[1]) * 1024
     return 0
@@ -35,12 +38,24 @@ def tree(process: Path) -> Iterator[Path]:
 
 
 def tree_bytes(process: Path) -> int:
-    """Resident bytes of a process and its descendants; a process that ends meanwhile counts nothing."""
+    """Resident bytes of a process and its descendants, those they share counted for each.
+
+    A process that ends meanwhile counts nothing.
+    """
+    return _sum(process, "status", "VmRSS")
+
+
+def _sum(process: Path, file: str, field: str) -> int:
     total = 0
     for each in tree(process):
         with suppress(OSError, ValueError):
-            total += _status_bytes(each, "VmRSS")
+            total += _bytes(each / file, field)
     return total
+
+
+def _own_and_shared_bytes() -> int:
+    """Resident bytes of this process and its descendants together: of what several share, each counts its part."""
+    return _sum(_PROC, "smaps_rollup", "Pss")
 
 
 def _since_start() -> int:
@@ -64,7 +79,7 @@ class PeakMemory:
         """The peak in bytes since the last call."""
         if not self._can_reset:
             return _since_start()
-        peak = max(self._sampled, _status_bytes(_PROC, "VmHWM"), tree_bytes(_PROC))
+        peak = max(self._sampled, _bytes(_PROC / "status", "VmHWM"), _own_and_shared_bytes())
         self._sampled = 0
         self._reset_mark()
         return peak
@@ -76,8 +91,11 @@ class PeakMemory:
             self._thread.join()
 
     def _watch(self) -> None:
-        while not self._stop.wait(_INTERVAL):
-            self._sampled = max(self._sampled, tree_bytes(_PROC))
+        pause = _INTERVAL
+        while not self._stop.wait(pause):
+            began = time.perf_counter()
+            self._sampled = max(self._sampled, _own_and_shared_bytes())
+            pause = max(_INTERVAL, (time.perf_counter() - began) / _SHARE)
 
     @staticmethod
     def _reset_mark() -> bool:

@@ -1,8 +1,4 @@
-"""The twin's process: `python -m hf2khc.driver.twin_process FOLDER`, where the pickles `job-N` and `answer-N` lie.
-
-It imports first and then waits for lines on stdin: the number of a job that is there. At the end of stdin nobody waits
-any more.
-"""
+"""The twin's process: `python -m hf2khc.driver.twin_process JOB`; a pickle of its answer lies in `JOB.answer` then."""
 
 import os
 import pickle
@@ -15,25 +11,24 @@ from hf2khc.process import hide_other_backends
 os.environ["KERAS_BACKEND"] = "torch"
 
 
-def main(folder: str) -> None:
+def main(path: str) -> None:
+    """Compile the twin of a job: `sys.path`, and the pickled arguments of `compile_twin`."""
     hide_other_backends()
-    # keras reads its backend when it is first imported.
-    import hf2khc.driver.compile
-    import hf2khc.driver.twin  # noqa: F401
-
-    Path(folder, "ready").touch()
-    for line in sys.stdin:
-        partial, answer = (Path(folder, f"answer-{line.strip()}{end}") for end in (".part", ""))
-        partial.write_bytes(pickle.dumps(_answer(Path(folder, f"job-{line.strip()}"))))
-        partial.rename(answer)
+    partial, answer = Path(f"{path}.part"), Path(f"{path}.answer")
+    partial.write_bytes(pickle.dumps(_answer(Path(path))))
+    partial.rename(answer)
 
 
 def _answer(path: Path) -> object:
     """What `compile_twin` gives for a job, or the error that ends it."""
+    # keras reads its backend when it is first imported.
+    from hf2khc.capture.aten import use_one_thread
     from hf2khc.diagnostics import ConversionError, fail
     from hf2khc.driver.compile import lower
     from hf2khc.driver.twin import compile_twin
 
+    # The arrays of a twin are tiny: a second thread costs far more than it saves, above all beside other work.
+    use_one_thread()
     search, job = pickle.loads(path.read_bytes())
     sys.path += [entry for entry in search if entry not in sys.path]
     config, model_class, validated, *rest = pickle.loads(job)

@@ -1,0 +1,142 @@
+"""Forks on request, of a process that has imported one Keras backend: `python -m hf2khc.forking.server FD MODULES`.
+
+FD is a socket that takes requests, MODULES (with commas) what is imported first. A request is JSON (module, argument,
+environment, folder, log) with a socket beside it: the answer there is a line with the exit code, and the fork is ended
+when the other side closes it. The server ends when nobody holds the other end of FD any more.
+"""
+
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from hf2khc.forking.fork import Fork, run_module
+from hf2khc.process import hide_other_backends
+
+LONGEST_REQUEST = 2**20
+# Keras imports them to draw and to stand in pipelines of scikit-learn, which nothing here does.
+UNUSED = ("matplotlib", "sklearn")
+
+
+def main(descriptor: str, modules: str) -> None:
+    """Import, then serve until the last client has gone."""
+    # Ctrl-C reaches every process of a terminal; the client then closes what it waits for.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    hide_other_backends()
+    _import(modules.split(","))
+    with suppress(SystemExit):
+        _Server(socket.socket(fileno=int(descriptor))).run()
+    os._exit(0)  # taking down what was imported takes a second, and the client waits
+
+
+def _import(modules: Sequence[str]) -> None:
+    with without(UNUSED):
+        importlib.import_module("keras_hub")
+    for module in modules:
+        importlib.import_module(module)
+    gc.collect()
+    gc.freeze()  # a collection in a fork would otherwise touch, and so copy, every page of it
+
+
+@contextmanager
+def without(modules: Sequence[str]) -> Iterator[None]:
+    """Inside the block the modules cannot be imported: a hundred megabytes and seconds of a process."""
+    hidden = [module for module in modules if module not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for module in hidden:
+            del sys.modules[module]
+
+
+class _Server:
+    """The forks that run, by the connection that waits for each."""
+
+    def __init__(self, requests: socket.socket):
+        self.requests, self.forks = requests, dict[socket.socket, Fork]()
+        # A child's end interrupts no `select`; a byte on this pair does.
+        self.ended, waking = socket.socketpair()
+        self.ended.setblocking(False)
+        waking.setblocking(False)
+        self.waking = waking
+        signal.set_wakeup_fd(waking.fileno())
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+
+    def run(self) -> None:
+        """Serve until the last client has gone or a signal ends this; then end every fork."""
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit())
+        try:
+            self._serve()
+        finally:
+            for connection in list(self.forks):
+                self._close(connection)
+
+    def _serve(self) -> None:
+        while True:
+            ready, _, _ = select.select([self.requests, self.ended, *self.forks], [], [])
+            for connection in [each for each in ready if each in self.forks]:
+                self._close(connection)  # nothing is said there but that nobody waits any more
+            if self.requests in ready and not self._accept():
+                return
+            self._answer()
+
+    def _accept(self) -> bool:
+        """Start the fork of a request; False when the last client has gone."""
+        text, descriptors, _, _ = socket.recv_fds(self.requests, LONGEST_REQUEST, 1)
+        if not text:
+            return False
+        job, connection = json.loads(text), socket.socket(fileno=descriptors[0])
+        if not job:
+            self._tell(connection, 0)
+            return True
+
+        self.forks[connection] = Fork(lambda: self._work(connection, job), job["environment"], Path(job["log"]))
+        return True
+
+    def _work(self, connection: socket.socket, job: Mapping[str, str]) -> None:
+        """The fork's side of a request."""
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGCHLD, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        # Held open here, they would outlive those that are to see their end.
+        for each in (self.requests, self.ended, self.waking, connection, *self.forks):
+            each.close()
+        tempfile.tempdir = None  # an import may have asked for it
+        os.chdir(job["folder"])
+        run_module(job["module"], job["argument"])
+
+    def _answer(self) -> None:
+        """Tell the end of each fork that has ended."""
+        with suppress(BlockingIOError):
+            self.ended.recv(4096)
+        for connection, fork in list(self.forks.items()):
+            code = fork.poll()
+            if code is not None:
+                self._tell(connection, code)
+                self._close(connection)
+
+    @staticmethod
+    def _tell(connection: socket.socket, code: int) -> None:
+        with suppress(OSError):
+            connection.sendall(f"{code}\n".encode())
+
+    def _close(self, connection: socket.socket) -> None:
+        fork = self.forks.pop(connection)
+        fork.kill()
+        fork.wait()
+        connection.close()
+        if fork.stdin is not None:
+            fork.stdin.close()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
