@@ -22,15 +22,15 @@ def lengths(subject: Subject) -> str:
         inputs = subject.inputs(3, length, scale)
         together = outputs(model, inputs)
         require(_shape_faults(model, inputs, together), f"compute_output_shape is wrong at length {length}")
-        for row in range(3):
+        for row in range(3 if subject.takes_rows else 0):
             alone = outputs(model, {name: array[row : row + 1] for name, array in inputs.items()})
             rows = zip(subject.rows(together, row), alone, strict=True)
             pairs = [(own, found) for own, found in rows if own is not None]
             error = difference([own for own, _ in pairs], [found for _, found in pairs])
             if error > _ROUNDING:
                 raise Broken(f"row {row} of a batch of 3 at length {length} alone is off by {error:.1e}")
-    tried = ", ".join(str(length) for length, _ in _LENGTHS)
-    return f"lengths {tried}, batches 1 and 3" if free else "batches 1 and 3, fixed sizes"
+    lengths_tried = f"lengths {', '.join(str(length) for length, _ in _LENGTHS)}" if free else "fixed sizes"
+    return f"{lengths_tried}, {'batches 1 and 3' if subject.takes_rows else 'no batch'}"
 
 
 def _shape_faults(model: Any, inputs: dict[str, np.ndarray], found: list[np.ndarray]) -> list[str]:
@@ -56,12 +56,12 @@ def compiled(subject: Subject) -> str:
     eager = outputs(model, inputs)
     # Keras itself leaves what a layer says it does not support, and warns.
     model.compile(optimizer=keras.optimizers.SGD(0.01), loss="mse", jit_compile=jit)
-    predicted = [np.asarray(a) for a in keras.tree.flatten(model.predict(inputs, verbose=0))]
+    predicted = [np.asarray(a) for a in keras.tree.flatten(_predicted(subject, model, inputs))]
     error = difference(eager, predicted)
     if error > _ROUNDING:
         raise Broken(f"predict is off by {error:.1e} from a call")
     before = [keras.ops.convert_to_numpy(w.value) for w in model.trainable_weights]
-    loss = model.fit(inputs, targets(model, inputs), batch_size=len(eager[0]), verbose=0).history["loss"][0]
+    loss = _fitted(subject, model, inputs)
     if not np.isfinite(loss):
         raise Broken(f"the loss is {loss}")
     changed = [not np.array_equal(b, keras.ops.convert_to_numpy(w.value))
@@ -72,6 +72,19 @@ def compiled(subject: Subject) -> str:
     rest = f"; unchanged: {', '.join(still)}" if still else ""
     trained = f"{sum(changed)} of {len(changed)} weights trained{rest}"
     return f"jit_compile={model.jit_compile}, predict within {error:.0e}, {trained}"
+
+
+def _predicted(subject: Subject, model: Any, inputs: dict[str, np.ndarray]) -> Any:
+    return model.predict(inputs, verbose=0) if subject.takes_rows else model.predict_on_batch(inputs)
+
+
+def _fitted(subject: Subject, model: Any, inputs: dict[str, np.ndarray]) -> float:
+    """The loss of one step; what has no batch that `fit` could cut goes in as a whole."""
+    wanted = targets(model, inputs)
+    if not subject.is_batched:
+        return float(model.train_on_batch(inputs, wanted, return_dict=True)["loss"])
+    rows = len(next(iter(inputs.values())))
+    return model.fit(inputs, wanted, batch_size=rows, verbose=0).history["loss"][0]
 
 
 def targets(model: Any, inputs: dict[str, np.ndarray]) -> Any:

@@ -78,19 +78,30 @@ class Subject:
         """Random inputs; the mask of the last row ends with padding.
 
         Args:
-            batch: number of rows.
+            batch: number of rows, where the inputs have rows.
             length: of sequences of tokens whose length is free; None for that of the package's test.
             scale: how many times as long samples and frames are as in that test.
             seed: of the numbers.
         """
         random = np.random.default_rng(seed)
-        sizes = self._bindings(length, scale)
+        sizes = {"batch": batch, **self._bindings(length, scale)}
         found = {}
         for name, array in self.template.items():
-            free = zip(self.shapes[name][1:], self.sizes[name][1:], array.shape[1:], strict=True)
+            # Keras calls the first axis free even where it is no batch.
+            free = zip((None, *self.shapes[name][1:]), self.sizes[name], array.shape, strict=True)
             shape = tuple(usual if size else _size(called, sizes, usual) for size, called, usual in free)
-            found[name] = self._values(name, array, (batch, *shape), random)
+            found[name] = self._values(name, array, shape, random)
         return found
+
+    @property
+    def takes_rows(self) -> bool:
+        """Whether each input has the batch as its first axis: a flat list of patches, say, has none."""
+        return all(shape[0] == "batch" for shape in self.sizes.values())
+
+    @property
+    def is_batched(self) -> bool:
+        """Whether each output has, too, so that `fit` and `predict` may cut them."""
+        return self.takes_rows and all(shape[0] == "batch" for shape in self.results.values())
 
     def _bindings(self, length: int | None, scale: int) -> dict[str, int]:
         """The size of every axis by its name; samples may have to be as many as a filter takes, tokens not."""

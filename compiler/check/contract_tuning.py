@@ -84,6 +84,6 @@ def _step(subject: Subject, model: Any) -> tuple[float, float]:
     wanted = targets(model, inputs)
     jit = keras.backend.backend() != "torch"
     model.compile(optimizer=keras.optimizers.Adam(1e-3), loss="mse", jit_compile=jit)
-    before = float(model.evaluate(inputs, wanted, verbose=0, return_dict=True)["loss"])
+    before = float(model.test_on_batch(inputs, wanted, return_dict=True)["loss"])
     model.train_on_batch(inputs, wanted)
-    return before, float(model.evaluate(inputs, wanted, verbose=0, return_dict=True)["loss"])
+    return before, float(model.test_on_batch(inputs, wanted, return_dict=True)["loss"])

@@ -4,7 +4,7 @@ from hf2khc.write.examples import argument, tiny_config
 from hf2khc.write.plan import Plan
 from hf2khc.write.split import backbone_plan, task_fields
 from hf2khc.write.task_class import task_class, task_module
-from hf2khc.write.test_class import head, saving, setup, shape_checks
+from hf2khc.write.test_class import head, prediction, saving, setup, shape_checks
 
 
 def write_task_test(plan: Plan) -> str:
@@ -35,5 +35,5 @@ def _basics(plan: Plan, name: str) -> str:
         model = {name}(**self.init_kwargs)
         outputs = model(self.input_data)
 {shape_checks(plan, {"batch": 2, "seq": 5}, " " * 8)}\
-        self.assert_all_close(outputs, model.predict(self.input_data, verbose=0))
+        self.assert_all_close(outputs, {prediction(plan)})
 """

@@ -3,10 +3,11 @@
 import importlib.resources
 
 from hf2khc.ir.graph import Program
-from hf2khc.rewrite.apply import apply_rules
+from hf2khc.rewrite.apply import apply_rules, apply_to_shared
 from hf2khc.rewrite.load import load_rules
 
-RULES = load_rules(importlib.resources.files(__package__) / "separate_heads.rules")
+SHARED = load_rules(importlib.resources.files(__package__) / "separate_shared.rules")
+RULES = (*SHARED, *load_rules(importlib.resources.files(__package__) / "separate_heads.rules"))
 
 
 def separate_heads(program: Program) -> Program:
@@ -37,4 +38,4 @@ def separate_heads(program: Program) -> Program:
 
         entry Attention
     """
-    return program.map(lambda graph: apply_rules(graph, RULES))
+    return program.map(lambda graph: apply_rules(apply_to_shared(graph, SHARED), RULES))

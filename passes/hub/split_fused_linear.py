@@ -59,6 +59,7 @@ class _Cut:
     """How the result of a projection is arranged and cut.
 
     Args:
+        lead: the sizes in front of them.
         factors: the sizes that its last axis is taken apart into.
         axes: for every axis of what is cut the axis of the arranged result, leading axes and factors counted together;
             `None` for an axis of 1 that was put in.
@@ -66,6 +67,7 @@ class _Cut:
         axis: of the factors, the one that is cut.
     """
 
+    lead: tuple
     factors: tuple[int, ...]
     axes: tuple[int | None, ...]
     parts: tuple[tuple[Node, int | tuple], ...]
@@ -89,31 +91,30 @@ def _split(graph: Graph) -> Graph:
 
 def _cut(graph: Graph, dense: Node) -> _Cut | None:
     """The pieces of a projection; `None` where something else reads its result, or they overlap."""
-    lead = dense.tensor.rank - 1
     arranged = _arrangement(graph, dense)
     found = _parts(graph, arranged[0]) if arranged else None
     if arranged is None or found is None:
         return None
-    (_, factors, axes), (place, parts) = arranged, found
-    axis = axes[place]
-    if axis is None or axis < lead or not _are_apart([entry for _, entry in parts], factors[axis - lead]):
+    (_, lead, factors, axes), (place, parts) = arranged, found
+    axis, before = axes[place], len(lead)
+    if axis is None or axis < before or not _are_apart([entry for _, entry in parts], factors[axis - before]):
         return None
-    cut = _Cut(factors, axes, tuple(parts), axis - lead)
+    cut = _Cut(lead, factors, axes, tuple(parts), axis - before)
     return cut if cut.plain else _numbered(cut, axis)
 
 
-def _arrangement(graph: Graph, dense: Node) -> tuple[Node, tuple[int, ...], tuple[int | None, ...]] | None:
-    """What is cut, with the factors and the axes of a `_Cut`; `None` where leading axes are merged."""
-    lead = dense.tensor.rank - 1
-    node = dense
+def _arrangement(graph: Graph, dense: Node) -> tuple[Node, tuple, tuple[int, ...], tuple[int | None, ...]] | None:
+    """What is cut, with leading sizes, factors and axes of a `_Cut`; `None` where it is arranged in another way."""
+    node, lead = dense, dense.tensor.shape[:-1]
     factors: tuple[int, ...] = (int(str(dense.tensor.shape[-1])),)
-    axes: list[int | None] = list(range(lead + 1))
+    axes: list[int | None] = list(range(len(lead) + 1))
     while (user := _only_user(graph, node)) is not None and user.op in _ARRANGING:
         if user.op == "ops.reshape":
             shape = user.tensor.shape
-            if node is not dense or not all(map(same, dense.tensor.shape[:-1], shape[:lead])) or len(shape) <= lead:
+            before = _leading(dense.tensor.shape, shape)
+            if node is not dense or before is None:
                 return None
-            factors, axes = _numbers(shape[lead:]), list(range(len(shape)))
+            lead, factors, axes = shape[:before], _numbers(shape[before:]), list(range(len(shape)))
         elif user.op == "ops.expand_dims":
             place = user.attrs["axis"]
             if not isinstance(place, int):
@@ -123,7 +124,21 @@ def _arrangement(graph: Graph, dense: Node) -> tuple[Node, tuple[int, ...], tupl
             order = user.attrs.get("axes") or tuple(reversed(range(len(axes))))
             axes = [axes[axis] for axis in order]  # type: ignore[union-attr]
         node = user
-    return (node, factors, tuple(axes)) if factors else None
+    return (node, lead, factors, tuple(axes)) if factors else None
+
+
+def _leading(whole: tuple, shape: tuple) -> int | None:
+    """How many axes of a reshaped result are its leading axes, perhaps merged; the others are its last axis."""
+    lead = len(whole) - 1
+    if len(shape) > lead and all(map(same, whole[:-1], shape[:lead])):
+        return lead
+    for before in range(len(shape) - 1, 0, -1):
+        factors = _numbers(shape[before:])
+        if not factors:
+            return None
+        if math.prod(factors) == whole[-1]:
+            return before
+    return None
 
 
 def _numbers(sizes: Sequence[object]) -> tuple[int, ...]:
@@ -141,7 +156,7 @@ def _numbered(cut: _Cut, axis: int) -> _Cut:
     factors = (*cut.factors[: cut.axis], size // width, width, *cut.factors[cut.axis + 1 :])
     axes = tuple(a + 1 if a is not None and a >= axis else a for a in cut.axes)
     parts = tuple((part, start // width) for (part, _), (start, _) in zip(cut.parts, ranges, strict=True))
-    return _Cut(factors, axes, parts, cut.axis)
+    return _Cut(cut.lead, factors, axes, parts, cut.axis)
 
 
 def _only_user(graph: Graph, node: Node) -> Node | None:
@@ -239,7 +254,7 @@ def _piece(graph: Graph, dense: Node, cut: _Cut, part: Node, entry: int | tuple)
     units = math.prod(factors)
     type_ = Tensor(dense.tensor.dtype, (*dense.tensor.shape[:-1], units))
     result = add(f"{part.name}_dense", dense.op, (x, *owned), {**dense.attrs, "units": units}, type_)
-    for op, attrs, shape in _arranged(cut, entry, dense.tensor.shape[:-1], tuple(factors), part.tensor.shape):
+    for op, attrs, shape in _arranged(cut, entry, type_.shape, tuple(factors), part.tensor.shape):
         result = add(f"{part.name}_{op[4:]}", op, (result,), attrs, Tensor(type_.dtype, shape))
     return [*made[:-1], replace(made[-1], name=part.name)]
 
@@ -260,12 +275,12 @@ def _selected(cut: _Cut, entry: int | tuple, lead: tuple, factors: tuple[int, ..
     yield "ops.reshape", {"newshape": shape}, shape
 
 
-def _arranged(cut: _Cut, entry: int | tuple, lead: tuple, factors: tuple[int, ...], shape: tuple) -> Iterator[_Step]:
-    """How the result of a piece's projection is arranged as the whole one was."""
-    current = (*lead, *factors)
-    if len(factors) > 1:
+def _arranged(cut: _Cut, entry: int | tuple, before: tuple, factors: tuple[int, ...], shape: tuple) -> Iterator[_Step]:
+    """How the result of a piece's projection, of the shape `before`, is arranged as the whole one was."""
+    current = (*cut.lead, *factors)
+    if len(current) != len(before) or not all(map(same, current, before)):
         yield "ops.reshape", {"newshape": current}, current
-    gone = len(lead) + cut.axis if isinstance(entry, int) else None
+    gone = len(cut.lead) + cut.axis if isinstance(entry, int) else None
     kept = [axis for axis in cut.axes if axis is not None and axis != gone]
     order = tuple(sorted(kept).index(axis) for axis in kept)
     if order != tuple(range(len(order))):
