@@ -95,7 +95,9 @@ class _Sinking:
         copied, leaves = _behind(self.caller, wanted, self.movable)
         added = [leaf for leaf in leaves if self.caller[leaf].op == "input" and leaf not in self.names]
         new = [self._input(leaf) for leaf in added]
-        new += [self._constant(leaf) for leaf in leaves if self.caller[leaf].op == "const"]
+        constants = map(self._constant, (leaf for leaf in leaves if self.caller[leaf].op == "const"))
+        # One path is one constant, whoever names it from where.
+        new += {made.name: made for made in constants if made.name not in self.callee}.values()
         new += [self._copy(name) for name in copied]
         dropped = {inputs[i].name: self.names[o] for i, o in enumerate(self.call.operands) if o in wanted and o}
         order = [inputs[i].name for i in kept] + [self.names[leaf] for leaf in added]
