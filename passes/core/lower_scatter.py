@@ -155,8 +155,11 @@ def _scatter(builder: Builder, node: Node) -> list[Node] | None:
     axis = axis_of(node, held.rank)
     count = where.shape[axis]
     rows = equal_shapes(held.shape[:-1], where.shape[:-1]) and axis == held.rank - 1
-    if source is None and reduction is None and rows and isinstance(count, int) and count <= _FEW:
-        return _put_few(builder, node, x, index)
+    if reduction is None and rows and isinstance(count, int) and count <= _FEW:
+        if source is None:
+            return _put_few(builder, node, x, index)
+        if equal_shapes(builder.tensor(source).shape, where.shape) and (count == 1 or _is_distinct(builder, index)):
+            return _put_each(builder, x, index, source)
     places = _grid(builder, index, axis)
     size = product(where.shape)
     if source is None:
@@ -190,6 +193,27 @@ def _put_few(builder: Builder, node: Node, x: str, index: str) -> list[Node] | N
     chosen = builder.add("ops.any", chosen, axis=-2, title="is_chosen")
     value = node.attrs["value"]
     return builder.finish("ops.where", chosen, None, x, x1=value)
+
+
+def _is_distinct(builder: Builder, index: str) -> bool:
+    """Whether no index of a row comes twice: those of its largest entries do not."""
+    node = builder.graph[index]
+    producer = builder.graph[node.used[0]] if node.op == "item" else node
+    last = builder.tensor(index).rank - 1
+    return producer.op in ("aten.topk", "ops.top_k") and axis_of(producer, last + 1, default=-1) == last
+
+
+def _put_each(builder: Builder, x: str, index: str, source: str) -> list[Node]:
+    """Write values to a few places of every row, each to its own."""
+    held, count = builder.tensor(x), builder.tensor(index).shape[-1]
+    positions = builder.add("ops.arange", start=0, stop=held.shape[-1], dtype="int64", title="positions")
+    if count == 1:
+        return builder.finish("ops.where", builder.add("ops.equal", index, positions, title="chosen"), source, x)
+    chosen = builder.add("ops.equal", builder.add("ops.expand_dims", index, axis=-1), positions, title="chosen")
+    given = builder.add("ops.expand_dims", source, axis=-1, title="given")
+    given = builder.add("ops.where", chosen, given, None, x2=0, title="given")
+    values = builder.add("ops.sum", given, axis=-2, title="values")
+    return builder.finish("ops.where", builder.add("ops.any", chosen, axis=-2, title="is_chosen"), values, x)
 
 
 def _grid(builder: Builder, index: str, axis: int) -> str:
