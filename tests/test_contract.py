@@ -104,3 +104,19 @@ def test_a_row_of_every_result_lies_on_its_axis_of_the_batch():
     arrays = [np.arange(24).reshape(2, 3, 4), np.ones((3, 3)), np.arange(12).reshape(3, 4)]
     hidden, scores, tokens = subject.rows(arrays, 1)
     assert np.array_equal(hidden, arrays[0][:, 1:2]) and scores is None and np.array_equal(tokens, arrays[2][1:2])
+
+
+def test_inputs_without_a_batch_keep_their_sizes_and_are_never_cut():
+    import numpy as np
+
+    from hf2khc.check.contract_subject import Subject
+
+    template = {"patches": np.ones((48, 6), "float32"), "grid": np.ones((2, 3), "int32")}
+    shapes = {"patches": (None, 6), "grid": (None, 3)}
+    flat = Subject(Path(), sys, None, {}, template, {"patches": (48, 6), "grid": (2, 3)}, {"": (12, 6)}, True, "")
+    rows = Subject(Path(), sys, None, {}, template, {"patches": ("batch", 6), "grid": ("batch", 3)}, {}, True, "")
+    for subject in (flat, rows):
+        vars(subject)["shapes"] = shapes
+    assert {name: array.shape for name, array in flat.inputs(5).items()} == {"patches": (48, 6), "grid": (2, 3)}
+    assert {name: array.shape for name, array in rows.inputs(5).items()} == {"patches": (5, 6), "grid": (5, 3)}
+    assert (flat.takes_rows, flat.is_batched) == (False, False) and rows.takes_rows and rows.is_batched

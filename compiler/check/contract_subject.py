@@ -84,7 +84,7 @@ class Subject:
             seed: of the numbers.
         """
         random = np.random.default_rng(seed)
-        sizes = {"batch": batch, **self._bindings(length, scale)}
+        sizes = {**self._bindings(length, scale), "batch": batch}
         found = {}
         for name, array in self.template.items():
             # Keras calls the first axis free even where it is no batch.
@@ -108,7 +108,7 @@ class Subject:
         usual: dict[str, int] = {}
         sampled = set()
         for name, array in self.template.items():
-            for called, size in zip(self.sizes[name][1:], array.shape[1:], strict=True):
+            for called, size in zip(self.sizes[name], array.shape, strict=True):
                 if isinstance(called, str) and called.isidentifier():
                     usual[called] = size
                     sampled |= {called} if array.dtype.kind == "f" else set()
