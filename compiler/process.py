@@ -5,12 +5,13 @@ with the diagnostics of the error that ended it. Children may be started in anot
 process whose imports are done (`hf2khc.forking`).
 """
 
+import importlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict
@@ -21,6 +22,8 @@ from hf2khc.diagnostics import ConversionError, Diagnostic, fail
 
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1"}
 _TAIL = 15
+# Keras imports them to draw, and to stand in pipelines of scikit-learn: a hundred megabytes, and seconds of a process.
+_UNUSED = ("matplotlib", "sklearn")
 
 
 class Child(Protocol):
@@ -137,6 +140,25 @@ def hide_other_backends() -> None:
     hidden = {"jax": ("tensorflow", "tensorflow_text"), "torch": ("tensorflow", "tensorflow_text", "jax")}
     for name in hidden.get(str(backend), ()):
         sys.modules.setdefault(name, None)  # type: ignore[arg-type]
+
+
+def import_keras() -> None:
+    """Import keras and keras_hub as a child needs them: with one backend, and nothing to draw with."""
+    hide_other_backends()
+    with _without(_UNUSED):
+        importlib.import_module("keras_hub")
+
+
+@contextmanager
+def _without(modules: Sequence[str]) -> Iterator[None]:
+    """Inside the block the modules cannot be imported, if they have not been."""
+    hidden = [module for module in modules if module not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for module in hidden:
+            del sys.modules[module]
 
 
 def peak_memory() -> int:

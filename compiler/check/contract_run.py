@@ -10,9 +10,9 @@ from typing import Any
 
 from hf2khc.check.contract import FAILS, HOLDS, SKIPPED, Finding
 from hf2khc.check.contract_verdict import Broken, Skipped
-from hf2khc.process import hide_other_backends, serve
+from hf2khc.process import import_keras, serve
 
-hide_other_backends()
+import_keras()
 import keras  # noqa: E402
 
 from hf2khc.check.contract_dropout import dropout  # noqa: E402

@@ -10,9 +10,9 @@ from hf2khc.check.cases import load_arrays, save_arrays
 from hf2khc.check.proof import CACHED, CANNOT_DECODE, Run
 from hf2khc.check.signature import package_inputs, package_outputs
 from hf2khc.package import broken_package, import_package, load_preset
-from hf2khc.process import hide_other_backends, peak_memory, serve
+from hf2khc.process import import_keras, peak_memory, serve
 
-hide_other_backends()
+import_keras()
 import keras  # noqa: E402
 
 from hf2khc.check.decoding import decoded, decodes  # noqa: E402

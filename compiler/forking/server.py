@@ -14,23 +14,21 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from hf2khc.forking.fork import Fork, run_module
-from hf2khc.process import hide_other_backends
+from hf2khc.process import import_keras
 
 LONGEST_REQUEST = 2**20
-# Keras imports them to draw and to stand in pipelines of scikit-learn, which nothing here does.
-UNUSED = ("matplotlib", "sklearn")
 
 
 def main(descriptor: str, modules: str) -> None:
     """Import, then serve until the last client has gone."""
     # Ctrl-C reaches every process of a terminal; the client then closes what it waits for.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    hide_other_backends()
+    import_keras()
     _import(modules.split(","))
     with suppress(SystemExit):
         _Server(socket.socket(fileno=int(descriptor))).run()
@@ -38,24 +36,10 @@ def main(descriptor: str, modules: str) -> None:
 
 
 def _import(modules: Sequence[str]) -> None:
-    with without(UNUSED):
-        importlib.import_module("keras_hub")
     for module in modules:
         importlib.import_module(module)
     gc.collect()
     gc.freeze()  # a collection in a fork would otherwise touch, and so copy, every page of it
-
-
-@contextmanager
-def without(modules: Sequence[str]) -> Iterator[None]:
-    """Inside the block the modules cannot be imported: a hundred megabytes and seconds of a process."""
-    hidden = [module for module in modules if module not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
-    try:
-        yield
-    finally:
-        for module in hidden:
-            del sys.modules[module]
 
 
 class _Server:

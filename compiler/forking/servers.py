@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from hf2khc.process import QUIET, Child, start_with, starts_anew
+from hf2khc.process import QUIET, Child, new_process, start_with, starts_anew
 
 KILLED = -9
 TORCH = "torch"
@@ -22,13 +22,22 @@ MODULES = {TORCH: (*_PACKAGE, "hf2khc.check.gradients", "hf2khc.driver.compile",
 
 @contextmanager
 def forked_children() -> Iterator[None]:
-    """Inside the block children are forks, where nothing else has been said about them (`start_with`)."""
+    """Inside the block children on torch are forks, where nothing else has been said about them (`start_with`).
+
+    A conversion has one child on each other backend: a server, which stays, would only hold its memory.
+    """
     if not starts_anew():
         yield
         return
-    with Servers() as servers, start_with(servers):
+    with Servers() as servers:
         servers.start(TORCH)
-        yield
+
+        def start(module: str, argument: str, environment: Mapping[str, str], log: Path) -> Child:
+            starter = servers if environment.get("KERAS_BACKEND", TORCH) == TORCH else new_process
+            return starter(module, argument, environment, log)
+
+        with start_with(start):
+            yield
 
 
 class Servers:
