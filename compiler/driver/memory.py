@@ -9,7 +9,7 @@ import resource
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -42,20 +42,24 @@ def tree_bytes(process: Path) -> int:
 
     A process that ends meanwhile counts nothing.
     """
-    return _sum(process, "status", "VmRSS")
+    return _sum(tree(process), "status", "VmRSS")
 
 
-def _sum(process: Path, file: str, field: str) -> int:
+def _sum(processes: Iterable[Path], file: str, field: str) -> int:
     total = 0
-    for each in tree(process):
+    for each in processes:
         with suppress(OSError, ValueError):
             total += _bytes(each / file, field)
     return total
 
 
-def _own_and_shared_bytes() -> int:
-    """Resident bytes of this process and its descendants together: of what several share, each counts its part."""
-    return _sum(_PROC, "smaps_rollup", "Pss")
+def _together() -> int:
+    """Resident bytes of this process and its descendants: of what forks share, each counts its part.
+
+    This process is no fork of theirs, and the kernel knows its size without walking its pages.
+    """
+    own, *others = tree(_PROC)
+    return _bytes(own / "status", "VmRSS") + _sum(others, "smaps_rollup", "Pss")
 
 
 def _since_start() -> int:
@@ -79,7 +83,7 @@ class PeakMemory:
         """The peak in bytes since the last call."""
         if not self._can_reset:
             return _since_start()
-        peak = max(self._sampled, _bytes(_PROC / "status", "VmHWM"), _own_and_shared_bytes())
+        peak = max(self._sampled, _bytes(_PROC / "status", "VmHWM"), _together())
         self._sampled = 0
         self._reset_mark()
         return peak
@@ -94,7 +98,7 @@ class PeakMemory:
         pause = _INTERVAL
         while not self._stop.wait(pause):
             began = time.perf_counter()
-            self._sampled = max(self._sampled, _own_and_shared_bytes())
+            self._sampled = max(self._sampled, _together())
             pause = max(_INTERVAL, (time.perf_counter() - began) / _SHARE)
 
     @staticmethod
