@@ -18,20 +18,24 @@ NOBODYS = "float16"
 def mixed_precision(subject: Subject) -> str:
     """Under `mixed_bfloat16` every layer returns bfloat16, and the outputs are finite.
 
-    What states its own dtype, as a recurrence does that stays in float32, keeps that.
+    What states its own dtype, as a recurrence does that stays in float32, keeps that. Keras's `ReversibleEmbedding`
+    gives logits in the dtype of its kernel, float32, as in KerasHub's own models.
     """
     with _other_policy():
         model = subject.build(dtype=POLICY)
     inputs = subject.inputs()
     require(_other_policies(model), "layers do not take the policy")
     promoted: dict[str, str] = {}
+    logits: dict[str, str] = {}
     for layer in model._flatten_layers(include_self=False):
         if not isinstance(layer, keras.layers.InputLayer):
-            layer.call = _watched(layer, layer.call, promoted)
+            reverses = isinstance(layer, keras.layers.ReversibleEmbedding)
+            layer.call = _watched(layer, layer.call, logits if reverses else promoted)
     tensors = {name: keras.ops.convert_to_tensor(array) for name, array in inputs.items()}
     values = keras.tree.flatten(model(tensors))
     require((f"{path}: returns {dtype}" for path, dtype in promoted.items()), "layers leave the compute dtype")
-    wrong = [v.dtype for v in values if _is_float(v) and keras.backend.standardize_dtype(v.dtype) != COMPUTE]
+    allowed = {COMPUTE, *logits.values()}
+    wrong = [v.dtype for v in values if _is_float(v) and keras.backend.standardize_dtype(v.dtype) not in allowed]
     if wrong:
         raise Broken(f"outputs are {wrong[0]}, not {COMPUTE}")
     return _error(subject, model, inputs)
