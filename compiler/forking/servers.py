@@ -14,6 +14,8 @@ from typing import IO
 from hf2khc.process import QUIET, Child, new_process, start_with, starts_anew
 
 KILLED = -9
+# Seconds for a server to end a fork.
+_PATIENCE = 1.0
 TORCH = "torch"
 # What children of each backend import. The twin and the model in transformers need torch as well.
 _PACKAGE = ("hf2khc.check.run",)
@@ -123,9 +125,14 @@ class Remote:
             return None
 
     def kill(self) -> None:
-        """End it."""
-        if self._code is None:
-            self._code = KILLED
+        """End it, and see it end: its folder may be deleted then."""
+        if self._code is not None:
+            return
+        self._code = KILLED
+        with suppress(OSError):  # a server that still imports has begun nothing and does not answer
+            self._connection.shutdown(socket.SHUT_WR)
+            self._connection.settimeout(_PATIENCE)
+            self._connection.recv(64)
         self._connection.close()
 
     def _read(self, flags: int) -> int:
