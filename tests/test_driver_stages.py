@@ -3,9 +3,13 @@
 import subprocess
 import sys
 import time
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 
+from hf2khc.driver.memory import tree
 from hf2khc.driver.stages import StageEvent, StageTimer
 
 MIB = 2**20
@@ -57,3 +61,18 @@ def test_peak_counts_child_processes() -> None:
         subprocess.run([sys.executable, "-c", CHILD], check=True)
     alone, child = (record.peak_bytes for record in stages.records)
     assert child - alone > 180 * MIB
+
+
+def test_a_thread_that_ends_meanwhile_loses_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = Path.read_text
+
+    def gone(path: Path, *arguments: Any, **keywords: Any) -> str:
+        if path.name == "children":
+            raise FileNotFoundError(path)
+        return read(path, *arguments, **keywords)
+
+    monkeypatch.setattr(Path, "read_text", gone)
+    assert list(tree(Path("/proc/self"))) == [Path("/proc/self")]
+    with StageTimer() as stages:
+        stages("alone")
+    assert stages.records[0].peak_bytes > MIB

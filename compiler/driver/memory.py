@@ -28,8 +28,11 @@ def _bytes(file: Path, field: str) -> int:
 
 def tree(process: Path) -> Iterator[Path]:
     """The folders below /proc of a process and its descendants; one that ends meanwhile is left out."""
+    children: list[str] = []
     try:
-        children = [pid for task in (process / "task").iterdir() for pid in (task / "children").read_text().split()]
+        for task in (process / "task").iterdir():
+            with suppress(OSError):  # a thread that ends meanwhile
+                children += (task / "children").read_text().split()
     except OSError:
         return
     yield process
@@ -58,8 +61,8 @@ def _together() -> int:
 
     This process is no fork of theirs, and the kernel knows its size without walking its pages.
     """
-    own, *others = tree(_PROC)
-    return _bytes(own / "status", "VmRSS") + _sum(others, "smaps_rollup", "Pss")
+    others = (process for process in tree(_PROC) if process != _PROC)
+    return _bytes(_PROC / "status", "VmRSS") + _sum(others, "smaps_rollup", "Pss")
 
 
 def _since_start() -> int:
