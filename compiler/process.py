@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 from hf2khc.diagnostics import ConversionError, Diagnostic, fail
 
@@ -29,26 +29,21 @@ _UNUSED = ("matplotlib", "sklearn")
 class Child(Protocol):
     """A started process: the part of `subprocess.Popen` that is used."""
 
-    stdin: IO[bytes] | None
-
     def wait(self) -> int:
         """Wait for its end; the exit code, negative for a signal."""
-
-    def poll(self) -> int | None:
-        """The exit code, or None while it runs."""
 
     def kill(self) -> None:
         """End it."""
 
 
-# Starts `python -m MODULE ARGUMENT` with variables on top of this process's, an open pipe as stdin, and a log file.
+# Starts `python -m MODULE ARGUMENT` with variables on top of this process's, nothing on stdin, and a log file.
 Starter = Callable[[str, str, Mapping[str, str], Path], Child]
 
 
 def new_process(module: str, argument: str, environment: Mapping[str, str], log: Path) -> Child:
     with log.open("wb") as stream:
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", module, argument], env={**os.environ, **environment}, stdin=subprocess.PIPE,
+            [sys.executable, "-P", "-m", module, argument], env={**os.environ, **environment}, stdin=subprocess.DEVNULL,
             stdout=stream, stderr=stream,
         )  # fmt: skip
 
@@ -102,8 +97,6 @@ def run_job(module: str, job: Mapping[str, Any], environment: Mapping[str, str] 
             code = child.wait()
         finally:
             child.kill()
-            if child.stdin is not None:
-                child.stdin.close()
         answer = Path(f"{path}.result")
         if not answer.exists():
             tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL:])

@@ -17,8 +17,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
-# For the modules beside the tests that are no tests themselves.
+# For the modules beside the tests that are no tests themselves, and for the benchmarks: a test may be started anywhere.
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.append(str(Path(__file__).parents[1]))
 
 from forked_children import ForkedChildren  # noqa: E402
 

@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from hf2khc.forking.fork import Fork, run_module
+from hf2khc.forking.fork import fork_module
 from hf2khc.forking.servers import Servers
 from hf2khc.process import Child, new_process
 
@@ -28,7 +28,7 @@ class ForkedChildren:
         if os.environ.get(SEARCHED) != self._searched or SEARCHED in environment:
             return new_process(module, argument, environment, log)
         if module == TWIN:
-            return Fork(lambda: run_module(module, argument), environment, log)
+            return fork_module(module, argument, environment, log)
         return self._servers(module, argument, environment, log)
 
     def __enter__(self) -> "ForkedChildren":

@@ -103,9 +103,10 @@ def test_a_weight_without_numbers_is_one():
     assert _Parameters._drawn("weight", (3, 0)).shape == (3, 0)
 
 
-def test_one_process_takes_job_after_job():
+def test_one_worker_takes_job_after_job():
     with TwinWorker() as worker:
         for _ in range(2):
             worker.submit(CONFIG, Unbuildable, False)
             with pytest.raises(ConversionError, match="not to be built"):
                 worker.result()
+            assert worker._process.wait() == 0

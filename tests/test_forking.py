@@ -10,7 +10,7 @@ import pytest
 from hf2khc.diagnostics import ConversionError
 from hf2khc.forking import servers as forking
 from hf2khc.forking.servers import Servers, forked_children
-from hf2khc.process import new_process, run_job, start_with, starts_anew
+from hf2khc.process import new_process, run_job, start_module, start_with, starts_anew
 
 BACKEND = {"KERAS_BACKEND": "numpy"}
 ASKED = """
@@ -22,14 +22,18 @@ sys.exit(int(os.environ.get("CODE", 0)))
 """
 
 
+def _search(patch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Write the module `asked` where servers that start from now on find it."""
+    (folder / "asked.py").write_text(ASKED)
+    patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH", "")])))
+
+
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory) -> Iterator[Servers]:
     """Servers that find the module `asked`."""
     folder = tmp_path_factory.mktemp("modules")
-    (folder / "asked.py").write_text(ASKED)
     with pytest.MonkeyPatch.context() as patch, Servers() as found:
-        paths = [str(folder), os.environ.get("PYTHONPATH", "")]
-        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+        _search(patch, folder)
         found.wait_until_ready(BACKEND["KERAS_BACKEND"])
         yield found
 
@@ -54,24 +58,21 @@ def test_a_fork_is_the_module_run_as_a_program_with_the_imports_done(start, tmp_
 
 def test_a_fork_gives_its_exit_code(start):
     child = start(CODE="3")
-    while child.poll() is None:
-        time.sleep(0.02)
-    assert child.poll() == child.wait() == 3
+    assert child.wait() == child.wait() == 3
 
 
 def test_forks_run_side_by_side_and_a_killed_one_ends(start, tmp_path):
     sleeping = start(SLEEP="60")
     pid = int(_await(tmp_path / "pid"))
-    assert sleeping.poll() is None
-    assert start().wait() == 0  # the other one still sleeps
+    assert start().wait() == 0
+    assert Path(f"/proc/{pid}").exists()  # the first one still sleeps
     sleeping.kill()
     assert sleeping.wait() < 0
     _await_end(pid)
 
 
 def test_the_end_of_a_server_ends_its_forks(tmp_path, monkeypatch):
-    (tmp_path / "asked.py").write_text(ASKED)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH", "")])))
+    _search(monkeypatch, tmp_path)
     monkeypatch.chdir(tmp_path)
     with Servers() as servers:
         child = servers("asked", "argument", {**BACKEND, "GIVEN": "given", "SLEEP": "60"}, tmp_path / "log")
@@ -102,9 +103,6 @@ def test_children_are_forks_inside_the_block_alone():
 
 
 def test_whoever_says_how_children_start_is_not_overruled():
-    def starter(*arguments: object) -> None: ...
-
-    with start_with(starter), forked_children(), start_with(starter):
-        pass
-    with start_with(starter), forked_children():
-        assert not starts_anew()
+    started = object()
+    with start_with(lambda *arguments: started), forked_children():  # type: ignore[arg-type, return-value]
+        assert start_module("module", "argument", {}, Path("log")) is started

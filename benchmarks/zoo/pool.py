@@ -76,8 +76,6 @@ class _Running:
         self.end(self.reason)  # what it left running
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
         shutil.rmtree(self.folder, ignore_errors=True)
-        if self.process.stdin is not None:
-            self.process.stdin.close()
         return Ended(self.key, code, self.reason, time.monotonic() - self.began, text)
 
 

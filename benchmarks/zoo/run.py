@@ -9,7 +9,6 @@ beyond.json and beyond.md (`make beyond`).
 """
 
 import argparse
-import gc
 import importlib
 import itertools
 import json
@@ -39,8 +38,8 @@ hide_other_backends()
 from benchmarks.zoo.one import converted, ended  # noqa: E402
 from benchmarks.zoo.pool import Ended, Limits, run_all  # noqa: E402
 from benchmarks.zoo.specs import Spec, build, specs  # noqa: E402
-from hf2khc.forking.fork import Fork, run_module  # noqa: E402
-from hf2khc.forking.servers import TORCH, Servers  # noqa: E402
+from hf2khc.forking.fork import fork_module, ready_to_fork  # noqa: E402
+from hf2khc.forking.servers import TORCH, Servers, backend_of  # noqa: E402
 
 Work = Callable[[Spec, Sequence[str]], dict[str, Any]]
 
@@ -90,8 +89,7 @@ def run(
     compiler = results.source_hash()
     _import_everything()
     _warm_up(specs()["bert"])
-    gc.collect()
-    gc.freeze()  # a collection in a fork would otherwise touch, and so copy, every page of it
+    ready_to_fork()
     began, by_name = time.monotonic(), {spec.name: spec for spec in found}
     with Servers() as servers, start_with(_starter(servers)):
         for backend in OTHERS if third is not None else ():
@@ -124,9 +122,8 @@ def _starter(servers: Servers) -> Starter:
     """Children on torch are forks of the job that starts them: its limits, and what it takes, are theirs as well."""
 
     def start(module: str, argument: str, environment: Mapping[str, str], log: Path) -> Child:
-        if environment.get("KERAS_BACKEND", TORCH) == TORCH:
-            return Fork(lambda: run_module(module, argument), environment, log)
-        return servers(module, argument, environment, log)
+        starter = fork_module if backend_of(environment) == TORCH else servers
+        return starter(module, argument, environment, log)
 
     return start
 

@@ -29,8 +29,7 @@ def mixed_precision(subject: Subject) -> str:
     logits: dict[str, str] = {}
     for layer in model._flatten_layers(include_self=False):
         if not isinstance(layer, keras.layers.InputLayer):
-            reverses = isinstance(layer, keras.layers.ReversibleEmbedding)
-            layer.call = _watched(layer, layer.call, logits if reverses else promoted)
+            layer.call = _watched(layer, layer.call, promoted, logits)
     tensors = {name: keras.ops.convert_to_tensor(array) for name, array in inputs.items()}
     values = keras.tree.flatten(model(tensors))
     require((f"{path}: returns {dtype}" for path, dtype in promoted.items()), "layers leave the compute dtype")
@@ -64,15 +63,18 @@ def _other_policies(model: Any) -> list[str]:
     return faults
 
 
-def _watched(layer: Any, call: Callable[..., Any], promoted: dict[str, str]) -> Callable[..., Any]:
-    """The layer's call, noting where it returns floating values of another dtype."""
+def _watched(
+    layer: Any, call: Callable[..., Any], promoted: dict[str, str], logits: dict[str, str]
+) -> Callable[..., Any]:
+    """The layer's call, noting where it returns floating values of another dtype, and apart where it is reversed."""
 
     def wrapped(*arguments: Any, **keywords: Any) -> Any:
         value = call(*arguments, **keywords)
+        noted = logits if keywords.get("reverse") else promoted
         for part in keras.tree.flatten(value):
             own = layer.compute_dtype
             if part is not None and _is_float(part) and keras.backend.standardize_dtype(part.dtype) != own:
-                promoted.setdefault(layer.path, keras.backend.standardize_dtype(part.dtype))
+                noted.setdefault(layer.path, keras.backend.standardize_dtype(part.dtype))
         return value
 
     return wrapped

@@ -29,8 +29,9 @@ def lengths(subject: Subject) -> str:
             error = difference([own for own, _ in pairs], [found for _, found in pairs])
             if error > _ROUNDING:
                 raise Broken(f"row {row} of a batch of 3 at length {length} alone is off by {error:.1e}")
-    lengths_tried = f"lengths {', '.join(str(length) for length, _ in _LENGTHS)}" if free else "fixed sizes"
-    return f"{lengths_tried}, {'batches 1 and 3' if subject.takes_rows else 'no batch'}"
+    tried = ", ".join(str(length) for length, _ in _LENGTHS)
+    batches = "batches 1 and 3" if subject.takes_rows else "no batch"
+    return f"lengths {tried}, {batches}" if free else f"{batches}, fixed sizes"
 
 
 def _shape_faults(model: Any, inputs: dict[str, np.ndarray], found: list[np.ndarray]) -> list[str]:

@@ -55,8 +55,6 @@ class TwinWorker:
             return
         self._process.kill()
         self._process.wait()
-        if self._process.stdin is not None:
-            self._process.stdin.close()
         self._process = None
 
     def __enter__(self) -> Self:

@@ -1,6 +1,7 @@
 """A forked process that behaves as `python -m MODULE ARGUMENT` would."""
 
 import contextlib
+import gc
 import os
 import runpy
 import signal
@@ -9,11 +10,17 @@ import traceback
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import NoReturn
+
+
+def ready_to_fork() -> None:
+    """Leave what there is to the forks: a collection in one would otherwise touch, and so copy, every page of it."""
+    gc.collect()
+    gc.freeze()
 
 
 class Fork:
-    """A forked process; the part of `subprocess.Popen` that `hf2khc.process` uses.
+    """A forked process; a `hf2khc.process.Child`.
 
     Args:
         work: what the process does; it ends with 1 where that raises.
@@ -22,15 +29,10 @@ class Fork:
     """
 
     def __init__(self, work: Callable[[], object], environment: Mapping[str, str], log: Path | None = None):
-        reading, writing = os.pipe()
         sys.stdout.flush(), sys.stderr.flush()
         self.pid = os.fork()
         if not self.pid:
-            os.close(writing)
-            os.dup2(reading, 0)
             run_and_exit(work, environment, log)
-        os.close(reading)
-        self.stdin: IO[bytes] | None = os.fdopen(writing, "wb", buffering=0)
         self._code: int | None = None
 
     def poll(self) -> int | None:
@@ -56,11 +58,17 @@ class Fork:
         return self._code
 
 
+def fork_module(module: str, argument: str, environment: Mapping[str, str], log: Path) -> Fork:
+    """Start `python -m MODULE ARGUMENT` as a fork of this process; a `hf2khc.process.Starter`."""
+    return Fork(lambda: run_module(module, argument), environment, log)
+
+
 def run_and_exit(work: Callable[[], object], environment: Mapping[str, str], log: Path | None) -> NoReturn:
     """The child's side of a fork: never returns into the parent's program."""
     code = 1
     try:
         os.environ.update(environment)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         if log is not None:
             stream = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(stream, 1)

@@ -5,7 +5,6 @@ environment, folder, log) with a socket beside it: the answer there is a line wi
 when the other side closes it. The server ends when nobody holds the other end of FD any more.
 """
 
-import gc
 import importlib
 import json
 import os
@@ -14,12 +13,11 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from hf2khc.forking.fork import Fork, run_module
-from hf2khc.process import import_keras
+from hf2khc.forking.fork import Fork, ready_to_fork, run_module
 
 LONGEST_REQUEST = 2**20
 
@@ -28,18 +26,12 @@ def main(descriptor: str, modules: str) -> None:
     """Import, then serve until the last client has gone."""
     # Ctrl-C reaches every process of a terminal; the client then closes what it waits for.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    import_keras()
-    _import(modules.split(","))
+    for module in modules.split(","):
+        importlib.import_module(module)
+    ready_to_fork()
     with suppress(SystemExit):
         _Server(socket.socket(fileno=int(descriptor))).run()
     os._exit(0)  # taking down what was imported takes a second, and the client waits
-
-
-def _import(modules: Sequence[str]) -> None:
-    for module in modules:
-        importlib.import_module(module)
-    gc.collect()
-    gc.freeze()  # a collection in a fork would otherwise touch, and so copy, every page of it
 
 
 class _Server:
@@ -80,9 +72,9 @@ class _Server:
             return False
         job, connection = json.loads(text), socket.socket(fileno=descriptors[0])
         if not job:
-            self._tell(connection, 0)
+            with connection:
+                self._tell(connection, 0)
             return True
-
         self.forks[connection] = Fork(lambda: self._work(connection, job), job["environment"], Path(job["log"]))
         return True
 
@@ -118,8 +110,6 @@ class _Server:
         fork.kill()
         fork.wait()
         connection.close()
-        if fork.stdin is not None:
-            fork.stdin.close()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -9,11 +10,10 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
 
 from hf2khc.process import QUIET, Child, new_process, start_with, starts_anew
 
-KILLED = -9
+KILLED = -signal.SIGKILL
 # Seconds for a server to end a fork.
 _PATIENCE = 1.0
 TORCH = "torch"
@@ -35,11 +35,16 @@ def forked_children() -> Iterator[None]:
         servers.start(TORCH)
 
         def start(module: str, argument: str, environment: Mapping[str, str], log: Path) -> Child:
-            starter = servers if environment.get("KERAS_BACKEND", TORCH) == TORCH else new_process
+            starter = servers if backend_of(environment) == TORCH else new_process
             return starter(module, argument, environment, log)
 
         with start_with(start):
             yield
+
+
+def backend_of(environment: Mapping[str, str]) -> str:
+    """The Keras backend of a child: torch where nothing is said, as for the model in transformers."""
+    return environment.get("KERAS_BACKEND", TORCH)
 
 
 class Servers:
@@ -66,7 +71,7 @@ class Servers:
             "module": module, "argument": argument, "environment": {**os.environ, **environment},
             "folder": os.getcwd(), "log": str(log),
         }  # fmt: skip
-        return Remote(self.start(environment.get("KERAS_BACKEND", TORCH)), job, log)
+        return Remote(self.start(backend_of(environment)), job, log)
 
     def __enter__(self) -> "Servers":
         return self
@@ -106,7 +111,6 @@ class Remote:
     """A process that a server forked; it is ended when this side of its connection closes."""
 
     def __init__(self, server: _Server, job: Mapping[str, object], log: Path):
-        self.stdin: IO[bytes] | None = None
         self._server, self._log = server, log
         self._code: int | None = None
         self._connection, theirs = socket.socketpair()
@@ -115,14 +119,14 @@ class Remote:
 
     def wait(self) -> int:
         """Wait for its end; the exit code, negative for a signal."""
-        return self._read(0)
-
-    def poll(self) -> int | None:
-        """The exit code, or None while it runs."""
-        try:
-            return self._read(socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return None
+        if self._code is None:
+            answer = self._connection.recv(64)
+            if not answer:
+                # The server itself died, at an import or for want of memory.
+                self._log.write_bytes(self._server.said())
+            self._code = int(answer or KILLED)
+            self._connection.close()
+        return self._code
 
     def kill(self) -> None:
         """End it, and see it end: its folder may be deleted then."""
@@ -134,13 +138,3 @@ class Remote:
             self._connection.settimeout(_PATIENCE)
             self._connection.recv(64)
         self._connection.close()
-
-    def _read(self, flags: int) -> int:
-        if self._code is None:
-            answer = self._connection.recv(64, flags)
-            if not answer:
-                # The server itself died, at an import or for want of memory.
-                self._log.write_bytes(self._server.said())
-            self._code = int(answer or KILLED)
-            self._connection.close()
-        return self._code

@@ -10,7 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from hf2khc.process import hide_other_backends, peak_memory, run_job, serve
+from hf2khc.process import import_keras, peak_memory, run_job, serve
 from hf2khc.weights.checkpoint import Checkpoint
 from hf2khc.weights.laws import Variable, check_laws
 from hf2khc.weights.rows import Row, WeightMap, from_json, to_json
@@ -95,7 +95,7 @@ def _numbered(constants: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 def _work(job: dict[str, Any]) -> dict[str, Any]:
     """The child's part: keras is imported here, under the backend that the parent chose."""
-    hide_other_backends()
+    import_keras()
     from hf2khc.weights import layout
 
     directory, base, start = Path(job["directory"]), peak_memory(), time.perf_counter()

@@ -187,12 +187,19 @@ def _without_itself(builder: Builder, x: str, places: str, source: str, how: str
 
 def _put_few(builder: Builder, node: Node, x: str, index: str) -> list[Node] | None:
     """Write a number to a few places of every row."""
-    held = builder.tensor(x)
-    positions = builder.add("ops.arange", start=0, stop=held.shape[-1], dtype="int64", title="positions")
-    chosen = builder.add("ops.equal", builder.add("ops.expand_dims", index, axis=-1), positions, title="chosen")
-    chosen = builder.add("ops.any", chosen, axis=-2, title="is_chosen")
-    value = node.attrs["value"]
-    return builder.finish("ops.where", chosen, None, x, x1=value)
+    chosen = builder.add("ops.any", _chosen(builder, x, index), axis=-2, title="is_chosen")
+    return builder.finish("ops.where", chosen, None, x, x1=node.attrs["value"])
+
+
+def _positions(builder: Builder, x: str) -> str:
+    """The places of a row."""
+    return builder.add("ops.arange", start=0, stop=builder.tensor(x).shape[-1], dtype="int64", title="positions")
+
+
+def _chosen(builder: Builder, x: str, index: str) -> str:
+    """For every index of a row which of its places it means."""
+    positions = _positions(builder, x)
+    return builder.add("ops.equal", builder.add("ops.expand_dims", index, axis=-1), positions, title="chosen")
 
 
 def _is_distinct(builder: Builder, index: str) -> bool:
@@ -205,11 +212,10 @@ def _is_distinct(builder: Builder, index: str) -> bool:
 
 def _put_each(builder: Builder, x: str, index: str, source: str) -> list[Node]:
     """Write values to a few places of every row, each to its own."""
-    held, count = builder.tensor(x), builder.tensor(index).shape[-1]
-    positions = builder.add("ops.arange", start=0, stop=held.shape[-1], dtype="int64", title="positions")
-    if count == 1:
-        return builder.finish("ops.where", builder.add("ops.equal", index, positions, title="chosen"), source, x)
-    chosen = builder.add("ops.equal", builder.add("ops.expand_dims", index, axis=-1), positions, title="chosen")
+    if builder.tensor(index).shape[-1] == 1:
+        chosen = builder.add("ops.equal", index, _positions(builder, x), title="chosen")
+        return builder.finish("ops.where", chosen, source, x)
+    chosen = _chosen(builder, x, index)
     given = builder.add("ops.expand_dims", source, axis=-1, title="given")
     given = builder.add("ops.where", chosen, given, None, x2=0, title="given")
     values = builder.add("ops.sum", given, axis=-2, title="values")
