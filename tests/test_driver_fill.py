@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import Ernie4_5_VLMoeConfig, Ernie4_5_VLMoeModel, GPT2Config, GPT2LMHeadModel
 
 from hf2khc.capture.source import open_source
 from hf2khc.diagnostics import ConversionError
 from hf2khc.driver.fill import bound_map, check_weights, parameter_counts
+from hf2khc.weights.laws import element_problems
 from hf2khc.weights.rows import Alias, Row
 
 CONFIG = GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=11, n_positions=7)
@@ -42,6 +43,24 @@ def test_a_tensor_that_repeats_another_is_an_alias(checkpoint: Path) -> None:
 def test_nothing_is_an_alias_of_a_tensor_that_is_not_consumed(checkpoint: Path) -> None:
     found = bound_map(open_source(str(checkpoint)), checkpoint, [POSITIONS])
     assert not found.aliases and {"lm_head.weight", "transformer.wte.weight"} <= {i.hf for i in found.not_consumed}
+
+
+def test_what_is_read_of_a_tensor_in_part_is_listed_with_the_rest(tmp_path: Path) -> None:
+    """The file keeps the router's bias for text and for images in one tensor."""
+    text = {
+        "vocab_size": 9, "hidden_size": 16, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "num_key_value_heads": 1, "moe_k": 1, "moe_num_experts": 4, "moe_intermediate_size": [4, 4],
+        "mlp_layer_types": ["sparse"], "rope_parameters": {"rope_theta": 10000.0, "mrope_section": [1, 1, 2]},
+    }  # fmt: skip
+    vision = {"depth": 1, "hidden_size": 8, "num_heads": 2, "patch_size": 4, "intermediate_size": 8}
+    config = Ernie4_5_VLMoeConfig(text_config=text, vision_config=vision)
+    Ernie4_5_VLMoeModel(config).save_pretrained(tmp_path)
+    path = "language_model.layers.0.mlp.text_moe.gate.moe_statics.e_score_correction_bias"
+    found = bound_map(open_source(str(tmp_path)), tmp_path, [Row("bias", (path,), "x", (), "float32")])
+    (read,) = found.rows[0].hf
+    rest = [item.part for item in found.not_consumed if item.hf == read]
+    assert len(rest) == 1 and not element_problems(found.rows, found.not_consumed)
+    assert "4 of 8 elements unused" in element_problems(found.rows)[0]
 
 
 def test_counts_agree_or_it_is_an_error(checkpoint: Path) -> None:

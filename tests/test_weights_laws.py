@@ -134,6 +134,17 @@ def test_tensor_accounted_for_twice(good, checkpoint):
     broken(weights, checkpoint, "weight-consumption", "dense.weight: consumed and not consumed")
 
 
+def test_a_part_of_a_tensor_may_be_listed(good, checkpoint):
+    rows = tuple(row for row in good.rows if row.keras != "value/kernel")
+    layout = [variable for variable in LAYOUT if variable.path != "value/kernel"]
+    broken(replace(good, rows=rows), checkpoint, "weight-count", "12 of 36 elements unused", layout=layout)
+    third, second = (f"slice(x, ({first}, 0), (4, 3))" for first in (8, 4))
+    unread = replace(good, rows=rows, not_consumed=(*good.not_consumed, NotConsumed("fused.weight", "unread", third)))
+    check_laws(unread, layout, checkpoint, CONSTANTS)
+    wrong = replace(good, rows=rows, not_consumed=(*good.not_consumed, NotConsumed("fused.weight", "unread", second)))
+    broken(wrong, checkpoint, "weight-count", "12 of 36 elements unused, 12 used more than once", layout=layout)
+
+
 def test_reason_required_and_names_exist(good, checkpoint):
     weights = replace(good, not_consumed=(NotConsumed("steps", ""),))
     broken(weights, checkpoint, "weight-consumption", "without a reason")

@@ -201,18 +201,26 @@ def bound_map(source: Source, directory: Path, rows: Sequence[Row]) -> WeightMap
     bound = _shaped(bind_rows(rows, origins, Checkpoint(directory)))
     consumed = {name for row in bound for name in row.hf}
     aliases = tuple(Alias(name, of) for name, of in names.repeats.items() if of in consumed)
-    return WeightMap(
-        bound, aliases, tuple(_not_consumed(source, names, frozenset(consumed | {alias.hf for alias in aliases})))
-    )
+    taken = frozenset(consumed | {alias.hf for alias in aliases})
+    return WeightMap(bound, aliases, tuple(_not_consumed(source, names, bound, taken)))
 
 
-def _not_consumed(source: Source, names: CheckpointNames, taken: frozenset[str]) -> Iterable[NotConsumed]:
+def _not_consumed(
+    source: Source, names: CheckpointNames, rows: Sequence[Row], taken: frozenset[str]
+) -> Iterable[NotConsumed]:
     for name, reason in names.unused.items():
         if name not in taken:
             yield NotConsumed(name, reason)
+    no_output = f"no output of {source.model_class.__name__} depends on it"
     stored = {name for operation in names.stored.values() for name in operation.tensors}
     for name in sorted((stored | names.repeats.keys()) - taken - names.unused.keys()):
-        yield NotConsumed(name, f"no output of {source.model_class.__name__} depends on it")
+        yield NotConsumed(name, no_output)
+    # Loading may split a tensor between parameters of which only some are read.
+    read = {names.stored.get(path) for row in rows for path in row.sources}
+    for operation in dict.fromkeys(names.stored.values()):
+        name, *more = operation.tensors
+        if operation not in read and operation.transform != "x" and name in taken and not more:
+            yield NotConsumed(name, no_output, operation.transform)
 
 
 def _planned(source: Source) -> tuple[dict[str, Origin], Any]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from hf2khc.diagnostics import ConversionError, Diagnostic
 from hf2khc.weights.checkpoint import Checkpoint
-from hf2khc.weights.rows import Row, WeightMap
+from hf2khc.weights.rows import NotConsumed, Row, WeightMap
 from hf2khc.weights.transform import call_name, output_shape, parse, trace_indices
 from hf2khc.weights.transform_ops import BINARY, INDEX_TRACE
 
@@ -58,7 +58,7 @@ def check_laws(
         ]
     broken = [(code, message, lines) for code, message, lines in laws if lines]
     if not broken:  # elements can only be followed through transforms that fit
-        lines = element_problems(weights.rows)
+        lines = element_problems(weights.rows, weights.not_consumed)
         broken = [("weight-count", "every element of a tensor must be used exactly once", lines)] if lines else []
     if broken:
         raise ConversionError(*(Diagnostic(code, message, excerpt="\n".join(lines)) for code, message, lines in broken))
@@ -112,7 +112,8 @@ def _tensors(weights: WeightMap, checkpoint: Checkpoint) -> list[str]:
     for alias in weights.aliases:
         roles[alias.hf].add("an alias")
     for item in weights.not_consumed:
-        roles[item.hf].add("not consumed")
+        if item.part == "x" or item.hf not in roles:
+            roles[item.hf].add("not consumed")
     lines = [f"{name}: neither consumed, nor an alias, nor listed" for name in checkpoint if name not in roles]
     lines += [f"{name}: not in the checkpoint" for name in roles if name not in checkpoint]
     lines += [f"{name}: {' and '.join(sorted(role))}" for name, role in roles.items() if len(role) > 1]
@@ -148,10 +149,14 @@ def _equal(checkpoint: Checkpoint, first: str, second: str) -> bool:
     )
 
 
-def element_problems(rows: Sequence[Row]) -> list[str]:
+def element_problems(rows: Sequence[Row], not_consumed: Iterable[NotConsumed] = ()) -> list[str]:
     """Tensors of which some element lands in no variable, or in more than one.
 
     Rows that compute (a reduction, arithmetic between tensors) are taken to use all of their tensors.
+
+    Args:
+        rows: bound to a checkpoint.
+        not_consumed: parts of their tensors that are listed with a reason.
     """
     uses: dict[str, list[tuple[Row, int]]] = defaultdict(list)
     shapes: dict[str, tuple[int, ...]] = {}
@@ -159,6 +164,10 @@ def element_problems(rows: Sequence[Row]) -> list[str]:
         for i, name in enumerate(row.hf):
             uses[name].append((row, i))
             shapes[name] = row.hf_shapes[i]
+    for item in not_consumed:
+        if item.hf in shapes:
+            part = Row(item.reason, (), item.part, (), "", (item.hf,), (shapes[item.hf],))
+            uses[item.hf].append((part, 0))
     return [problem for name in uses for problem in _tensor_problems(name, shapes[name], uses[name])]
 
 

@@ -65,10 +65,11 @@ class Alias:
 
 @dataclass(frozen=True)
 class NotConsumed:
-    """A tensor of the checkpoint that no variable needs, and why."""
+    """A tensor of the checkpoint that no variable needs, and why; or, with a `part`, the elements that it picks."""
 
     hf: str
     reason: str
+    part: str = "x"
 
 
 @dataclass(frozen=True)
