@@ -143,6 +143,9 @@ def _projection_before(graph: Graph, name: str | None) -> str | None:
         is_function = node.op == "call" and not node.attrs["path"]
         if node.level not in ("ops", "layers", "hub") and node.op != "item" and not is_function:
             return None
+        if node.op == "ops.concatenate":  # it may stand behind a padding
+            found = (_projection_before(graph, operand) for operand in node.operands)
+            return next((layer for layer in found if layer), None)
         name = node.operands[0] if node.operands else None
     return None
 
