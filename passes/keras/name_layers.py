@@ -2,11 +2,12 @@
 
 import re
 from collections import defaultdict
+from collections.abc import Container
 
 from hf2khc.ir.analysis import first_parameter, weight_values
 from hf2khc.ir.attention import PROJECTIONS, ROLES, attentions
 from hf2khc.ir.evaluate import layer_arguments
-from hf2khc.ir.graph import CALLS, Graph, Node, Program
+from hf2khc.ir.graph import CALLS, Graph, Node, Program, callees
 from hf2khc.ir.outline import class_prefix
 from hf2khc.passes.keras.vocabulary import GENERIC_NAMES, LAYER_NAMES, snake
 
@@ -43,12 +44,21 @@ def name_layers(program: Program) -> Program:
 
         entry MLP
     """
-    prefix = class_prefix(program)
-    return program.map(lambda graph: _named(graph, prefix))
+    prefix, through = class_prefix(program), _without_projections(program)
+    return program.map(lambda graph: _named(graph, prefix, through))
 
 
-def _named(graph: Graph, prefix: str) -> Graph:
-    roles = {**_roles(graph), **_stacks(graph)}
+def _without_projections(program: Program) -> frozenset[str]:
+    """Graphs that compute on what they are given without projecting it: rotary embeddings, norms, scales."""
+    found: set[str] = set()
+    for graph in program.callees_first():
+        if not graph.of(*PROJECTIONS) and all({*callees(node)} <= found for node in graph.of(*CALLS)):
+            found.add(graph.name)
+    return frozenset(found)
+
+
+def _named(graph: Graph, prefix: str, through: Container[str]) -> Graph:
+    roles = {**_roles(graph, through), **_stacks(graph)}
     weights = weight_values(graph)
     names: dict[tuple, str] = {}
     nodes = []
@@ -79,11 +89,11 @@ def _identity(node: Node, weights: frozenset[str]) -> tuple:
     return (node.op, node.name) if drawn else (node.op, *sorted(node.attrs.items()))
 
 
-def _roles(graph: Graph) -> dict[str, str]:
+def _roles(graph: Graph, through: Container[str]) -> dict[str, str]:
     """Roles of the projections around attentions: the same layer in two roles has none."""
     found: dict[str, set[str]] = defaultdict(set)
     for *operands, result in attentions(graph):
-        layers = [_projection_before(graph, operand) for operand in operands]
+        layers = [_projection_before(graph, operand, through) for operand in operands]
         for layer, role in zip([*layers, _projection_after(graph, graph[result])], _ALL_ROLES, strict=True):
             if layer:
                 found[layer].add(role)
@@ -134,17 +144,17 @@ def _owners(lists: set[str]) -> dict[str, list[str]]:
     return {path: parts[path][-len(found) - 1 :] for path, found in end.items()}
 
 
-def _projection_before(graph: Graph, name: str | None) -> str | None:
-    """The projection a value comes from, through operations and norms on it alone."""
+def _projection_before(graph: Graph, name: str | None, through: Container[str]) -> str | None:
+    """The projection a value comes from, through operations and layers that do not project."""
     while name is not None:
         node = graph[name]
         if node.op in PROJECTIONS:
             return name
-        is_function = node.op == "call" and not node.attrs["path"]
-        if node.level not in ("ops", "layers", "hub") and node.op != "item" and not is_function:
+        is_through = node.level in ("ops", "layers", "hub") or node.op == "item"
+        if not is_through and not (node.op == "call" and node.attrs["graph"] in through):
             return None
         if node.op == "ops.concatenate":  # it may stand behind a padding
-            found = (_projection_before(graph, operand) for operand in node.operands)
+            found = (_projection_before(graph, operand, through) for operand in node.operands)
             return next((layer for layer in found if layer), None)
         name = node.operands[0] if node.operands else None
     return None
