@@ -6,7 +6,7 @@ from transformers import AlbertConfig, AlbertForQuestionAnswering, AlbertModel, 
 
 from hf2khc.capture.truncate import Stack
 from hf2khc.diagnostics import ConversionError
-from hf2khc.driver.depth import depth_fields, with_depth, with_more_rounds
+from hf2khc.driver.depth import MORE_LAYERS, as_deep_as, deeper, depth_fields, with_depth, with_more_rounds
 from hf2khc.ir.expr import Expr
 from hf2khc.ir.text import parse_program
 
@@ -96,3 +96,17 @@ def test_a_number_of_sizes_is_no_number_of_rounds():
     rounds = PROGRAM.replace("layers.{i}", "layers")
     more = with_more_rounds(config, AlbertForQuestionAnswering, parse_program(rounds))
     assert (more.num_hidden_layers, more.num_labels) == (3, 2)
+
+
+def test_a_twin_has_more_layers_where_those_that_are_kept_stay():
+    config, model_class = MODELS["bert"]
+    more = deeper(config, model_class, ["config.num_hidden_layers"])
+    assert more.num_hidden_layers == config.num_hidden_layers + MORE_LAYERS
+    assert as_deep_as(more, config, ["config.num_hidden_layers"]).to_dict() == config.to_dict()
+
+
+def test_a_twin_whose_layers_are_listed_one_by_one_is_no_deeper():
+    config, model_class = MODELS["gemma2"]
+    assert len(config.layer_types) == config.num_hidden_layers
+    more = deeper(config, model_class, ["config.num_hidden_layers"])
+    assert more.num_hidden_layers == config.num_hidden_layers

@@ -36,6 +36,11 @@ from hf2khc.ir.text import format_program, parse_program
         ((13**0.5, 14**0.5, 4.0), "sqrt(config.buckets + 1)"),
         ((1.25 / 40**0.5, 1.25 / 96**0.5, 1.25 / 72**0.5), "1.25 / sqrt(config.hidden_size)"),
         ((12.0, 5.0, 7.0), "config.intermediate_size // 4 - 1.0"),
+        ((40 / 52, 96 / 24, 72 / 32), "config.hidden_size / config.intermediate_size"),
+        (((52 / 7) ** 0.5, (24 / 7) ** 0.5, (32 / 7) ** 0.5), "sqrt(config.intermediate_size / 7)"),
+        ((40 // 4 // 2, 96 // 6 // 3, 72 // 9 // 3), "config.hidden_size // config.heads // config.kv_heads"),
+        ((64, 92, 105), "config.heads + config.positions + config.buckets"),
+        ((61, 87, 97), "config.positions + config.buckets + 1"),
         (
             tuple(math.log(10000) / (n // 2 - 1) for n in (52, 24, 32)),
             "log(10000.0) / (config.intermediate_size // 2 - 1)",
@@ -51,6 +56,33 @@ def test_the_smallest_expression_that_fits_everywhere(values, text):
 def test_what_does_not_differ_stays_a_number():
     assert Search(FIELDS).value((40, 40, 40), "place") == 40
     assert Search(FIELDS).value(((40, -1), (96, -1), (72, -1)), "place") == (Expr.of("config.hidden_size"), -1)
+
+
+def test_a_scale_that_yarn_stretches():
+    fields = FIELDS | {"config.factor": (4.0, 7.0, 5.0), "config.mscale": (0.5, 0.7, 0.9)}
+    heads = [n**-0.5 for n in (10, 16, 8)]
+    stretched = tuple(s * (0.1 * math.log(f) + 1) ** 2 for s, f in zip(heads, (4, 7, 5), strict=True))
+    text = "(config.hidden_size // config.heads) ** -0.5 * (0.1 * log(config.factor) + 1) ** 2"
+    assert Search(fields).value(stretched, "place") == Expr.of(text)
+    less = tuple(
+        s * (0.1 * m * math.log(f) + 1) ** 2 for s, f, m in zip(heads, (4, 7, 5), (0.5, 0.7, 0.9), strict=True)
+    )
+    text = "(config.hidden_size // config.heads) ** -0.5 * (0.1 * config.mscale * log(config.factor) + 1) ** 2"
+    assert Search(fields).value(less, "place") == Expr.of(text)
+
+
+def test_a_residual_scaled_by_the_number_of_layers():
+    fields = FIELDS | {"config.num_layers": (2, 5, 8), "config.scale_depth": (1.4, 2.8, 0.7)}
+    values = tuple(s / n**0.5 for n, s in zip((2, 5, 8), (1.4, 2.8, 0.7), strict=True))
+    assert Search(fields).value(values, "place") == Expr.of("config.scale_depth / sqrt(config.num_layers)")
+
+
+def test_no_rate_of_dropout_is_a_part_of_a_size():
+    positions = {"config.positions": (48, 73, 81)}
+    rates, values = (0.37, 0.38, 0.39), (17, 27, 31)
+    assert Search(positions | {"config.dropout": rates}).value(values, "place") == 17
+    found = Search(positions | {"config.share": rates}).value(values, "place")
+    assert found == Expr.of("int(config.positions * config.share)")
 
 
 MOE_FIELDS = {

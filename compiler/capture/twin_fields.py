@@ -14,7 +14,8 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 # Numbers of tokens, ids of theirs, but not how many there are of a kind.
-SKIPPED = re.compile(r"^_|token_id|token_index|^(?!num_)\w*_tokens?$|layers$|depths?$|^dtype$|2label|label2|version")
+SKIPPED = re.compile(r"^_|token_id|token_index|^(?!num_)\w*_tokens?$|^dtype$|2label|label2|version")
+DEPTH = re.compile(r"layers$|depths?$")
 HEADS = re.compile(r"heads?$|n_head|head_count|query_groups|num_kv|kv_groups")
 GROUPED = re.compile(r"kv|key_value|query_groups")
 WIDTH = re.compile(r"(^|\.)(hidden_size|d_model)$")
@@ -58,10 +59,14 @@ def numeric_fields(config: PreTrainedConfig, part: str = "") -> Iterator[Field]:
         path = f"{part}.{name}" if part else name
         if isinstance(value, PreTrainedConfig):
             yield from numeric_fields(value, path)
-        elif not SKIPPED.search(name) and name not in depths:
+        elif not SKIPPED.search(name) and not _is_depth(name, value) and name not in depths:
             yield from _numbers(path, common.get(name, name), part, value)
     if len(getattr(config, "id2label", None) or ()) >= 2:
         yield Field(f"{part}.num_labels" if part else "num_labels", "num_labels", part, config.num_labels)
+
+
+def _is_depth(name: str, value: Any) -> bool:
+    return bool(DEPTH.search(name)) and not isinstance(value, float)
 
 
 def _numbers(path: str, name: str, part: str, value: Any) -> Iterator[Field]:

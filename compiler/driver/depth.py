@@ -2,12 +2,12 @@
 
 import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from hf2khc.capture.build import build_meta
-from hf2khc.capture.truncate import Stack
-from hf2khc.capture.twin_fields import set_field
+from hf2khc.capture.truncate import Stack, truncate
+from hf2khc.capture.twin_fields import get_field, set_field
 from hf2khc.diagnostics import ConversionError, fail
 from hf2khc.driver.config_fields import integer_fields
 from hf2khc.ir.expr import Expr
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # Code of the diagnostic for layers that are no one computation.
 UNROLLED = "unrolled-layers"
+MORE_LAYERS = 3
 
 
 def with_depth(program: Program, stacks: Mapping[str, Stack], depth: Mapping[str, str]) -> Program:
@@ -129,3 +130,47 @@ def with_more_rounds(
             continue
         config = more if same else config
     return config
+
+
+def deeper(
+    config: "PreTrainedConfig", model_class: type["PreTrainedModel"], fields: Collection[str]
+) -> "PreTrainedConfig":
+    """The config with more layers, where that leaves those that are kept as they are.
+
+    What a layer computes may hang on how many there are: residuals are scaled by `num_hidden_layers ** -0.5`, say.
+
+    Args:
+        config: of a twin.
+        model_class: class of the model.
+        fields: that count layers, as `depth_fields` gives them.
+    """
+    shown = _shown(config, model_class)
+    for field in sorted({field.removeprefix("config.") for field in fields}):
+        more = copy.deepcopy(config)
+        try:
+            set_field(more, field, get_field(config, field) + MORE_LAYERS)
+            same = _shown(more, model_class) == shown
+        except Exception:  # lists with an entry for each layer, say
+            continue
+        config = more if same else config
+    return config
+
+
+def as_deep_as(config: "PreTrainedConfig", other: "PreTrainedConfig", fields: Collection[str]) -> "PreTrainedConfig":
+    """The config with as many layers as another one has.
+
+    Args:
+        config: of a twin.
+        other: the config of the real model.
+        fields: that count layers, as `depth_fields` gives them.
+    """
+    config = copy.deepcopy(config)
+    for field in {field.removeprefix("config.") for field in fields}:
+        set_field(config, field, get_field(other, field))
+    return config
+
+
+def _shown(config: "PreTrainedConfig", model_class: type["PreTrainedModel"]) -> dict[str, tuple[int, ...]]:
+    """Kinds of the layers that are kept, by the list they stand in."""
+    stacks = truncate(build_meta(config, model_class))
+    return {path: stack.kinds[: stack.kept] for path, stack in stacks.items()}

@@ -55,19 +55,19 @@ BARE = _forms("x")
 # The last is what scales the angles of YaRN (Peng et al., 2023).
 REAL_OF_ONE = _forms("x ** -0.5", "sqrt(x)", "sqrt(x + 1)", "1.0 / x", "-x", "1 - x", "0.1 * log(x) + 1")
 OF_ONE = _forms(
-    "-x", "x - 1", "x + 1", "x + 2", "x // 2", "x // 2 - 1", "-(x // 2)", "x // 4", "x // 8",
+    "-x", "x - 1", "x + 1", "x + 2", "x // 2", "x // 2 - 1", "-(x // 2)", "x // 4", "x // 6", "x // 8",
     # What is left when a half, and a half of a half, is taken away: an odd number tells it from the half.
     "x - x // 2", "x // 2 - x // 4", "2 * x", "3 * x", "4 * x", "6 * x", "8 * x",
 )  # fmt: skip
 
 QUOTIENTS = _forms("x // y", "-(x // y)")
-SYMMETRIC = _forms("x * y", "x + y")
+SYMMETRIC = _forms("x * y", "x + y", "x + y + 1")
 # Heads of which a part is rotated.
 REAL_SYMMETRIC = _forms("(x + y) ** -0.5")
 # Widths of heads, and the logarithmic buckets of relative positions.
 REAL_OF_TWO = _forms(
     "(x // y) ** -0.5", "(2 * x // y) ** -0.5", "sqrt(x // y)", "(x // y) ** 0.25",
-    "log(x / (y // 2))", "log(x / (y // 4))", "log(x / y)",
+    "log(x / (y // 2))", "log(x / (y // 4))", "log(x / y)", "x / y",
 )  # fmt: skip
 # Patches of an image, alone and with one token or two before them.
 PATCHES = _forms(
@@ -84,6 +84,10 @@ TOKENS = _forms("x", "x + 1", "x + 2")
 
 # A fraction of a size: what is rotated of a head, and half of that; a multiple where each stage is twice as wide.
 PART_OF_ONE = _forms("int(x * y)", "int(x * y) // 2", "int(2 * x * y)", "int(4 * x * y)", "int(8 * x * y)")
+# Residuals by the number of layers.
+REAL_PART_OF_ONE = _forms("y / sqrt(x)")
+# What YaRN multiplies scores with, of one field and of two.
+STRETCHED = _forms("(0.1 * log(x) + 1) ** 2", "(0.1 * y * log(x) + 1) ** 2")
 PART_OF_TWO = _forms("int(x // y * z)")
 
 OF_THREE = _forms(
@@ -91,3 +95,6 @@ OF_THREE = _forms(
     # Patches of an image, and tokens that a field counts before them.
     "(x // y) ** 2 + z", "(x // y) ** 2 + z + 1", "x // y + 2 * z",
 )  # fmt: skip
+
+# Heads that are narrower, or fewer, by another field.
+OF_THREE_IN_TURN = _forms("x // y * z", "x // y // z", "x // (y // z) // 2", "x + y + z")

@@ -9,7 +9,7 @@ from typing import Any
 
 from hf2khc.driver import forms
 from hf2khc.driver.forms import Form, agrees, close
-from hf2khc.ir.expr import Expr, entry_of
+from hf2khc.ir.expr import Expr, compiled, entry_of
 
 # Above this many integer fields, expressions of three fields are not tried: there would be too many.
 MOST_FIELDS = 40
@@ -106,7 +106,8 @@ class Search:
             found = next(self._candidates(tuple(-value for value in values)), None)
             return None if found is None else Expr.of(f"-({found})")
         if found is None and all(isinstance(v, float) for v in values):
-            return next(self._halves(values), None)
+            ways = (self._halves(values), self._roots(values), self._stretched(values))
+            return next(itertools.chain.from_iterable(ways), None)
         return found
 
     def _halves(self, values: tuple[float, ...]) -> Iterator[Expr]:
@@ -116,6 +117,29 @@ class Search:
                 found = next(self._candidates(tuple(map(int, wholes))), None)
                 if found is not None:
                     yield Expr.of(form.format(found))
+
+    def _roots(self, values: tuple[float, ...]) -> Iterator[Expr]:
+        """The root of a size, or one over it: scores are divided by that of the size of a head."""
+        usual = all(LEAST_SCALE < v < 1 / LEAST_SCALE for v in values)
+        for form, power in (("sqrt({})", 2), ("({}) ** -0.5", -2)) if usual else ():
+            squares = [v**power for v in values]
+            wholes = tuple(map(round, squares))
+            if min(wholes) > 1 and all(close(float(n), square) for n, square in zip(wholes, squares, strict=True)):
+                found = self.parts.get(wholes) or self._search(wholes)
+                if found is not None:
+                    yield Expr.of(form.format(found))
+
+    def _stretched(self, values: tuple[float, ...]) -> Iterator[Expr]:
+        """A scale of attention times the square of that of YaRN (Peng et al., 2023), as DeepSeek has it."""
+        names = [name for name in self._numeric() if len(set(self.fields[name])) > 1 and min(self.fields[name]) > 0]
+        alone, pairs = ([chosen] for chosen in names), itertools.permutations(names, 2)
+        for chosen in itertools.chain(alone, pairs):
+            text = forms.STRETCHED[len(chosen) - 1].over(chosen)
+            used, function = compiled(text)
+            factors = [function(*(self.fields[name][place] for name in used)) for place in range(len(values))]
+            if min(factors) > 0:
+                rest = tuple(v / factor for v, factor in zip(values, factors, strict=True))
+                yield from (Expr.of(f"({found}) * {text}") for found in self._roots(rest))
 
     def _symbolic(self, values: tuple) -> Expr | None:
         """An expression over sizes whose numbers differ: the first with numbers replaced by what explains them."""
@@ -165,11 +189,12 @@ class Search:
         yield unordered, forms.SYMMETRIC + (forms.REAL_SYMMETRIC if real else ())
         yield pairs, forms.REAL_OF_TWO if real else forms.PATCHES
         yield pairs, forms.OF_TWO
-        yield itertools.product(sizes, parts), forms.PART_OF_ONE
+        yield itertools.product(sizes, parts), forms.REAL_PART_OF_ONE if real else forms.PART_OF_ONE
         yield ((*pair, part) for part in parts for pair in pairs), forms.PART_OF_TWO
         alone = [name for name in sizes if entry_of(name) is None]
         if len(alone) <= MOST_FIELDS:
             yield itertools.permutations(alone, 3), forms.OF_THREE
+            yield itertools.permutations(alone, 3), forms.OF_THREE_IN_TURN
 
     def _multiples(self, values: tuple) -> Iterator[str]:
         """A field and a number that no field holds: heads that are as wide at every config, tokens before a block.
@@ -216,6 +241,8 @@ class Search:
                 if values[0] * first < 20:
                     yield f"log({round(math.exp(values[0] * first), 6)}) / {size}"
             yield f"{round(values[0] * self.fields[name][0] ** 0.5, DIGITS)} / sqrt({name})"
+            if LEAST_SCALE < values[0] < 1 / LEAST_SCALE:
+                yield f"sqrt({name} / {round(self.fields[name][0] / values[0] ** 2)})"
 
     def _numeric(self) -> list[str]:
         return [
@@ -233,8 +260,8 @@ class Search:
         names = (
             name
             for name in self._numeric()
-            if all(isinstance(v, float) and 0 < v <= MOST_RATIO for v in self.fields[name])
-        )
+            if all(isinstance(v, float) and 0 < v <= MOST_RATIO for v in self.fields[name]) and "drop" not in name
+        )  # no rate of dropout is a part of a size
         return [name for name in names if len(set(self.fields[name])) > 1]
 
 

@@ -18,7 +18,7 @@ from hf2khc.capture.omitted import omitted_outputs
 from hf2khc.capture.twin import twin_config
 from hf2khc.diagnostics import ConversionError, fail
 from hf2khc.driver.config_fields import common_fields
-from hf2khc.driver.depth import depth_fields, with_more_rounds
+from hf2khc.driver.depth import as_deep_as, deeper, depth_fields, with_more_rounds
 from hf2khc.driver.generalise import difference
 from hf2khc.ir.evaluate import keras_evaluators
 from hf2khc.ir.float64 import float64
@@ -142,7 +142,9 @@ def _twinned(
     if not twin.changed:
         # Nothing would differ in it, and what does not differ would be said to follow the config.
         raise fail("twin", next(iter(twin.unchanged.values()), "its config has no numbers"))
-    captured = traced(twin.config)
+    depth = depth_fields(config, model_class, lengths)
+    first = deeper(twin.config, model_class, depth.values())
+    captured = traced(first)
     errors: dict[str, float] = {}
     check = _Validation(captured, errors) if validated else None
     with float64():
@@ -151,18 +153,18 @@ def _twinned(
     # One number may fit an expression by chance in one twin; in a second one, made from the first, hardly.
     kept = {*twin.unchanged, *twin.delicate}
     like_first = None if like is None else alike(programs[0])
-    second = twin_config(twin.config, model_class, captured.spec, examples, kept, like_first)
-    other = with_more_rounds(second.config, model_class, programs[0])
+    second = twin_config(first, model_class, captured.spec, examples, kept, like_first)
+    other = deeper(with_more_rounds(second.config, model_class, programs[0]), model_class, depth.values())
     if second.changed:
         programs.append(_last(lower(traced(other).program)))
-    configs = [config, twin.config, other][: len(programs) + 1]
+    configs = [config, first, other][: len(programs) + 1]
     return Twinned(
         tuple(programs),
         fields=common_fields(configs),
-        depth=depth_fields(config, model_class, lengths),
+        depth=depth,
         errors=errors,
-        config=configs[-1],
-        omitted=omitted_outputs(twin.config, model_class, captured.spec, dict(captured.sizes)),
+        config=as_deep_as(configs[-1], config, depth.values()),
+        omitted=omitted_outputs(first, model_class, captured.spec, dict(captured.sizes)),
         causal=causal,
         kept=twin.unchanged,
     )
