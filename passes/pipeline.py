@@ -8,6 +8,7 @@ from hf2khc.passes.core.fold_constants import fold_constants
 from hf2khc.passes.core.index_by_arange import index_by_arange
 from hf2khc.passes.core.inline_functions import inline_functions
 from hf2khc.passes.core.lower_aten import lower_aten
+from hf2khc.passes.core.merge_equal_entries import merge_equal_entries
 from hf2khc.passes.core.normalize import normalize
 from hf2khc.passes.core.solve_substitution import solve_substitution
 from hf2khc.passes.hub.align_layers import align_layers
@@ -80,6 +81,7 @@ PIPELINE = (
             inline_functions,
             index_by_arange,
             normalize,
+            merge_equal_entries,
             solve_substitution,
             lower_aten,
             fold_constants,

@@ -55,7 +55,7 @@ BARE = _forms("x")
 # The last is what scales the angles of YaRN (Peng et al., 2023).
 REAL_OF_ONE = _forms("x ** -0.5", "sqrt(x)", "sqrt(x + 1)", "1.0 / x", "-x", "1 - x", "0.1 * log(x) + 1")
 OF_ONE = _forms(
-    "-x", "x - 1", "x + 1", "x + 2", "x // 2", "x // 2 - 1", "-(x // 2)", "x // 4", "x // 6", "x // 8",
+    "-x", "x - 1", "x + 1", "x + 2", "x // 2", "x // 2 - 1", "-(x // 2)", "x // 4", "x // 8",
     # What is left when a half, and a half of a half, is taken away: an odd number tells it from the half.
     "x - x // 2", "x // 2 - x // 4", "2 * x", "3 * x", "4 * x", "6 * x", "8 * x",
 )  # fmt: skip
@@ -78,6 +78,9 @@ OF_TWO = _forms(
     # The one head of keys, and of keys and values, that stands behind all heads of queries.
     "x + x // y", "x + 2 * (x // y)",
 )  # fmt: skip
+
+# Widths of the sides and corners of a box.
+SIXTH = _forms("x // 6")
 
 # Learned ones beside the patches of an image.
 TOKENS = _forms("x", "x + 1", "x + 2")

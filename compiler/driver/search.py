@@ -189,6 +189,7 @@ class Search:
         yield unordered, forms.SYMMETRIC + (forms.REAL_SYMMETRIC if real else ())
         yield pairs, forms.REAL_OF_TWO if real else forms.PATCHES
         yield pairs, forms.OF_TWO
+        yield ones, forms.SIXTH
         yield itertools.product(sizes, parts), forms.REAL_PART_OF_ONE if real else forms.PART_OF_ONE
         yield ((*pair, part) for part in parts for pair in pairs), forms.PART_OF_TWO
         alone = [name for name in sizes if entry_of(name) is None]

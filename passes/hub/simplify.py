@@ -9,10 +9,11 @@ from hf2khc.ir.expr import simplify as simplify_size
 from hf2khc.ir.graph import Graph, Node, Program
 from hf2khc.ir.signatures import WHOLE, only_entry
 from hf2khc.ir.types import same_type
-from hf2khc.rewrite.apply import apply_rules
+from hf2khc.rewrite.apply import apply_rules, apply_to_shared
 from hf2khc.rewrite.load import load_rules
 
 RULES = load_rules(importlib.resources.files(__package__) / "simplify.rules")
+TABLES = load_rules(importlib.resources.files(__package__) / "position_tables.rules")
 
 
 def simplify(program: Program) -> Program:
@@ -47,7 +48,11 @@ def simplify(program: Program) -> Program:
 
         entry Mask
     """
-    return program.map(lambda graph: _new_axes(_parts(_without_zeros(once(apply_rules(graph, RULES))))))
+    return program.map(lambda graph: _new_axes(_parts(_without_zeros(once(_by_rules(graph))))))
+
+
+def _by_rules(graph: Graph) -> Graph:
+    return apply_rules(apply_to_shared(graph, TABLES), RULES)
 
 
 def _without_zeros(graph: Graph) -> Graph:
