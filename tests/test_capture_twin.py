@@ -307,3 +307,22 @@ def test_a_model_with_a_parametrised_module_has_a_twin():
     config = transformers.GPT2Config(n_embd=32, n_layer=2, n_head=4, vocab_size=150)
     twin = twin_config(config, Normed, input_spec(build_meta(config, Normed)))
     assert {"n_embd", "vocab_size"} <= twin.changed.keys()
+
+
+def test_of_two_fields_that_fail_together_the_other_may_change():
+    """MarkupLM looks up the tag of padding, so the table of tags has to be longer than that."""
+    config = transformers.MarkupLMConfig(**SMALL, max_depth=3)
+    model_class = transformers.MarkupLMModel
+    found = twin_config(config, model_class, input_spec(build_meta(config, model_class)))
+    assert found.config.tag_pad_id < found.config.max_xpath_tag_unit_embeddings
+    assert found.config.subs_pad_id < found.config.max_xpath_subs_unit_embeddings
+    assert found.changed.keys() & {"tag_pad_id", "max_xpath_tag_unit_embeddings"}
+
+
+@pytest.mark.parametrize("name", ["bert", "qwen3", "vit"])
+def test_a_second_twin_does_not_come_back_to_the_real_model(name):
+    config, model_class, first = twin_of(name)
+    spec = input_spec(build_meta(config, model_class))
+    second = twin_config(first.config, model_class, spec, apart=config)
+    back = {path for path in second.changed if get_field(second.config, path) == get_field(config, path)}
+    assert not back and first.changed.keys() <= second.changed.keys()

@@ -4,6 +4,7 @@ import os
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
 
+import numpy as np
 import pytest
 import transformers
 
@@ -110,3 +111,32 @@ def test_one_worker_takes_job_after_job():
             with pytest.raises(ConversionError, match="not to be built"):
                 worker.result()
             assert worker._process.wait() == 0
+
+
+def test_an_input_that_is_held_at_its_numbers_leaves_the_twin_as_it_is():
+    """What decides a branch is no input of the program."""
+
+    class Branching(transformers.GPT2Model):
+        def forward(self, input_ids, attention_mask=None, lengths=None):
+            return super().forward(input_ids if lengths[0] > 3 else input_ids.flip(-1), attention_mask=attention_mask)
+
+    Branching.__module__ = transformers.GPT2Model.__module__
+    ids = np.arange(22).reshape(2, 11) % 7
+    example = {"input_ids": ids, "attention_mask": np.ones_like(ids), "lengths": np.array([11, 11])}
+    found = compile_twin(CONFIG, Branching, lower, validated=False, examples=(example,))
+    assert found.reason == "" and len(found.programs) == 2
+    assert "lengths" not in found.programs[0].main
+
+
+def test_one_twin_is_kept_where_the_second_does_not_run():
+    calls = []
+
+    def lowering(program, after=None):
+        calls.append(program)
+        if len(calls) == 2:
+            raise IndexError("too short")
+        return lower(program, after)
+
+    found = compile_twin(CONFIG, transformers.GPT2Model, lowering, validated=False)
+    assert len(calls) == 2 and found.reason == "" and len(found.programs) == 1
+    assert all(len(values) == 2 for values in found.fields.values())

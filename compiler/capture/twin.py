@@ -41,6 +41,8 @@ class Twin:
 MOST_TRIES = 72
 MOST_PROGRAMS = 10
 MOST_BALANCED = 12
+# Of what is run in numbers, not in shapes alone.
+MOST_PARAMETERS = 50_000_000
 # Operations that compute nothing: they ask, or arrange what is there, which hangs on how it lies in memory.
 _ARRANGES = re.compile(
     r"prim\.|aten\.(\w*view|reshape|\w*_copy|copy_|clone|contiguous|detach|alias|expand|permute|transpose|t|squeeze"
@@ -60,6 +62,7 @@ def twin_config(
     examples: Sequence[Example] = (),
     kept: Collection[str] = (),
     alike: Callable[[PreTrainedConfig], bool] | None = None,
+    apart: PreTrainedConfig | None = None,
 ) -> Twin:
     """A config that differs from `config` in every number it can and gives the same structure.
 
@@ -74,9 +77,12 @@ def twin_config(
         examples: inputs that the user gave.
         kept: dotted fields that stay as they are.
         alike: asked of each candidate besides, for what building and running a model does not show; costly.
+        apart: another config that a field does not come back to where it can go elsewhere.
     """
     search = _Search(config, model_class, tuple(entry.name for entry in spec), examples, alike)
-    search.settle(Proposer([field for field in numeric_fields(config) if field.path not in kept]).groups())
+    values = {} if apart is None else {field.path: field.value for field in numeric_fields(apart)}
+    search.settle(Proposer([field for field in numeric_fields(config) if field.path not in kept], values).groups())
+    search.keep_what_is_indexed()
     return search.result()
 
 
@@ -257,6 +263,55 @@ class _Search:
             else:
                 raise Refused(f"the model does not run with it: {type(error).__name__}: {error}"[:300]) from error
         return [name for name in done.names if self.runs and not _ARRANGES.match(name)]
+
+    def keep_what_is_indexed(self) -> None:
+        """Takes back the fields with whose new values the model looks up what is not there.
+
+        Shapes alone do not show how far an index goes: into a table of buckets whose number is in the code, say.
+        """
+        if self._finds_all(self._laid_over({})):
+            return
+        before = dict(self.accepted)
+        for path in reversed(before):
+            del self.accepted[path]
+            if self._is_sound():
+                break
+        else:
+            self.accepted = before
+            return
+        for path in [path for path in before if path not in self.accepted][1:]:
+            self.accepted[path] = before[path]
+            if not self._is_sound():
+                del self.accepted[path]
+        reason = "the model looks up what is not there with it"
+        self.unchanged |= {path: reason for path in before if path not in self.accepted}
+
+    def _is_sound(self) -> bool:
+        try:
+            config = self._laid_over({})
+            return self._structure(config) == self.structure and self._finds_all(config)
+        except Refused:
+            return False
+
+    def _finds_all(self, config: PreTrainedConfig) -> bool:
+        """Whether no index is out of range in a forward pass with random weights; not of a large model."""
+        model = build_meta(config, self.model_class)
+        if self.runs:  # cut as it is; some models count their layers themselves
+            truncate(model)
+        if model.num_parameters() > MOST_PARAMETERS:
+            return False
+        inputs = sample_inputs(input_spec(model, self.examples), self.sizes)
+        try:
+            materialise(model)
+            with quiet(), torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.normal_(std=0.02)
+                model(**{name: torch.from_numpy(array) for name, array in inputs.items()})
+        except IndexError:
+            return False
+        except Exception:  # what else fails says nothing about an index
+            return True
+        return True
 
     def result(self) -> Twin:
         config = self._laid_over({})

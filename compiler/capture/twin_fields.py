@@ -7,8 +7,9 @@ the model with it.
 import itertools
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from transformers import PreTrainedConfig
@@ -118,10 +119,15 @@ def set_field(config: Any, path: str, value: Any) -> None:
 
 
 class Proposer:
-    """Values for the fields of one config. First alternatives differ from each other and from what they replace."""
+    """Values for the fields of one config. First alternatives differ from each other and from what they replace.
 
-    def __init__(self, fields: list[Field]):
-        self.fields = fields
+    Args:
+        fields: of the config.
+        apart: other values by path that a field should not come back to: those of the real model, for a second twin.
+    """
+
+    def __init__(self, fields: list[Field], apart: Mapping[str, Any] = MappingProxyType({})):
+        self.fields, self.apart = fields, apart
         self.used: set[int] = set()
         # What a field had, and what it may get: no two fields have both alike.
         self.pairs: set[tuple[int, int]] = set()
@@ -143,9 +149,9 @@ class Proposer:
         groups += [self._single(field) for field in rest]
         return [group for group in groups if group]
 
-    def _fresh(self, old: Any, start: int, step: int) -> int:
+    def _fresh(self, olds: Container[Any], start: int, step: int) -> int:
         value = start
-        while value in self.used or value == old:
+        while value in self.used or value in olds:
             value += step
         self.used.add(value)
         return value
@@ -173,7 +179,7 @@ class Proposer:
         free, derived = (
             sorted(
                 (values for values in options if _all_differ(values, original)),
-                key=lambda values: not self.used.isdisjoint(values.values()),
+                key=lambda values: (self._comes_back(values), not self.used.isdisjoint(values.values())),
             )
             for options in (
                 [_attention_values(main, heads, width, sizes, *shape, free=free) for shape in shapes]
@@ -213,30 +219,35 @@ class Proposer:
             for size, count in options
             if size > 1 and size != patch.value and size * count != image.value
         ]
+        found.sort(key=self._comes_back)
         self._take(found[:1], {image.path: image.value, patch.path: patch.value})
         return found
 
+    def _comes_back(self, values: Mapping[str, Any]) -> bool:
+        return any(self.apart.get(path) == value for path, value in values.items())
+
     def _single(self, field: Field) -> list[dict[str, Any]]:
-        return [{field.path: value} for value in self._values(field) if value != field.value]
+        found = [{field.path: value} for value in self._values(field) if value != field.value]
+        return sorted(found, key=self._comes_back)
 
     def _values(self, field: Field) -> list[Any]:
-        value = field.value
+        value, olds = field.value, (field.value, self.apart.get(field.path))
         if isinstance(value, list):
             return self._lists(field, value)
         if isinstance(value, float):
             return self._float_values(field.name, value)
         if WINDOW.search(field.name):
-            return [self._fresh(value, 4, 1), value // 2, value * 2]
+            return [self._fresh(olds, 4, 1), value // 2, value * 2]
         if ROTATED.search(field.name):
             return [4 if value != 4 else 6, value // 2, value * 2]
         if "vocab" in field.name and value > 64:
-            return [self._fresh(value, 97, 2), self._fresh(value, 128, 8)]
+            return [self._fresh(olds, 97, 2), self._fresh(olds, 128, 8)]
         if POSITIONS.search(field.name) and value > 2 * LARGE:
-            return [self._fresh(value, 72, 8), value // 2, value * 2]
+            return [self._fresh(olds, 72, 8), value // 2, value * 2]
         if value < LARGE:
             near = self._near(field)
             return [near, value + 1, value + 2, value * 2, value // 2, value - 1]
-        return [self._fresh(value, 24, 8), 64, 128, value // 2, value * 2]
+        return [self._fresh(olds, 24, 8), 64, 128, value // 2, value * 2]
 
     def _near(self, field: Field) -> int:
         """A small number near by: what a model multiplies would grow from twin to twin if each went far up.
@@ -250,13 +261,13 @@ class Proposer:
         for distance in itertools.count(step, step):
             below, above = field.value - distance, field.value + distance
             for value in (below, above) if below >= least else (above,):
-                if (field.value, value) not in self.pairs:
+                if (field.value, value) not in self.pairs and value != self.apart.get(field.path):
                     self.pairs.add((field.value, value))
                     return value
         raise AssertionError("there is always a larger one")
 
     def _lists(self, field: Field, value: list[int]) -> list[list[int]]:
-        fresh = {size: self._fresh(size, 24, 8) for size in dict.fromkeys(value)}
+        fresh = {size: self._fresh((size,), 24, 8) for size in dict.fromkeys(value)}
         return [[fresh[size] for size in value], [size // 2 for size in value], [size * 2 for size in value]]
 
     def _float_values(self, name: str, value: float) -> list[float]:

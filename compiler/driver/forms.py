@@ -74,13 +74,13 @@ PATCHES = _forms(
     "x // y // 2", "(x // y + 1) // 2", "(x // y) ** 2", "(x // y) ** 2 + 1", "(x // y) ** 2 + 2"
 )  # fmt: skip
 OF_TWO = _forms(
-    "2 * x * y", "x - y", "x + 2 * y", "x * y // 2",
+    "2 * x * y", "x - y", "x + 2 * y", "x * y // 2", "x * y ** 2",
     # The one head of keys, and of keys and values, that stands behind all heads of queries.
     "x + x // y", "x + 2 * (x // y)",
 )  # fmt: skip
 
-# Widths of the sides and corners of a box.
-SIXTH = _forms("x // 6")
+# Widths of the sides and corners of a box, distances between two positions.
+RARE_OF_ONE = _forms("x // 6", "2 * x - 1")
 
 # Learned ones beside the patches of an image.
 TOKENS = _forms("x", "x + 1", "x + 2")

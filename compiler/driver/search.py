@@ -53,7 +53,7 @@ class Search:
         found = self.found[key]
         if all(type(v) is int for v in values):
             if found is None:
-                ways = (self._sums(values), self._longer(values), self._products(values))
+                ways = (self._sums(values), self._longer(values), self._products(values), self._rests(values))
                 found = next(itertools.chain.from_iterable(ways), self.joined.get(values))
                 if found is not None:
                     self.joined[values] = found
@@ -95,6 +95,13 @@ class Search:
                 rest = self._search(tuple(v // p for v, p in zip(values, part, strict=True)))
                 if rest is not None:
                     yield Expr.of(f"({rest}) * ({expr})")
+
+    def _rests(self, values: tuple[int, ...]) -> Iterator[Expr]:
+        """What is left of a width that is the same everywhere: heads that are padded to it."""
+        for part, expr in self.parts.items():
+            wholes = {v + p for v, p in zip(values, part, strict=True)}
+            if len(wholes) == 1 and len(set(part)) == len(part) and min(*values, *part) > 0:
+                yield Expr.of(f"{wholes.pop()} - ({expr})")
 
     def _search(self, values: tuple) -> Any:
         if any(isinstance(v, Expr) for v in values):
@@ -189,7 +196,7 @@ class Search:
         yield unordered, forms.SYMMETRIC + (forms.REAL_SYMMETRIC if real else ())
         yield pairs, forms.REAL_OF_TWO if real else forms.PATCHES
         yield pairs, forms.OF_TWO
-        yield ones, forms.SIXTH
+        yield ones, forms.RARE_OF_ONE
         yield itertools.product(sizes, parts), forms.REAL_PART_OF_ONE if real else forms.PART_OF_ONE
         yield ((*pair, part) for part in parts for pair in pairs), forms.PART_OF_TWO
         alone = [name for name in sizes if entry_of(name) is None]

@@ -3,6 +3,7 @@
 import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -153,10 +154,11 @@ def _twinned(
     # One number may fit an expression by chance in one twin; in a second one, made from the first, hardly.
     kept = {*twin.unchanged, *twin.delicate}
     like_first = None if like is None else alike(programs[0])
-    second = twin_config(first, model_class, captured.spec, examples, kept, like_first)
+    second = twin_config(first, model_class, captured.spec, examples, kept, like_first, apart=config)
     other = deeper(with_more_rounds(second.config, model_class, programs[0]), model_class, depth.values())
     if second.changed:
-        programs.append(_last(lower(traced(other).program)))
+        with suppress(Exception):  # of a model's own code: one twin is better than none
+            programs.append(_last(lower(traced(other).program)))
     configs = [config, first, other][: len(programs) + 1]
     return Twinned(
         tuple(programs),
@@ -188,7 +190,8 @@ def _is_causal(captured: Captured, program: Program) -> bool:
     main = program.main
     axis = main[main.outputs[0]].tensor.shape[1:2]
     outputs = [i for i, name in enumerate(main.outputs) if main[name].tensor.shape[1:2] == axis]
-    tokens = [entry for entry in captured.spec if entry.role == "data" and main[entry.name].tensor.shape[1:] == axis]
+    read = (entry for entry in captured.spec if entry.role == "data" and entry.name in main)
+    tokens = [entry for entry in read if main[entry.name].tensor.shape[1:] == axis]
     if len(tokens) != 1 or tokens[0].fill[0] != "randint" or len(tokens[0].shape) != 2:
         return False
     name = tokens[0].name
