@@ -11,7 +11,8 @@ from hf2khc.capture.export import export
 from hf2khc.capture.inputs import input_spec, trace_sizes
 from hf2khc.capture.truncate import truncate
 from hf2khc.capture.twin import _Search, twin_config
-from hf2khc.capture.twin_fields import Field, Proposer, get_field, numeric_fields, set_field
+from hf2khc.capture.twin_fields import Field, get_field, numeric_fields, set_field
+from hf2khc.capture.twin_values import Proposer
 
 SMALL = {
     "hidden_size": 32,

@@ -41,6 +41,8 @@ from hf2khc.ir.text import format_program, parse_program
         ((40 // 4 // 2, 96 // 6 // 3, 72 // 9 // 3), "config.hidden_size // config.heads // config.kv_heads"),
         ((64, 92, 105), "config.heads + config.positions + config.buckets"),
         ((61, 87, 97), "config.positions + config.buckets + 1"),
+        ((95, 145, 161), "2 * config.positions - 1"),
+        ((160, 864, 648), "config.hidden_size * config.kv_heads ** 2"),
         (
             tuple(math.log(10000) / (n // 2 - 1) for n in (52, 24, 32)),
             "log(10000.0) / (config.intermediate_size // 2 - 1)",
@@ -56,6 +58,14 @@ def test_the_smallest_expression_that_fits_everywhere(values, text):
 def test_what_does_not_differ_stays_a_number():
     assert Search(FIELDS).value((40, 40, 40), "place") == 40
     assert Search(FIELDS).value(((40, -1), (96, -1), (72, -1)), "place") == (Expr.of("config.hidden_size"), -1)
+
+
+def test_what_is_left_of_a_width_that_is_always_the_same():
+    search = Search(FIELDS)
+    search.value((10, 16, 8), "head")
+    assert search.value((22, 16, 24), "place") == Expr.of("32 - config.hidden_size // config.heads")
+    # Of a size that nothing beside it has, no rest is left.
+    assert Search(FIELDS).value((22, 16, 24), "place") == 22
 
 
 def test_a_scale_that_yarn_stretches():

@@ -16,7 +16,8 @@ from hf2khc.capture.input_types import Example, Input
 from hf2khc.capture.inputs import input_spec, sample_inputs, trace_sizes
 from hf2khc.capture.shapes_alone import Operations, shapes_alone
 from hf2khc.capture.truncate import truncate
-from hf2khc.capture.twin_fields import HEAD_DIM, HEADS, WIDTH, Proposer, get_field, numeric_fields, set_field
+from hf2khc.capture.twin_fields import get_field, numeric_fields, set_field
+from hf2khc.capture.twin_values import HEAD_DIM, HEADS, WIDTH, Proposer
 from hf2khc.diagnostics import ConversionError
 
 
