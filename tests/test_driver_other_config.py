@@ -47,3 +47,11 @@ def test_a_config_whose_fields_do_not_fit_is_none():
     config.conv_kernel_sizes = [5, 5, 5]
     with pytest.raises(ConversionError, match="takes no such Speech2TextConfig"):
         other_config._captured(None, None, config)
+
+
+def test_inputs_that_transformers_does_not_make_there_are_a_reason(monkeypatch):
+    config = transformers.GPT2Config(n_embd=8, n_head=2, n_layer=1, vocab_size=9)
+    source = SimpleNamespace(model_class=transformers.GPT2Model, examples=())
+    captured = SimpleNamespace(spec=(SimpleNamespace(name="input_ids"), SimpleNamespace(name="cu_seqlens")))
+    with pytest.raises(ConversionError, match="does not make cu_seqlens there"):
+        other_config._captured(captured, source, config)

@@ -256,3 +256,21 @@ def test_observer_sees_every_value():
                                    for n in ("first", "second") for k in ("weight", "bias")},
         observe=lambda graph, path, node, value: seen.append((path, node.name)))  # fmt: skip
     assert ("first", "h") in seen and ("second", "@dense.weight") in seen and ("", "c") in seen
+
+
+def test_what_nobody_reads_of_several_results_has_no_shape_to_keep():
+    """The offsets that a bag of embeddings returns are as many as each of torch's kernels likes."""
+    text = """
+graph Bags(%table: f32[5, 2], %places: i64[6], %first: i64[3]) {{
+  %bags: ({sums}, i64[0], i64[3], i64[3]) = aten.embedding_bag(%table, %places, %first, mode=0)
+  %y: {sums} = item(%bags, index=0)
+  return %y
+}}
+entry Bags
+"""
+    table, places, first = normal(5, 2), np.array([0, 1, 2, 3, 4, 0]), np.array([0, 2, 4])
+    inputs = {"table": table, "places": places, "first": first}
+    (sums,) = run(text.format(sums="f32[3, 2]"), inputs)
+    np.testing.assert_allclose(sums, table[places].reshape(3, 2, 2).sum(1))
+    with pytest.raises(ConversionError, match="wrong-shape"):
+        run(text.format(sums="f32[2, 3]"), inputs)

@@ -15,7 +15,7 @@ from hf2khc.capture.inputs import input_spec, trace_sizes
 from hf2khc.capture.source import Source
 from hf2khc.capture.twin_fields import get_field, set_field
 from hf2khc.check.gradient_report import Gradients
-from hf2khc.diagnostics import ConversionError, Diagnostic
+from hf2khc.diagnostics import ConversionError, Diagnostic, fail
 from hf2khc.driver.config_fields import flat_fields
 from hf2khc.driver.fill import fill, with_weights
 from hf2khc.driver.gradients import gradients_of_package
@@ -159,6 +159,9 @@ def _captured(captured: Captured, source: Source, config: "PreTrainedConfig") ->
     check_config(config)
     model = build_meta(config, source.model_class)
     spec = input_spec(model, source.examples)
+    missing = {entry.name for entry in captured.spec} - {entry.name for entry in spec}
+    if missing:
+        raise fail("inputs-unknown", f"transformers does not make {', '.join(sorted(missing))} there")
     fixed = {symbol: size for symbol, size in captured.sizes.items() if symbol not in captured.smallest}
     sizes = trace_sizes(model, spec) | fixed
     return replace(captured, spec=spec, sizes=sizes, parameters=model.num_parameters())

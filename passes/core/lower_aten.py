@@ -7,6 +7,7 @@ from hf2khc.diagnostics import ConversionError, Diagnostic
 from hf2khc.ir.graph import Graph, Node, Program
 from hf2khc.ir.text import format_node
 from hf2khc.passes.core.lower_attention import lower_attention
+from hf2khc.passes.core.lower_bags import lower_bags
 from hf2khc.passes.core.lower_complex import lower_complex
 from hf2khc.passes.core.lower_convolution import lower_convolution
 from hf2khc.passes.core.lower_experts import lower_experts
@@ -27,6 +28,7 @@ STEPS = (
     # Before the parts of it that would do alone.
     lower_experts,
     lower_attention,
+    lower_bags,
     lower_convolution,
     lower_pooling,
     lower_recurrent,
