@@ -106,6 +106,25 @@ def test_a_row_of_every_result_lies_on_its_axis_of_the_batch():
     assert np.array_equal(hidden, arrays[0][:, 1:2]) and scores is None and np.array_equal(tokens, arrays[2][1:2])
 
 
+@pytest.mark.parametrize("marked", [1, 0])
+def test_a_mask_may_mark_what_is_left_out(monkeypatch, marked):
+    import numpy as np
+
+    from hf2khc.check import contract_subject
+
+    def kept(model, inputs):
+        return [np.where(inputs["audio_mask"] == marked, inputs["audio"], 0)]
+
+    template = {"audio": np.ones((2, 6), "float32"), "audio_mask": np.ones((2, 6), "bool")}
+    axes = dict.fromkeys(template, ("batch", "frames"))
+    subject = contract_subject.Subject(Path(), sys, None, {}, template, axes, {}, True, "")
+    vars(subject).update(shapes=dict.fromkeys(template, (None, None)), model=None)
+    monkeypatch.setattr(contract_subject, "outputs", kept)
+    mask = subject.inputs(3)["audio_mask"]
+    assert mask.dtype == bool and (mask[:2] == marked).all()
+    assert (mask[2, :-1] == marked).all() and mask[2, -1] != marked
+
+
 def test_inputs_without_a_batch_keep_their_sizes_and_are_never_cut():
     import numpy as np
 
