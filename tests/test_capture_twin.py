@@ -327,3 +327,12 @@ def test_a_second_twin_does_not_come_back_to_the_real_model(name):
     second = twin_config(first.config, model_class, spec, apart=config)
     back = {path for path in second.changed if get_field(second.config, path) == get_field(config, path)}
     assert not back and first.changed.keys() <= second.changed.keys()
+
+
+def test_heads_of_a_second_twin_have_a_size_of_their_own():
+    """No field has it, so nothing else keeps it from coming back to that of the model."""
+    config, model_class, first = twin_of("bert")
+    spec = input_spec(build_meta(config, model_class))
+    second = twin_config(first.config, model_class, spec, apart=config)
+    sizes = {c.hidden_size // c.num_attention_heads for c in (config, first.config, second.config)}
+    assert len(sizes) == 3

@@ -83,8 +83,8 @@ class Proposer:
         # How many query heads share a key head is a number of the config like any other.
         grouping = main.value / min(field.value for field in heads)
         # So is the size of a head, where it is no field of its own: width / heads.
-        per_head = width[0].value / main.value if width else 0
-        shapes = [shape for shape in HEAD_SHAPES if shape[1] != grouping and shape[2] != per_head]
+        per_head = {width[0].value / main.value, self._head_apart(width[0], main)} if width else set()
+        shapes = [shape for shape in HEAD_SHAPES if shape[1] != grouping and shape[2] not in per_head]
         # A size of its own for a head keeps it apart from width / heads, where the model lets it be free.
         free, derived = (
             sorted(
@@ -99,6 +99,10 @@ class Proposer:
         options = free[:1] + derived[:1] + free[1::4] + derived[1::4]
         self._take(options[:1], original)
         return options
+
+    def _head_apart(self, width: Field, heads: Field) -> float:
+        wide, many = self.apart.get(width.path), self.apart.get(heads.path)
+        return wide / many if wide and many else 0
 
     def _image(self, fields: list[Field]) -> list[dict[str, Any]]:
         # The size may be one number, or the height and the width, as a list or each by its name.
