@@ -318,6 +318,7 @@ def test_of_two_fields_that_fail_together_the_other_may_change():
     assert found.config.tag_pad_id < found.config.max_xpath_tag_unit_embeddings
     assert found.config.subs_pad_id < found.config.max_xpath_subs_unit_embeddings
     assert found.changed.keys() & {"tag_pad_id", "max_xpath_tag_unit_embeddings"}
+    assert any("does not run with it: IndexError" in reason for reason in found.unchanged.values())
 
 
 @pytest.mark.parametrize("name", ["bert", "qwen3", "vit"])
@@ -327,6 +328,23 @@ def test_a_second_twin_does_not_come_back_to_the_real_model(name):
     second = twin_config(first.config, model_class, spec, apart=config)
     back = {path for path in second.changed if get_field(second.config, path) == get_field(config, path)}
     assert not back and first.changed.keys() <= second.changed.keys()
+
+
+def test_where_shapes_alone_do_not_run_the_model_a_twin_runs_in_numbers():
+    """A width that the code has as well: shapes alone stop before, at a branch on data."""
+    config = transformers.GPT2Config(n_embd=32, n_layer=2, n_head=4, vocab_size=150, n_inner=44)
+
+    class Narrow(transformers.GPT2Model):
+        def forward(self, input_ids, attention_mask=None):
+            if self.wte.weight.device.type == "cpu" and type(input_ids) is torch.Tensor:
+                assert self.h[0].mlp.c_fc.weight.shape[1] == 44
+            else:
+                raise NotImplementedError("not in shapes alone")
+            return super().forward(input_ids, attention_mask=attention_mask)
+
+    found = twin_config(config, Narrow, input_spec(build_meta(config, Narrow)))
+    assert found.config.n_inner == 44 and "does not run with it: AssertionError" in found.unchanged["n_inner"]
+    assert {"n_embd", "vocab_size", "n_head"} <= found.changed.keys()
 
 
 def test_heads_of_a_second_twin_have_a_size_of_their_own():

@@ -5,6 +5,7 @@ import itertools
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from hf2khc.capture.build import build_meta, configs, materialise, quiet
 from hf2khc.capture.input_types import Example, Input
 from hf2khc.capture.inputs import input_spec, sample_inputs, trace_sizes
 from hf2khc.capture.shapes_alone import Operations, shapes_alone
+from hf2khc.capture.trial import trial_error
 from hf2khc.capture.truncate import truncate
 from hf2khc.capture.twin_fields import get_field, numeric_fields, set_field
 from hf2khc.capture.twin_values import HEAD_DIM, HEADS, WIDTH, Proposer
@@ -42,8 +44,6 @@ class Twin:
 MOST_TRIES = 72
 MOST_PROGRAMS = 10
 MOST_BALANCED = 12
-# Of what is run in numbers, not in shapes alone.
-MOST_PARAMETERS = 50_000_000
 # Operations that compute nothing: they ask, or arrange what is there, which hangs on how it lies in memory.
 _ARRANGES = re.compile(
     r"prim\.|aten\.(\w*view|reshape|\w*_copy|copy_|clone|contiguous|detach|alias|expand|permute|transpose|t|squeeze"
@@ -83,7 +83,7 @@ def twin_config(
     search = _Search(config, model_class, tuple(entry.name for entry in spec), examples, alike)
     values = {} if apart is None else {field.path: field.value for field in numeric_fields(apart)}
     search.settle(Proposer([field for field in numeric_fields(config) if field.path not in kept], values).groups())
-    search.keep_what_is_indexed()
+    search.keep_what_fails()
     return search.result()
 
 
@@ -239,7 +239,8 @@ class _Search:
         # a class anew for every module that is parametrised.
         kinds_of = ((path, type(module)) for path, module in model.named_modules())
         modules = [(path, kind.__module__, kind.__qualname__) for path, kind in kinds_of]
-        names = list(model.state_dict())
+        # A kernel of nothing is another structure, though torch may well run it.
+        names = [(name, value.numel() == 0) for name, value in model.state_dict().items()]
         return kinds, modules, names, self._run(model, spec)
 
     def _run(self, model: PreTrainedModel, spec: tuple[Input, ...]) -> list[str]:
@@ -265,54 +266,55 @@ class _Search:
                 raise Refused(f"the model does not run with it: {type(error).__name__}: {error}"[:300]) from error
         return [name for name in done.names if self.runs and not _ARRANGES.match(name)]
 
-    def keep_what_is_indexed(self) -> None:
-        """Takes back the fields with whose new values the model looks up what is not there.
+    def keep_what_fails(self) -> None:
+        """Takes back the fields with whose new values the model does not run in numbers.
 
         Shapes alone do not show how far an index goes: into a table of buckets whose number is in the code, say.
         """
-        if self._finds_all(self._laid_over({})):
+        error = self._error(self._laid_over({}))
+        if not isinstance(error, self._telling):
             return
         before = dict(self.accepted)
+        # One field mostly; of fields that change together not all may be taken back one after another.
+        for path in before:
+            self.accepted = {other: value for other, value in before.items() if other != path}
+            if self._is_sound():
+                break
+        else:
+            self.accepted = self._without_several(before)
+        reason = f"the model does not run with it: {type(error).__name__}: {error}"[:300]
+        self.unchanged |= {path: reason for path in before if path not in self.accepted}
+
+    def _without_several(self, before: dict[str, Any]) -> dict[str, Any]:
+        """What may stay of accepted values where no single one is at fault; all where nothing helps."""
+        self.accepted = dict(before)
         for path in reversed(before):
             del self.accepted[path]
             if self._is_sound():
                 break
         else:
-            self.accepted = before
-            return
+            return before
         for path in [path for path in before if path not in self.accepted][1:]:
             self.accepted[path] = before[path]
             if not self._is_sound():
                 del self.accepted[path]
-        reason = "the model looks up what is not there with it"
-        self.unchanged |= {path: reason for path in before if path not in self.accepted}
+        return self.accepted
+
+    @cached_property
+    def _telling(self) -> type[Exception]:
+        """What says that a twin is none: an index out of range; anything, where shapes alone do not run the model."""
+        return IndexError if self.runs or self._error(self.config) is not None else Exception
 
     def _is_sound(self) -> bool:
         try:
             config = self._laid_over({})
-            return self._structure(config) == self.structure and self._finds_all(config)
+            return self._structure(config) == self.structure and not isinstance(self._error(config), self._telling)
         except Refused:
             return False
 
-    def _finds_all(self, config: PreTrainedConfig) -> bool:
-        """Whether no index is out of range in a forward pass with random weights; not of a large model."""
-        model = build_meta(config, self.model_class)
-        if self.runs:  # cut as it is; some models count their layers themselves
-            truncate(model)
-        if model.num_parameters() > MOST_PARAMETERS:
-            return False
-        inputs = sample_inputs(input_spec(model, self.examples), self.sizes)
-        try:
-            materialise(model)
-            with quiet(), torch.no_grad():
-                for parameter in model.parameters():
-                    parameter.normal_(std=0.02)
-                model(**{name: torch.from_numpy(array) for name, array in inputs.items()})
-        except IndexError:
-            return False
-        except Exception:  # what else fails says nothing about an index
-            return True
-        return True
+    def _error(self, config: PreTrainedConfig) -> Exception | None:
+        # Cut as it is; some models count their layers themselves.
+        return trial_error(config, self.model_class, self.examples, self.sizes, cut=self.runs)
 
     def result(self) -> Twin:
         config = self._laid_over({})

@@ -1,0 +1,46 @@
+"""A forward pass of a small model in numbers: what shapes alone do not show."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from hf2khc.capture.build import build_meta, materialise, quiet
+from hf2khc.capture.input_types import Example
+from hf2khc.capture.inputs import input_spec, sample_inputs
+from hf2khc.capture.truncate import truncate
+
+MOST_PARAMETERS = 50_000_000
+
+
+def trial_error(
+    config: PreTrainedConfig, model_class: type[PreTrainedModel], examples: Sequence[Example],
+    sizes: Mapping[str, int], cut: bool,
+) -> Exception | None:  # fmt: skip
+    """What a forward pass with random weights raises; of a model too large for that, an `IndexError` that says so.
+
+    Args:
+        config: of the model.
+        model_class: its class.
+        examples: inputs that the user gave.
+        sizes: of the symbols among the sizes of the inputs.
+        cut: whether to run the fewest layers that show every kind.
+
+    Raises:
+        ConversionError: the model cannot be built.
+    """
+    model = build_meta(config, model_class)
+    if cut:
+        truncate(model)
+    if model.num_parameters() > MOST_PARAMETERS:
+        return IndexError("too large to be tried")
+    try:
+        inputs = sample_inputs(input_spec(model, examples), dict(sizes))
+        materialise(model)
+        with quiet(), torch.no_grad():
+            for parameter in model.parameters():
+                parameter.normal_(std=0.02)
+            model(**{name: torch.from_numpy(array) for name, array in inputs.items()})
+    except Exception as error:  # a model's own code may fail in any way
+        return error
+    return None
