@@ -13,6 +13,7 @@ from hf2khc.driver.stages import StageEvent, StageTimer
 
 MIB = 2**20
 CHILD = "x = bytearray(200 * 2**20); import time; time.sleep(0.5)"
+# Processes of their own: in this one servers of other tests come and go, and are large to be sampled.
 SMALL_LARGE_SMALL = """
 from hf2khc.driver.stages import StageTimer
 with StageTimer() as stages:
@@ -23,6 +24,20 @@ with StageTimer() as stages:
     stages("small again")
 print(*(record.peak_bytes for record in stages.records))
 """
+ALONE_CHILD = f"""
+import subprocess, sys
+from hf2khc.driver.stages import StageTimer
+with StageTimer() as stages:
+    stages("alone")
+    stages("child")
+    subprocess.run([sys.executable, "-c", {CHILD!r}], check=True)
+print(*(record.peak_bytes for record in stages.records))
+"""
+
+
+def peaks(script: str) -> list[int]:
+    run = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    return [int(number) for number in run.stdout.split()]
 
 
 def test_stages_are_timed_and_told() -> None:
@@ -52,18 +67,12 @@ def test_last_stage_ends_on_an_exception() -> None:
 
 
 def test_peak_belongs_to_its_stage() -> None:
-    # A process of its own: in this one children of other tests come and go.
-    run = subprocess.run([sys.executable, "-c", SMALL_LARGE_SMALL], check=True, capture_output=True, text=True)
-    small, large, again = map(int, run.stdout.split())
+    small, large, again = peaks(SMALL_LARGE_SMALL)
     assert large - small > 180 * MIB and large - again > 180 * MIB
 
 
 def test_peak_counts_child_processes() -> None:
-    with StageTimer() as stages:
-        stages("alone")
-        stages("child")
-        subprocess.run([sys.executable, "-c", CHILD], check=True)
-    alone, child = (record.peak_bytes for record in stages.records)
+    alone, child = peaks(ALONE_CHILD)
     assert child - alone > 180 * MIB
 
 
