@@ -2,14 +2,15 @@
 
 import pytest
 from tiny_models import MODELS, albert, t5
-from transformers import AlbertConfig, AlbertForQuestionAnswering, AlbertModel, T5Model
+from transformers import AlbertConfig, AlbertForQuestionAnswering, AlbertModel, BertConfig, BertModel, T5Model
 
 from hf2khc.capture.truncate import Stack
 from hf2khc.diagnostics import ConversionError
-from hf2khc.driver.depth import MORE_LAYERS, as_deep_as, deeper, depth_fields, with_depth, with_more_rounds
+from hf2khc.driver.depth import MORE_LAYERS, as_deep_as, at_another_depth, depth_fields, with_depth, with_more_rounds
 from hf2khc.ir.expr import Expr
 from hf2khc.ir.text import parse_program
 
+BERT = {"hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 12, "vocab_size": 9}
 PROGRAM = """
 graph Block<window>(%x: f32[batch, 8]) {
   %a: f32[batch, 8] = ops.multiply(%x, x2=window)
@@ -100,13 +101,20 @@ def test_a_number_of_sizes_is_no_number_of_rounds():
 
 def test_a_twin_has_more_layers_where_those_that_are_kept_stay():
     config, model_class = MODELS["bert"]
-    more = deeper(config, model_class, ["config.num_hidden_layers"])
+    more = at_another_depth(config, model_class, ["config.num_hidden_layers"])
     assert more.num_hidden_layers == config.num_hidden_layers + MORE_LAYERS
     assert as_deep_as(more, config, ["config.num_hidden_layers"]).to_dict() == config.to_dict()
+
+
+def test_a_twin_of_a_deep_model_has_few_layers():
+    config = BertConfig(**BERT, num_hidden_layers=30)
+    first = at_another_depth(config, BertModel, ["config.num_hidden_layers"])
+    second = at_another_depth(first, BertModel, ["config.num_hidden_layers"])
+    assert (first.num_hidden_layers, second.num_hidden_layers) == (2 + MORE_LAYERS, 2 + 2 * MORE_LAYERS)
 
 
 def test_a_twin_whose_layers_are_listed_one_by_one_is_no_deeper():
     config, model_class = MODELS["gemma2"]
     assert len(config.layer_types) == config.num_hidden_layers
-    more = deeper(config, model_class, ["config.num_hidden_layers"])
+    more = at_another_depth(config, model_class, ["config.num_hidden_layers"])
     assert more.num_hidden_layers == config.num_hidden_layers

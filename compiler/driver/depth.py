@@ -132,12 +132,13 @@ def with_more_rounds(
     return config
 
 
-def deeper(
+def at_another_depth(
     config: "PreTrainedConfig", model_class: type["PreTrainedModel"], fields: Collection[str]
 ) -> "PreTrainedConfig":
-    """The config with more layers, where that leaves those that are kept as they are.
+    """The config with another number of layers, few, where that leaves those that are kept as they are.
 
-    What a layer computes may hang on how many there are: residuals are scaled by `num_hidden_layers ** -0.5`, say.
+    What a layer computes may hang on how many there are: residuals are scaled by `num_hidden_layers ** -0.5`, say. And
+    a twin of few layers is built sooner.
 
     Args:
         config: of a twin.
@@ -145,14 +146,16 @@ def deeper(
         fields: that count layers, as `depth_fields` gives them.
     """
     shown = _shown(config, model_class)
+    few = max(map(len, shown.values()), default=0) + MORE_LAYERS
     for field in sorted({field.removeprefix("config.") for field in fields}):
-        more = copy.deepcopy(config)
+        before, other = get_field(config, field), copy.deepcopy(config)
         try:
-            set_field(more, field, get_field(config, field) + MORE_LAYERS)
-            same = _shown(more, model_class) == shown
+            set_field(other, field, few if few < before else before + MORE_LAYERS)
+            type(other).from_dict(other.to_dict())
+            same = _shown(other, model_class) == shown
         except Exception:  # lists with an entry for each layer, say
             continue
-        config = more if same else config
+        config = other if same else config
     return config
 
 

@@ -19,7 +19,7 @@ from hf2khc.capture.omitted import omitted_outputs
 from hf2khc.capture.twin import twin_config
 from hf2khc.diagnostics import ConversionError, fail
 from hf2khc.driver.config_fields import common_fields
-from hf2khc.driver.depth import as_deep_as, deeper, depth_fields, with_more_rounds
+from hf2khc.driver.depth import as_deep_as, at_another_depth, depth_fields, with_more_rounds
 from hf2khc.driver.generalise import difference
 from hf2khc.ir.evaluate import keras_evaluators
 from hf2khc.ir.float64 import float64
@@ -144,7 +144,7 @@ def _twinned(
         # Nothing would differ in it, and what does not differ would be said to follow the config.
         raise fail("twin", next(iter(twin.unchanged.values()), "its config has no numbers"))
     depth = depth_fields(config, model_class, lengths)
-    first = deeper(twin.config, model_class, depth.values())
+    first = at_another_depth(twin.config, model_class, depth.values())
     captured = traced(first)
     errors: dict[str, float] = {}
     check = _Validation(captured, errors) if validated else None
@@ -155,7 +155,7 @@ def _twinned(
     kept = {*twin.unchanged, *twin.delicate}
     like_first = None if like is None else alike(programs[0])
     second = twin_config(first, model_class, captured.spec, examples, kept, like_first, apart=config)
-    other = deeper(with_more_rounds(second.config, model_class, programs[0]), model_class, depth.values())
+    other = at_another_depth(with_more_rounds(second.config, model_class, programs[0]), model_class, depth.values())
     if second.changed:
         with suppress(Exception):  # of a model's own code: one twin is better than none
             programs.append(_last(lower(traced(other).program)))
