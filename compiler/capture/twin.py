@@ -101,7 +101,7 @@ class _Search:
         self.unchanged: dict[str, str] = {}
         self.runs, self.tries, self.reason = True, 0, ""
         self.numbers = {f.path: f.value for f in numeric_fields(config) if isinstance(f.value, int)}
-        self.reloads = _reloaded(config).to_dict() == config.to_dict()
+        self.reloads = reloaded(config).to_dict() == config.to_dict()
         self.structure = self._structure(config)
 
     def settle(self, groups: list[list[dict[str, Any]]]) -> None:
@@ -220,7 +220,7 @@ class _Search:
         if self.reloads:
             # What a config takes over from another part of it when it is read is so from the start.
             try:
-                config = _reloaded(config)
+                config = reloaded(config)
             except Exception as error:
                 raise Refused(f"the config cannot be read with it: {error}"[:300]) from error
         return config
@@ -323,8 +323,8 @@ class _Search:
         return Twin(config, changed, unchanged, self.delicate)
 
 
-def _reloaded(config: PreTrainedConfig) -> PreTrainedConfig:
-    """The config as it is read from a file."""
+def reloaded(config: PreTrainedConfig) -> PreTrainedConfig:
+    """The config as it is read from a file; raises what its class raises where its fields do not fit."""
     again = type(config).from_dict(config.to_dict())
     for part, before in zip(configs(again), configs(config), strict=True):
         part._attn_implementation_internal = before._attn_implementation_internal

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from hf2khc.capture.build import build_meta
 from hf2khc.capture.truncate import Stack, truncate
+from hf2khc.capture.twin import reloaded
 from hf2khc.capture.twin_fields import get_field, set_field
 from hf2khc.diagnostics import ConversionError, fail
 from hf2khc.driver.config_fields import integer_fields
@@ -151,7 +152,7 @@ def at_another_depth(
         before, other = get_field(config, field), copy.deepcopy(config)
         try:
             set_field(other, field, few if few < before else before + MORE_LAYERS)
-            type(other).from_dict(other.to_dict())
+            reloaded(other)  # as the search for a twin does
             same = _shown(other, model_class) == shown
         except Exception:  # lists with an entry for each layer, say
             continue

@@ -15,6 +15,8 @@ from hf2khc.ir.expr import Expr, compiled, entry_of
 MOST_FIELDS = 40
 # Of attention, at any width of heads.
 LEAST_SCALE = 1e-4
+# What a scale is of a size, and the power that gives the size back; no scale is both of a size above 1.
+ROOTS = (("({}) ** -0.5", -2), ("sqrt({})", 2))
 # How many times as wide a layer may be as another one.
 MOST_RATIO = 16
 # Decimals of a number in a model's own code.
@@ -128,7 +130,7 @@ class Search:
     def _roots(self, values: tuple[float, ...]) -> Iterator[Expr]:
         """The root of a size, or one over it: scores are divided by that of the size of a head."""
         usual = all(LEAST_SCALE < v < 1 / LEAST_SCALE for v in values)
-        for form, power in (("sqrt({})", 2), ("({}) ** -0.5", -2)) if usual else ():
+        for form, power in ROOTS if usual else ():
             squares = [v**power for v in values]
             wholes = tuple(map(round, squares))
             if min(wholes) > 1 and all(close(float(n), square) for n, square in zip(wholes, squares, strict=True)):
@@ -232,7 +234,7 @@ class Search:
 
     def _scales(self, values: tuple) -> Iterator[str]:
         """The root of a whole part of a size, or one over it: heads of which no field tells how many they are."""
-        for form, power in (("({}) ** -0.5", -2), ("sqrt({})", 2)) if LEAST_SCALE < values[0] < 1 / LEAST_SCALE else ():
+        for form, power in ROOTS if LEAST_SCALE < values[0] < 1 / LEAST_SCALE else ():
             for name in self._positive():
                 heads, rest = divmod(self.fields[name][0], round(values[0] ** power) or math.inf)
                 if heads > 1 and not rest:

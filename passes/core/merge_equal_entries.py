@@ -141,23 +141,23 @@ class _Merging:
         if node.op in _SPLITS:
             return self._split(node, axis)
         type_, dim = _without(node.tensor, axis), _dim(node, node.tensor.rank)
-        if node.op in ("aten.slice", "aten.unsqueeze") and dim == axis:
-            return node.used[0] if node.op == "aten.unsqueeze" else self._entry(node.used[0], axis)
-        attrs = {**node.attrs}
+        attrs = node.attrs
         match node.op:
+            case "aten.unsqueeze" if dim == axis:
+                return node.used[0]
+            case "aten.slice" if dim == axis:
+                return self._entry(node.used[0], axis)
             case "aten.view":
                 return self._new(node, node.operands, type_, {"size": type_.shape})
             case "item" if self._splits_another(node, axis):
-                pass
+                return self._new(node, (self._entry(node.used[0], axis),), type_, attrs)
             case "aten.slice" | "aten.unsqueeze":
-                attrs["dim"] = dim - (dim > axis)
+                attrs = {**attrs, "dim": dim - (dim > axis)}
             case "aten.expand":
-                attrs["size"] = type_.shape
+                attrs = {**attrs, "size": type_.shape}
             case op if op not in _EACH:
                 return self._new(node, (node.name,), type_, {"dim": axis, "index": 0}, "aten.select")
         operands = [self._entry(*source) for source in self._sources(node, axis)]
-        if node.op == "item":
-            operands = [self._entry(node.used[0], axis)]
         if node.op == "aten.expand" and same_type(self.nodes[operands[0]].type, type_):
             return operands[0]
         return self._new(node, operands, type_, attrs)

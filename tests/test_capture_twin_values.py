@@ -1,0 +1,63 @@
+"""Numbers that may stand in the place of those in a config."""
+
+import copy
+
+import pytest
+import transformers
+
+from hf2khc.capture.twin_fields import Field, numeric_fields, set_field
+from hf2khc.capture.twin_values import Proposer
+
+
+def test_small_numbers_stay_small_from_twin_to_twin():
+    field = Field("size", "size", "", 2)
+    for _ in range(4):
+        (((_, value),),) = [Proposer([field]).groups()[0][0].items()]
+        field = Field("size", "size", "", value)
+        assert 3 <= value <= 8
+
+
+def test_two_equal_small_numbers_become_different_ones():
+    fields = [Field(name, name, "", 2) for name in ("one", "other")]
+    groups = Proposer(fields).groups()
+    assert groups[0][0]["one"] != groups[1][0]["other"]
+
+
+def test_a_tuple_of_the_config_stays_one():
+    config = transformers.ReformerConfig(axial_pos_shape=(16, 24))
+    set_field(config, "axial_pos_shape", [24, 32])
+    assert config.axial_pos_shape == (24, 32)
+
+
+def test_parts_of_something_become_other_parts():
+    (first,), (second,) = (
+        [group[0] for group in Proposer([Field("part", "part", "", value)]).groups()] for value in (0.25, 0.5)
+    )
+    assert (first["part"] * 8) % 1 == 0 == (second["part"] * 8) % 1
+    assert first["part"] != 0.25 and second["part"] != 0.5
+
+
+@pytest.mark.parametrize("size", [224, 64, (64, 64), {"height": 64, "width": 64}])
+def test_the_size_of_images_is_another_one_in_each_twin(size):
+    config = transformers.PvtV2Config(image_size=size, hidden_sizes=[16, 32, 40, 64], depths=[1, 1, 1, 1])
+    config.image_size = size
+    found = []
+    for _ in range(3):
+        found.append(copy.deepcopy(config.image_size))
+        (group,) = [g for g in Proposer(list(numeric_fields(config))).groups() if "image_size" in next(iter(g[0]))]
+        for path, value in group[0].items():
+            set_field(config, path, value)
+    assert len(set(map(str, found))) == 3 and all(type(one) is type(size) for one in found)
+
+
+def test_every_entry_of_a_list_changes():
+    (group,) = Proposer([Field("hidden_sizes", "hidden_sizes", "", [24, 32, 40, 48])]).groups()
+    assert all(new != old for new, old in zip(group[0]["hidden_sizes"], [24, 32, 40, 48], strict=True))
+
+
+def test_three_counts_of_heads_stay_three_that_divide_one_another():
+    counts = {"mamba_num_heads": 8, "num_attention_heads": 4, "num_key_value_heads": 2}
+    fields = [Field(name, name, "", value) for name, value in {**counts, "hidden_size": 32}.items()]
+    for values in Proposer(fields).groups()[0]:
+        whole, heads, few = (values[name] for name in counts)
+        assert whole > heads > few and whole % heads == heads % few == 0
