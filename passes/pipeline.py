@@ -7,6 +7,7 @@ from hf2khc.ir.graph import Program
 from hf2khc.passes.core.fold_constants import fold_constants
 from hf2khc.passes.core.index_by_arange import index_by_arange
 from hf2khc.passes.core.inline_functions import inline_functions
+from hf2khc.passes.core.inline_numbers import inline_numbers
 from hf2khc.passes.core.lower_aten import lower_aten
 from hf2khc.passes.core.merge_equal_entries import merge_equal_entries
 from hf2khc.passes.core.normalize import normalize
@@ -85,6 +86,7 @@ PIPELINE = (
             solve_substitution,
             lower_aten,
             fold_constants,
+            inline_numbers,
         ),
     ),
     Level(

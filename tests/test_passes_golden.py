@@ -136,6 +136,8 @@ MUTATIONS = [
     ("hoist_loops", 1, "scale=(2.0, 3.0)", "scale=(2.0, 2.0)"),
     ("inline_layers", 0, "@gate)", "@output_norm.weight)"),
     ("fold_constants", 1, "fill_value=7", "fill_value=6"),
+    ("inline_numbers", 0, "x2=2.5", "x2=2.4"),
+    ("inline_numbers", 0, "x1=-3.0", "x1=3.0"),
     ("index_by_arange", 0, "dim=1)", "dim=0)"),
     ("name_inputs", 0, "%y: f32[batch, 8] = ops.add(%x_2, %x_1)", "%y: f32[batch, 8] = ops.add(%x, %x_1)"),
     ("outline_rotary", 1, "%half, axis=2", "%s, axis=2"),

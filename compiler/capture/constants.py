@@ -1,5 +1,6 @@
 """The tensors of a trace that are no weights: buffers, and what stands in the code of the model."""
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -8,14 +9,29 @@ import torch
 from hf2khc.ir.frequencies import frequencies
 
 
+# Decimals that tell a number of float32 from the next one.
+_DIGITS = 6
+
+
 def constant(tensor: torch.Tensor) -> np.ndarray:
-    """The numbers of a constant; frequencies of rotary embeddings as their formula gives them.
+    """The numbers of a constant; a single one, and frequencies of rotary embeddings, as their formula gives them.
 
     torch rounded those to float32, the IR does not.
     """
     value = _array(tensor)
+    if value.ndim == 0 and value.dtype == np.float32:
+        return np.asarray(_unrounded(value))
     found = frequencies(value)
     return value if found is None else found.table()
+
+
+def _unrounded(value: np.ndarray) -> float:
+    """The decimal, the root of a whole number or one over it that a number of float32 is, or else the number."""
+    number = float(value)
+    candidates = [float(f"{number:.{_DIGITS}g}")]
+    if number > 0 and math.isfinite(number):
+        candidates += [math.sqrt(round(number**2)), 1 / math.sqrt(max(1, round(number**-2)))]
+    return next((found for found in candidates if np.float32(found) == value), number)
 
 
 def first_names(exported: torch.export.ExportedProgram, model: torch.nn.Module) -> dict[str, str]:

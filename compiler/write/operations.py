@@ -1,5 +1,6 @@
 """From one operation to the Python expression for it."""
 
+import ast
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
@@ -73,9 +74,12 @@ def _infix(node: Node, operands: Sequence[Text | None], scope: Scope) -> Text:
 
 def _number(value, scope: Scope) -> Text:
     text = scope.value(value)
-    simple = not isinstance(value, Expr) or text.replace(".", "").replace("_", "").isalnum()
-    negative = isinstance(value, int | float) and str(value).startswith("-")
-    return Text(text, NEGATIVE if negative else ATOM if simple else LOOSEST)
+    if not isinstance(value, Expr):
+        return Text(text, NEGATIVE if text.startswith("-") else ATOM)
+    tree = ast.parse(text, mode="eval").body
+    if isinstance(tree, ast.BinOp) and isinstance(tree.op, ast.Pow):
+        return Text(text, NEGATIVE)
+    return Text(text, ATOM if isinstance(tree, ast.Name | ast.Attribute | ast.Call | ast.Constant) else LOOSEST)
 
 
 def _arguments(node: Node, operands: Sequence[Text | None], scope: Scope) -> list[str]:

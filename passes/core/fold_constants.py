@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from hf2khc.ir.analysis import module_paths
+from hf2khc.ir.analysis import module_paths, without_unused_constants
 from hf2khc.ir.graph import Graph, Node, Program, join
 from hf2khc.ir.signatures import WHOLE, axis_key
 from hf2khc.ir.types import Tensor
@@ -41,7 +41,7 @@ def fold_constants(program: Program) -> Program:
     paths = module_paths(program)
     graphs = [_folded(graph, paths[graph.name], program.constants) for graph in program.graphs.values()]
     folded = program.with_graphs(graphs)
-    return _without_unused(folded)
+    return without_unused_constants(folded)
 
 
 def _folded(graph: Graph, path: str, constants: Mapping[str, np.ndarray]) -> Graph:
@@ -120,9 +120,3 @@ def _arange(graph: Graph, node: Node, made: list[Node]) -> list[Node]:
         type_ = Tensor(node.tensor.dtype, (*(1,) * axes, size))
         nodes.append(Node(name, "ops.expand_dims", (nodes[-1].name,), {"axis": 0}, type_, node.loc, origin))
     return nodes
-
-
-def _without_unused(program: Program) -> Program:
-    paths = module_paths(program)
-    used = {join(paths[g.name], n.name[1:]) for g in program.graphs.values() for n in g.of("const")}
-    return replace(program, constants={k: v for k, v in program.constants.items() if k in used})
