@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from hf2khc.ir.graph import Program
+from hf2khc.passes.core.compare_positions import compare_positions
 from hf2khc.passes.core.fold_constants import fold_constants
 from hf2khc.passes.core.index_by_arange import index_by_arange
 from hf2khc.passes.core.inline_functions import inline_functions
@@ -86,6 +87,7 @@ PIPELINE = (
             solve_substitution,
             lower_aten,
             fold_constants,
+            compare_positions,
             inline_numbers,
         ),
     ),

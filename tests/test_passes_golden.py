@@ -138,6 +138,8 @@ MUTATIONS = [
     ("fold_constants", 1, "fill_value=7", "fill_value=6"),
     ("inline_numbers", 0, "x2=2.5", "x2=2.4"),
     ("inline_numbers", 0, "x1=-3.0", "x1=3.0"),
+    ("compare_positions", 0, "x2=2", "x2=1"),
+    ("compare_positions", 0, "%before_keys_axes, %before_queries_axes", "%before_queries_axes, %before_keys_axes"),
     ("index_by_arange", 0, "dim=1)", "dim=0)"),
     ("name_inputs", 0, "%y: f32[batch, 8] = ops.add(%x_2, %x_1)", "%y: f32[batch, 8] = ops.add(%x, %x_1)"),
     ("outline_rotary", 1, "%half, axis=2", "%s, axis=2"),

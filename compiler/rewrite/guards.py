@@ -6,6 +6,9 @@ from hf2khc.ir.expr import Expr, same, simplify
 from hf2khc.ir.graph import LEAVES, Graph
 from hf2khc.ir.types import Tensor, tensors
 
+# Scores that are as low as this vanish in a softmax.
+LOW = -1e30
+
 # Each takes the graph and its arguments: names of values for variables that stand for values, else attribute values.
 FUNCTIONS: dict[str, Callable] = {}
 
@@ -70,6 +73,14 @@ def is_param(graph: Graph, x: str) -> bool:
 @_listed
 def single_use(graph: Graph, x: str) -> bool:
     return graph.uses(x) == 1
+
+
+@_listed
+def is_masked(graph: Graph, x: str) -> bool:
+    """Whether a value is the lowest number at some of its places."""
+    node = graph[x]
+    fill = node.attrs.get("x2")
+    return node.op == "ops.where" and isinstance(fill, float) and fill < LOW
 
 
 @_listed
