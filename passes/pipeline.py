@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from hf2khc.ir.graph import Program
 from hf2khc.passes.core.compare_positions import compare_positions
+from hf2khc.passes.core.compute_tables import compute_tables
 from hf2khc.passes.core.fold_constants import fold_constants
 from hf2khc.passes.core.index_by_arange import index_by_arange
 from hf2khc.passes.core.inline_functions import inline_functions
@@ -88,6 +89,7 @@ PIPELINE = (
             lower_aten,
             fold_constants,
             compare_positions,
+            compute_tables,
             inline_numbers,
         ),
     ),

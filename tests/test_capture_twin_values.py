@@ -50,6 +50,16 @@ def test_the_size_of_images_is_another_one_in_each_twin(size):
     assert len(set(map(str, found))) == 3 and all(type(one) is type(size) for one in found)
 
 
+def test_a_grid_of_patches_is_another_one_in_each_twin():
+    sizes, found = {"image_size": 32, "patch_size": 2}, []
+    for _ in range(3):
+        found.append(sizes["image_size"] // sizes["patch_size"])
+        (group,) = Proposer([Field(name, name, "", value) for name, value in sizes.items()]).groups()
+        # What a window of four divides.
+        sizes = next(values for values in group if values["image_size"] // values["patch_size"] % 4 == 0)
+    assert len(set(found)) == 3
+
+
 def test_every_entry_of_a_list_changes():
     (group,) = Proposer([Field("hidden_sizes", "hidden_sizes", "", [24, 32, 40, 48])]).groups()
     assert all(new != old for new, old in zip(group[0]["hidden_sizes"], [24, 32, 40, 48], strict=True))

@@ -27,6 +27,7 @@ from hf2khc.ir.text import format_program, parse_program
         ((40**0.5, 96**0.5, 72**0.5), "sqrt(config.hidden_size)"),
         ((0.1 * math.log(12) + 1, 0.1 * math.log(13) + 1, 0.1 * math.log(15) + 1), "0.1 * log(config.buckets) + 1"),
         ((2048, 3072, 4608), "512 * config.heads"),
+        ((25, 64, 16), "(config.hidden_size // config.heads // 2) ** 2"),
         ((-5, -8, -4), "-(config.hidden_size // config.heads // 2)"),
         ((41, 13, 21), "config.intermediate_size - 11"),
         ((6.5, 3.0, 4.0), "config.intermediate_size // 4 / 2"),
@@ -53,6 +54,13 @@ def test_the_smallest_expression_that_fits_everywhere(values, text):
     search = Search(FIELDS)
     assert search.value(values, "place") == Expr.of(text)
     assert search.unexplained == []
+
+
+def test_a_few_less_than_what_was_found_beside_it():
+    search = Search(FIELDS)
+    search.value((5, 8, 4), "place")
+    assert search.value((3, 6, 2), "place") == Expr.of("config.hidden_size // config.heads // 2 - 2")
+    assert search.value((3, 6, 3), "place") == 3
 
 
 def test_what_does_not_differ_stays_a_number():

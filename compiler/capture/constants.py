@@ -8,7 +8,6 @@ import torch
 
 from hf2khc.ir.frequencies import frequencies
 
-
 # Decimals that tell a number of float32 from the next one.
 _DIGITS = 6
 

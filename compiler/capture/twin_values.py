@@ -121,11 +121,10 @@ class Proposer:
     def _patched(self, image: Field, patch: Field) -> list[dict[str, Any]]:
         """A size of images and one of the patches that they are cut into."""
         grid = image.value // patch.value
-        options = [
-            (size, count)
-            for size in (6, 10, patch.value // 2, patch.value + 2, patch.value * 2)
-            for count in (5, 4, 8, grid)
-        ]
+        # Windows and strides divide the larger ones; a grid as before only where there is no other.
+        counts = sorted((5, 4, 8, 12, grid), key=lambda count: count == grid)
+        sides = (6, 10, patch.value // 2, patch.value + 2, patch.value * 2)
+        options = [(size, count) for size in sides for count in dict.fromkeys(counts)]
         # What equals another number here and there is not told apart from it.
         options.sort(key=lambda option: not self.used.isdisjoint((option[0], option[0] * option[1])))
         found = [

@@ -9,6 +9,7 @@ from typing import Any
 
 from hf2khc.driver import forms
 from hf2khc.driver.forms import Form, agrees, close
+from hf2khc.driver.strides import is_stride, sides_of
 from hf2khc.ir.expr import Expr, compiled, entry_of
 
 # Above this many integer fields, expressions of three fields are not tried: there would be too many.
@@ -23,8 +24,6 @@ MOST_RATIO = 16
 DIGITS = 9
 # Before or behind the patches of an image, where no field counts them.
 MOST_TOKENS = 16
-# Prime factors of the strides of convolutions, one after the other.
-STRIDES = (2, 3, 5, 7)
 
 
 @dataclass
@@ -81,10 +80,15 @@ class Search:
                     yield Expr.of(" + ".join(terms[term] for term in (*chosen, rest)))
 
     def _longer(self, values: tuple[int, ...]) -> Iterator[Expr]:
-        """Something found beside it and tokens that a field counts, or a few: patches with those that are learned."""
+        """Something found beside it and tokens that a field counts, or a few: patches with those that are learned.
+
+        A few less, too: windows without the last one.
+        """
         counted = [form.over((name,)) for form in forms.TOKENS for name in self._positive()]
         for part, expr in self.parts.items():
             rest = tuple(v - p for v, p in zip(values, part, strict=True))
+            if len(set(part)) == len(values) and set(rest) == {rest[0]} and -MOST_TOKENS <= rest[0] < 0:
+                yield Expr.of(f"({expr}) - {-rest[0]}")
             if len(set(part)) == 1 or min(rest) < 1:
                 continue
             few = (str(rest[0]),) if set(rest) == {rest[0]} and rest[0] <= MOST_TOKENS else ()
@@ -223,14 +227,23 @@ class Search:
 
         Several rounded one after the other, all up or all down, are one that is.
         """
-        for name in self._positive():
-            sizes = self.fields[name]
-            for form, sides in _sides(values, name, sizes):
+        for name, sizes in self._divided():
+            for form, sides in sides_of(values, name, sizes):
                 strides = range(max(2, sizes[0] // (sides[0] + 1)), -(-sizes[0] // max(1, sides[0] - 1)) + 1)
                 # What divides without a rest is likelier than what is next to it.
-                for stride in sorted(filter(_is_stride, strides), key=lambda stride: sizes[0] % stride != 0):
+                for stride in sorted(filter(is_stride, strides), key=lambda stride: sizes[0] % stride != 0):
                     yield form.format(f"{name} // {stride}")
                     yield form.format(f"({name} + {stride - 1}) // {stride}")
+
+    def _divided(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """Sizes, and what one of them leaves of another: patches of an image, which windows divide again."""
+        names = self._positive()
+        yield from ((name, self.fields[name]) for name in names)
+        for x, y in itertools.permutations(names, 2) if len(names) <= MOST_FIELDS else ():
+            sizes = tuple(a // b for a, b in zip(self.fields[x], self.fields[y], strict=True))
+            even = not any(a % b for a, b in zip(self.fields[x], self.fields[y], strict=True))
+            if even and min(sizes) > 1 and _belong(x, y):
+                yield f"{x} // {y}", sizes
 
     def _scales(self, values: tuple) -> Iterator[str]:
         """The root of a whole part of a size, or one over it: heads of which no field tells how many they are."""
@@ -279,31 +292,6 @@ def _belong(x: str, y: str) -> bool:
     """Whether two fields may be parts of one expression: entries of lists are when they are of one stage."""
     a, b = entry_of(x), entry_of(y)
     return a is None or b is None or a[1] == b[1]
-
-
-def _is_stride(stride: int) -> bool:
-    for factor in STRIDES:
-        while stride % factor == 0:
-            stride //= factor
-    return stride == 1
-
-
-def _sides(values: tuple, name: str, sizes: tuple[int, ...]) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """What values would be made of, each config another one, and how."""
-    if all(isinstance(value, int) and value > 0 for value in values):
-        found: list[tuple[str, tuple[float, ...]]] = [
-            ("{}", values),
-            ("({}) ** 2", tuple(value**0.5 for value in values)),
-            ("({}) ** 2 + 1", tuple((value - 1) ** 0.5 for value in values)),
-        ]
-    else:
-        found = [(name + " / ({})", tuple(n / v if v >= 1 else 0.0 for n, v in zip(sizes, values, strict=True)))]
-    for form, sides in found:
-        whole = tuple(map(round, sides))
-        if len(set(whole)) == len(values) and all(
-            n > 0 and close(float(n), s) for n, s in zip(whole, sides, strict=True)
-        ):
-            yield form, whole
 
 
 _NUMBER = re.compile(r"(?<![\w.])\d+(?![\w.])")

@@ -1,7 +1,7 @@
 """A stored table of who comes before whom is a comparison of positions."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -75,7 +75,7 @@ def _is_table(value: np.ndarray) -> bool:
 def _window(table: np.ndarray) -> int | None:
     """How many positions, itself the last of them, each row is true for; 0 for all before it, `None` for others."""
     seen = int(table[-1].sum())
-    if 0 < seen and np.array_equal(table, np.tri(len(table), dtype=bool) & ~np.tri(len(table), k=-seen, dtype=bool)):
+    if seen > 0 and np.array_equal(table, np.tri(len(table), dtype=bool) & ~np.tri(len(table), k=-seen, dtype=bool)):
         return 0 if seen == len(table) else seen
     return None
 
@@ -100,7 +100,6 @@ def _is_beginning(entry: object) -> bool:
     return isinstance(entry, tuple) and entry[0] == "slice" and entry[1] in (None, 0) and entry[3] in (None, 1)
 
 
-
 @dataclass(frozen=True)
 class _Comparison:
     """Builds the comparison that stands in the place of a part of a table."""
@@ -120,7 +119,9 @@ class _Comparison:
         if window is not None:
             before = self._node(f"{base}_causal", *compared, {}, self.part.type)
             dtype, shape = queries[-1].tensor.dtype, queries[-1].tensor.shape
-            first = self._node(f"{base}_first", "ops.subtract", (queries[-1].name,), {"x2": window}, Tensor(dtype, shape))
+            first = self._node(
+                f"{base}_first", "ops.subtract", (queries[-1].name,), {"x2": window}, Tensor(dtype, shape)
+            )
             near = self._node(f"{base}_near", "ops.greater", (keys[-1].name, first.name), {}, self.part.type)
             made += [before, first, near]
             compared = ("ops.logical_and", (near.name, before.name))
