@@ -139,7 +139,13 @@ class _Comparison:
         return [count, laid]
 
     def _node(
-        self, name: str, op: str, operands: tuple[str, ...], attrs: dict[str, object], type_: Type, named: bool = False
+        self,
+        name: str,
+        op: str,
+        operands: tuple[str, ...],
+        attrs: Mapping[str, object],
+        type_: Type,
+        named: bool = False,
     ) -> Node:
         origin = self.part.origin | {"compare_positions"}
         return Node(name if named else self._fresh(name), op, operands, attrs, type_, self.part.loc, origin)

@@ -17,8 +17,8 @@ LEAST = 9
 def compute_tables(program: Program) -> Program:
     """Turn constant integers that are sums of positions along axes, or along grids laid out in an axis, into sums.
 
-    The distances between the pixels of a window in two dimensions are such a table (Liu et al., Swin Transformer, 2021),
-    and so are the rows and columns of patches. Computed, they follow the size of the window.
+    The distances between the pixels of a window in two dimensions are such a table (Liu et al., Swin Transformer, 2021;
+    3.2), and so are the rows and columns of patches. Computed, they follow the size of the window.
 
     Before:
 
@@ -139,7 +139,7 @@ class _Sum:
             made.append(self._node(f"{title}_axes", "ops.expand_dims", (made[-1].name,), {"axis": axes}, shape))
         return made
 
-    def _node(self, title: str, op: str, operands: tuple[str, ...], attrs: dict[str, object], shape: tuple) -> Node:
+    def _node(self, title: str, op: str, operands: tuple[str, ...], attrs: Mapping[str, object], shape: tuple) -> Node:
         name = self.graph.fresh(title, self.taken)
         self.taken.add(name)
         type_ = Tensor(self.table.tensor.dtype, shape)
@@ -149,4 +149,4 @@ class _Sum:
 def _joined(made: list[Node], total: str) -> tuple:
     """The shape of the sum of what was made last and the total so far."""
     before = next(node for node in made if node.name == total).tensor.shape
-    return tuple(max(a, b) for a, b in zip(before, made[-1].tensor.shape, strict=True))
+    return tuple(a if b == 1 else b for a, b in zip(before, made[-1].tensor.shape, strict=True))

@@ -59,17 +59,18 @@ def _inlined(graph: Graph, path: str, constants: Mapping[str, np.ndarray]) -> Gr
 
 def _with_numbers(graph: Graph, node: Node, numbers: Mapping[str, float]) -> Node:
     """A node with numbers in the place of constants; one value stays, of the type that the numbers have."""
-    given = [name for name in node.operands if name in numbers] if node.op in _BINARY else []
+    given = [name for name in node.used if name in numbers] if node.op in _BINARY else []
     if not given:
         return node
     others = {graph[name].tensor.dtype for name in node.used if name not in numbers and _is_value(node, name)}
     if others != {graph[name].tensor.dtype for name in given}:
         return node
-    attrs = {slot: numbers[name] for slot, name in zip(slot_names(node.op), node.operands) if name in numbers}
+    slots = zip(slot_names(node.op), node.operands, strict=False)
+    attrs: dict[str, object] = {slot: numbers[name] for slot, name in slots if name is not None and name in numbers}
     operands = tuple(None if name in numbers else name for name in node.operands)
     while operands[-1] is None:
         operands = operands[:-1]
-    return replace(node, operands=operands, attrs=attrs | node.attrs, origin=node.origin | {"inline_numbers"})
+    return replace(node, operands=operands, attrs={**attrs, **node.attrs}, origin=node.origin | {"inline_numbers"})
 
 
 def _is_value(node: Node, name: str) -> bool:
