@@ -60,6 +60,14 @@ def test_a_grid_of_patches_is_another_one_in_each_twin():
     assert len(set(found)) == 3
 
 
+def test_windows_divide_a_grid_as_often_as_before():
+    sizes = {"image_size": 32, "patch_size": 2, "window_size": 4}
+    (group,) = Proposer([Field(name, name, "", value) for name, value in sizes.items()]).groups()
+    image, patch, window = group[0].values()
+    assert (image, patch, window) != tuple(sizes.values()) and image // patch == 4 * window
+    assert [set(values) for values in group[1:]] == [{"image_size", "patch_size"}] * (len(group) - 1)
+
+
 def test_every_entry_of_a_list_changes():
     (group,) = Proposer([Field("hidden_sizes", "hidden_sizes", "", [24, 32, 40, 48])]).groups()
     assert all(new != old for new, old in zip(group[0]["hidden_sizes"], [24, 32, 40, 48], strict=True))

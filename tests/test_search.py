@@ -28,6 +28,8 @@ from hf2khc.ir.text import format_program, parse_program
         ((0.1 * math.log(12) + 1, 0.1 * math.log(13) + 1, 0.1 * math.log(15) + 1), "0.1 * log(config.buckets) + 1"),
         ((2048, 3072, 4608), "512 * config.heads"),
         ((25, 64, 16), "(config.hidden_size // config.heads // 2) ** 2"),
+        ((23**2, 25**2, 29**2), "(2 * config.buckets - 1) ** 2"),
+        ((264, 312, 420), "2 * config.buckets * (config.buckets - 1)"),
         ((-5, -8, -4), "-(config.hidden_size // config.heads // 2)"),
         ((41, 13, 21), "config.intermediate_size - 11"),
         ((6.5, 3.0, 4.0), "config.intermediate_size // 4 / 2"),
@@ -61,6 +63,12 @@ def test_a_few_less_than_what_was_found_beside_it():
     search.value((5, 8, 4), "place")
     assert search.value((3, 6, 2), "place") == Expr.of("config.hidden_size // config.heads // 2 - 2")
     assert search.value((3, 6, 3), "place") == 3
+
+
+def test_what_one_thing_leaves_of_another():
+    search = Search(FIELDS)
+    found = [search.value(values, "place") for values in ((48, 73, 81), (5, 8, 4), (43, 65, 77))]
+    assert found[2] == Expr.of(f"{found[0]} - {found[1]}")
 
 
 def test_what_does_not_differ_stays_a_number():

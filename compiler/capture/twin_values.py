@@ -116,7 +116,24 @@ class Proposer:
         if patch is None or value % patch.value or named[0].value != value or len(named) > 1:
             others = (*_after(value, IMAGES), value // 2, value * 2)
             return [{f.path: [n] * len(f.value) if isinstance(f.value, list) else n for f in named} for n in others]
-        return self._patched(named[0], patch)
+        grid = value // patch.value
+        window = next((f for f in fields if f.name == "window_size" and type(f.value) is int), None)
+        windowed = [] if window is None or grid % window.value else self._windowed(named[0], patch, window)
+        return windowed + self._patched(named[0], patch)
+
+    def _windowed(self, image: Field, patch: Field, window: Field) -> list[dict[str, Any]]:
+        """The same with windows of patches, as many as before: a stage that ends within one is padded."""
+        count = image.value // patch.value // window.value
+        fields = (image, patch, window)
+        options = [(size, side) for size in (6, 10) for side in range(window.value + 1, window.value + 4)]
+        found = [
+            dict(zip((f.path for f in fields), (size * side * count, size, side), strict=True))
+            for size, side in options
+            if size != patch.value
+        ]
+        found.sort(key=self._comes_back)
+        self._take(found[:1], {field.path: field.value for field in fields})
+        return found[:1]
 
     def _patched(self, image: Field, patch: Field) -> list[dict[str, Any]]:
         """A size of images and one of the patches that they are cut into."""

@@ -79,8 +79,8 @@ OF_TWO = _forms(
     "x + x // y", "x + 2 * (x // y)",
 )  # fmt: skip
 
-# Widths of the sides and corners of a box, distances between two positions.
-RARE_OF_ONE = _forms("x // 6", "2 * x - 1")
+# Widths of the sides and corners of a box, distances between two positions, the place of none in a window of them.
+RARE_OF_ONE = _forms("x // 6", "2 * x - 1", "2 * x * (x - 1)")
 
 # Learned ones beside the patches of an image.
 TOKENS = _forms("x", "x + 1", "x + 2")
@@ -99,5 +99,10 @@ OF_THREE = _forms(
     "(x // y) ** 2 + z", "(x // y) ** 2 + z + 1", "x // y + 2 * z",
 )  # fmt: skip
 
-# Heads that are narrower, or fewer, by another field.
-OF_THREE_IN_TURN = _forms("x // y * z", "x // y // z", "x // (y // z) // 2", "x + y + z")
+# Heads that are narrower, or fewer, by another field; windows of patches, stage by stage.
+OF_THREE_IN_TURN = _forms(
+    "x // y * z", "x // y // z", "x // y // z // 2", "x // y // z // 4", "x // y // z // 8", "x // (y // z) // 2",
+    "x + y + z",
+    # Where a window that is shifted by half begins again.
+    "x // y - z // 2", "x // y // 2 - z // 2", "x // y // 4 - z // 2",
+)  # fmt: skip

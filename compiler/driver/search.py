@@ -48,13 +48,11 @@ class Search:
             return tuple(self.value(parts, place) for parts in zip(*values, strict=True))
         if all(type(v) is type(values[0]) and v == values[0] for v in values):
             return values[0]
-        key = tuple(map(str, values))
-        if key not in self.found:
-            self.found[key] = self._search(values)
-        found = self.found[key]
+        found = self._known(values)
         if all(type(v) is int for v in values):
             if found is None:
-                ways = (self._sums(values), self._longer(values), self._products(values), self._rests(values))
+                ways = (self._sums(values), self._longer(values), self._products(values), self._rests(values),
+                        self._differences(values))  # fmt: skip
                 found = next(itertools.chain.from_iterable(ways), self.joined.get(values))
                 if found is not None:
                     self.joined[values] = found
@@ -63,9 +61,16 @@ class Search:
         if found is not None:
             return found
         if place:
-            others = ", ".join(key[1:])
-            self.unexplained.append(f"{place}: {key[0]} (elsewhere {others}) follows from no config field")
+            others = ", ".join(map(str, values[1:]))
+            self.unexplained.append(f"{place}: {values[0]} (elsewhere {others}) follows from no config field")
         return values[0]
+
+    def _known(self, values: tuple) -> Any:
+        """What a search finds; of the same numbers once."""
+        key = tuple(map(str, values))
+        if key not in self.found:
+            self.found[key] = self._search(values)
+        return self.found[key]
 
     def _sums(self, values: tuple[int, ...]) -> Iterator[Expr]:
         """Sums of what was found beside it, each once or twice: queries, keys and values behind one another."""
@@ -98,7 +103,7 @@ class Search:
         """Something found beside it times something that is found: the pixels of all channels in one row."""
         for part, expr in list(self.parts.items()):
             if min(part) > 1 and not any(v % p for v, p in zip(values, part, strict=True)):
-                rest = self._search(tuple(v // p for v, p in zip(values, part, strict=True)))
+                rest = self._known(tuple(v // p for v, p in zip(values, part, strict=True)))
                 if rest is not None:
                     yield Expr.of(f"({rest}) * ({expr})")
 
@@ -109,6 +114,13 @@ class Search:
             if len(wholes) == 1 and len(set(part)) == len(part) and min(*values, *part) > 0:
                 yield Expr.of(f"{wholes.pop()} - ({expr})")
 
+    def _differences(self, values: tuple[int, ...]) -> Iterator[Expr]:
+        """What one thing found beside it leaves of another: a grid without its last window."""
+        for part, expr in self.parts.items():
+            whole = tuple(v + p for v, p in zip(values, part, strict=True))
+            if whole in self.parts and len(set(part)) > 1 and min(*values, *part) > 0:
+                yield Expr.of(f"{self.parts[whole]} - ({expr})")
+
     def _search(self, values: tuple) -> Any:
         if any(isinstance(v, Expr) for v in values):
             return self._symbolic(values)
@@ -118,6 +130,11 @@ class Search:
         if found is None and all(value < 0 for value in values):
             found = next(self._candidates(tuple(-value for value in values)), None)
             return None if found is None else Expr.of(f"-({found})")
+        if found is None and len(set(values)) == len(values) and all(isinstance(v, int) and v > 1 for v in values):
+            sides = tuple(map(math.isqrt, values))
+            if all(side**2 == v for side, v in zip(sides, values, strict=True)):
+                side = self.parts.get(sides) or self._known(sides)
+                return None if side is None else Expr.of(f"({side}) ** 2")
         if found is None and all(isinstance(v, float) for v in values):
             ways = (self._halves(values), self._roots(values), self._stretched(values))
             return next(itertools.chain.from_iterable(ways), None)
@@ -138,7 +155,7 @@ class Search:
             squares = [v**power for v in values]
             wholes = tuple(map(round, squares))
             if min(wholes) > 1 and all(close(float(n), square) for n, square in zip(wholes, squares, strict=True)):
-                found = self.parts.get(wholes) or self._search(wholes)
+                found = self.parts.get(wholes) or self._known(wholes)
                 if found is not None:
                     yield Expr.of(form.format(found))
 
