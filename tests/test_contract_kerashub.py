@@ -63,3 +63,43 @@ def test_saving(directory):
     kerashub_case().run_model_saving_test(
         cls=subject.cls, init_kwargs=dict(subject.arguments), input_data=subject.inputs(length=5)
     )
+
+
+TEXTS = ["airplane at airport", "the quick brown fox jumped"]
+LENGTH = 8
+
+
+def task_of(directory):
+    """The package's task with its preprocessor."""
+    from hf2khc.package import import_package, load_preset
+
+    if not (directory / "preset" / "preprocessor.json").exists():
+        pytest.skip("the package has no preprocessor: its model came without a tokenizer")
+    import_package(directory)
+    return load_preset(directory)
+
+
+@pytest.mark.parametrize("directory", PACKAGES, ids=lambda path: path.name)
+def test_task(directory):
+    import keras_hub
+
+    task = task_of(directory)
+    task.preprocessor.sequence_length = LENGTH
+    is_causal = isinstance(task, keras_hub.models.CausalLM)
+    expected = (len(TEXTS), LENGTH, task.backbone.token_embedding.input_dim) if is_causal else None
+    kerashub_case().run_task_test(
+        cls=type(task), init_kwargs={"backbone": task.backbone, "preprocessor": task.preprocessor},
+        train_data=(TEXTS,), expected_output_shape=expected,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("directory", PACKAGES, ids=lambda path: path.name)
+def test_preprocessor_and_tokenizer(directory):
+    preprocessor, case = task_of(directory).preprocessor, kerashub_case()
+    case.init_kwargs = {"tokenizer": preprocessor.tokenizer, "sequence_length": LENGTH}
+    case.run_preprocessor_test(cls=type(preprocessor), init_kwargs=case.init_kwargs, input_data=TEXTS)
+    arguments = preprocessor.tokenizer.get_config()
+    (file,) = (directory / "preset" / "assets").rglob("tokenizer.json")
+    case.run_preprocessing_layer_test(
+        cls=type(preprocessor.tokenizer), init_kwargs={**arguments, "tokenizer": str(file)}, input_data=TEXTS
+    )
