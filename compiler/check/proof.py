@@ -1,7 +1,7 @@
 """The data of a proof: what was compared, by how much it differs, what was allowed."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -70,7 +70,10 @@ class OutputError:
 
 @dataclass(frozen=True)
 class Run:
-    """One process of the proof: `side` is `transformers` or a Keras backend."""
+    """One process of the proof: `side` is `transformers` or a Keras backend.
+
+    `restored` are the parameters that transformers changes once it has loaded them: the proof is against those stored.
+    """
 
     side: str
     load_seconds: float
@@ -78,6 +81,7 @@ class Run:
     peak_bytes: int
     tensors: int
     parameters: int
+    restored: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,6 @@ class Proof:
         return Proof(
             data["holds"],
             tuple(OutputError(**row) for row in data["rows"]),
-            tuple(Run(**run) for run in data["runs"]),
+            tuple(Run(**{**run, "restored": tuple(run.get("restored", ()))}) for run in data["runs"]),
             tuple(Diagnostic(**diagnostic) for diagnostic in data["diagnostics"]),
         )

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from hf2khc.check.as_stored import as_stored
 from hf2khc.check.cases import Inputs, load_arrays, save_arrays
 from hf2khc.check.empty_rows import MeanOfAll
 from hf2khc.check.precision import at_least_float64
@@ -21,8 +22,12 @@ from hf2khc.diagnostics import fail
 from hf2khc.process import peak_memory, serve
 
 
-def load_model(source: Mapping[str, Any]) -> torch.nn.Module:
-    """The model of a `Source` in float32, in evaluation mode, without caches.
+def load_model(source: Mapping[str, Any], restored: list[str] | None = None) -> torch.nn.Module:
+    """The model of a `Source` in float32, in evaluation mode, without caches, its weights as they are stored.
+
+    Args:
+        source: the fields of a `Source`.
+        restored: is told the parameters of which transformers changes a part once they are loaded.
 
     Raises:
         ConversionError: `reference`, when the class or the checkpoint cannot be loaded.
@@ -30,9 +35,11 @@ def load_model(source: Mapping[str, Any]) -> torch.nn.Module:
     sys.path[:0] = list(source["python_path"])
     try:
         cls = reduce(getattr, source["qualname"].split("."), importlib.import_module(source["module"]))
-        model, loading = cls.from_pretrained(
-            source["path"], local_files_only=True, dtype=torch.float32, output_loading_info=True, **source["options"]
-        )
+        with as_stored() as spared:
+            model, loading = cls.from_pretrained(
+                source["path"], local_files_only=True, dtype=torch.float32, output_loading_info=True,
+                **source["options"],
+            )  # fmt: skip
     except Exception as error:  # from_pretrained has no closed list of errors
         raise fail("reference", f"{source['qualname']} cannot be loaded: {error!r}", location=source["path"]) from error
     lacking = sorted(str(key) for kind in ("missing_keys", "mismatched_keys") for key in loading[kind])
@@ -42,6 +49,8 @@ def load_model(source: Mapping[str, Any]) -> torch.nn.Module:
     for config in _configs(model.config):
         if getattr(config, "use_cache", False):
             config.use_cache = False
+    if restored is not None:
+        restored += [name for name, parameter in model.named_parameters() if any(parameter is one for one in spared)]
     _own_memory(model)
     return model.eval()
 
@@ -96,7 +105,8 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, torch.Tensor]]:
 def _work(job: dict[str, Any]) -> dict[str, Any]:
     torch.manual_seed(0)
     start = time.perf_counter()
-    model = load_model(job["source"])
+    restored: list[str] = []
+    model = load_model(job["source"], restored)
     loaded = time.perf_counter()
     cases = load_arrays(Path(job["cases"]))
     save_arrays(Path(job["float32"]), {case: outputs(model, inputs) for case, inputs in cases.items()})
@@ -105,7 +115,7 @@ def _work(job: dict[str, Any]) -> dict[str, Any]:
     parameters = list(model.parameters())
     run = Run(
         "transformers", loaded - start, time.perf_counter() - loaded, peak_memory(), len(parameters),
-        sum(p.numel() for p in parameters),
+        sum(p.numel() for p in parameters), tuple(restored),
     )  # fmt: skip
     return asdict(run)
 

@@ -65,7 +65,7 @@ def describe(
         config_generalises=not reasons,
         config_kept=compiled.twin.kept if compiled.twin is not None else {},
         reasons=tuple(reasons),
-        notes=(*compiled.captured.notes, *_generation(compiled, source), *_inputs(compiled)),
+        notes=(*compiled.captured.notes, *_generation(compiled, source), *_inputs(compiled), *_restored(proof)),
         validation=compiled.validation,
         errors=proof.rows if proof is not None else (),
         runs=proof.runs if proof is not None else (),
@@ -102,6 +102,14 @@ def _inputs(compiled: "Compiled") -> Iterator[str]:
             yield f"the package makes no inputs of {kind}: {reason}"
         elif reason:
             yield f"the package has {name}, but no preprocessor that makes the model's inputs with it: {reason}"
+
+
+def _restored(proof: Proof | None) -> Iterator[str]:
+    for name in (name for run in proof.runs for name in run.restored) if proof is not None else ():
+        yield (
+            f"transformers initialises a part of {name} again once it has loaded it; the package has what is stored,"
+            " and so has the model it is compared with"
+        )
 
 
 def about_source(source: Source, seed: int) -> dict[str, str]:

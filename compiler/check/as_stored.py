@@ -1,0 +1,35 @@
+"""Weights as a checkpoint has them, where transformers changes some once they are loaded.
+
+It initialises what a checkpoint lacks, and marks what it has to be left alone. A part of a marked weight bears no mark:
+Funnel's row for padding is 0 whatever was trained.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial, wraps
+from typing import Any
+
+import torch
+from transformers import initialization
+
+_MARK = "_is_hf_initialized"
+
+
+@contextmanager
+def as_stored() -> Iterator[list[torch.Tensor]]:
+    """Within it, parts of what a checkpoint has are not initialised again; gives the weights that would have been."""
+    functions = initialization.TORCH_INIT_FUNCTIONS
+    before, spared = dict(functions), []  # type: ignore[var-annotated]
+    functions.update({name: wraps(function)(partial(_sparing, function, spared)) for name, function in before.items()})
+    try:
+        yield spared
+    finally:
+        functions.update(before)
+
+
+def _sparing(function: Any, spared: list[torch.Tensor], tensor: torch.Tensor, *args: Any, **keywords: Any) -> Any:
+    whole = tensor._base
+    if whole is None or not getattr(whole, _MARK, False):
+        return function(tensor, *args, **keywords)
+    spared.append(whole)
+    return tensor
