@@ -37,6 +37,15 @@ def test_parts_of_something_become_other_parts():
     assert first["part"] != 0.25 and second["part"] != 0.5
 
 
+def test_a_part_comes_back_in_no_twin_and_stays_a_quarter():
+    field, found = Field("partial_rotary_factor", "partial_rotary_factor", "", 0.5), [0.5]
+    for _ in range(2):
+        (group,) = Proposer([field], {field.path: 0.5} if len(found) > 1 else {}).groups()
+        field = Field(field.path, field.name, "", group[0][field.path])
+        found.append(field.value)
+    assert found == [0.5, 0.75, 0.25]
+
+
 @pytest.mark.parametrize("size", [224, 64, (64, 64), {"height": 64, "width": 64}])
 def test_the_size_of_images_is_another_one_in_each_twin(size):
     config = transformers.PvtV2Config(image_size=size, hidden_sizes=[16, 32, 40, 64], depths=[1, 1, 1, 1])

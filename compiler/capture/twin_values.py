@@ -165,7 +165,7 @@ class Proposer:
         if isinstance(value, list):
             return self._lists(field, value)
         if isinstance(value, float):
-            return self._float_values(field.name, value)
+            return self._float_values(field, value)
         if WINDOW.search(field.name):
             return [self._fresh(olds, 4, 1), value // 2, value * 2]
         if ROTATED.search(field.name):
@@ -200,19 +200,22 @@ class Proposer:
         fresh = {size: self._fresh((size,), 24, 8) for size in dict.fromkeys(value)}
         return [[fresh[size] for size in value], [size // 2 for size in value], [size * 2 for size in value]]
 
-    def _float_values(self, name: str, value: float) -> list[float]:
-        if 0 < value < 1 and value * 8 == int(value * 8) and not DROPOUT.search(name):
-            return [self._part(value), value / 2]
+    def _float_values(self, field: Field, value: float) -> list[float]:
+        if 0 < value < 1 and value * 8 == int(value * 8) and not DROPOUT.search(field.name):
+            return [self._part(value, self.apart.get(field.path)), value / 2]
         self.floats += 1
         factor = 1 + self.floats / 16
-        below_one = 0 < value < 1 and (DROPOUT.search(name) or value * factor >= 1)
+        below_one = 0 < value < 1 and (DROPOUT.search(field.name) or value * factor >= 1)
         first = round(value / factor, 12) if below_one else float(f"{value * factor:.6g}")
         return [first, value / 2, value * 2]
 
-    def _part(self, value: float) -> float:
-        """Another quarter or eighth: a part of something, a head that is rotated say, is to be a whole number."""
+    def _part(self, value: float, apart: float | None) -> float:
+        """Another quarter or eighth: a part of something, a head that is rotated say, is to be a whole number.
+
+        Quarters come first: of those of a head pairs can be made.
+        """
         parts = (0.5, 0.75, 0.25, 0.375, 0.625, 0.875, 0.125)
-        pairs = [(value, part) for part in parts if part != value]
+        pairs = [(value, part) for part in parts if part not in (value, apart)]
         pair = next((pair for pair in pairs if pair not in self.parts), pairs[0])
         self.parts.add(pair)
         return pair[1]
