@@ -37,6 +37,13 @@ def test_parts_of_something_become_other_parts():
     assert first["part"] != 0.25 and second["part"] != 0.5
 
 
+def test_heads_that_are_divided_are_left_in_another_number():
+    sizes = {"num_attention_heads": 4, "head_ratio": 2, "hidden_size": 32}
+    for values in Proposer([Field(name, name, "", value) for name, value in sizes.items()]).groups()[0]:
+        heads, ratio = values["num_attention_heads"], values["head_ratio"]
+        assert heads % ratio == 0 and heads // ratio not in (1, 2)
+
+
 def test_a_part_comes_back_in_no_twin_and_stays_a_quarter():
     field, found = Field("partial_rotary_factor", "partial_rotary_factor", "", 0.5), [0.5]
     for _ in range(2):

@@ -20,6 +20,8 @@ WINDOW = re.compile(r"window")
 # Entries of a head that are rotated: fewer than the smallest head has, and even.
 ROTATED = re.compile(r"^rotary_n?dims?$")
 KERNEL = re.compile(r"kernel|conv")
+# By what heads are divided.
+HEAD_RATIO = re.compile(r"head_ratio$")
 DROPOUT = re.compile(r"drop")
 # Few heads, how many times as many in all, and their size; large sizes for models that split or group a head.
 HEAD_SHAPES = [(few, ratio, size) for ratio in (2, 4) for size in (8, 16, 24, 64) for few in (3, 5, 7, 9)]
@@ -79,12 +81,15 @@ class Proposer:
             return []
         main = max(heads, key=lambda f: (not GROUPED.search(f.name), f.value))
         sizes = [f for f in fields if HEAD_DIM.search(f.name) and type(f.value) is int]
-        original = {field.path: field.value for field in (*heads, *width, *sizes)}
+        ratios = [f for f in fields if HEAD_RATIO.search(f.name) and type(f.value) is int and f.value > 1]
+        original = {field.path: field.value for field in (*heads, *width, *sizes, *ratios)}
         # How many query heads share a key head is a number of the config like any other.
         grouping = main.value / min(field.value for field in heads)
         # So is the size of a head, where it is no field of its own: width / heads.
         per_head = {width[0].value / main.value, self._head_apart(width[0], main)} if width else set()
-        shapes = [shape for shape in HEAD_SHAPES if shape[1] != grouping and shape[2] not in per_head]
+        # Heads that are divided are left in another number.
+        left = {main.value // field.value for field in ratios}
+        shapes = [s for s in HEAD_SHAPES if s[1] not in {grouping, *left} and s[2] not in per_head]
         # A size of its own for a head keeps it apart from width / heads, where the model lets it be free.
         free, derived = (
             sorted(
@@ -92,7 +97,11 @@ class Proposer:
                 key=lambda values: (self._comes_back(values), not self.used.isdisjoint(values.values())),
             )
             for options in (
-                [_attention_values(main, heads, width, sizes, *shape, free=free) for shape in shapes]
+                [
+                    _attention_values(main, heads, width, sizes, *shape, free=free)
+                    | {field.path: shape[0] for field in ratios}
+                    for shape in shapes
+                ]
                 for free in (True, False)
             )
         )
