@@ -1,7 +1,7 @@
 """The data of a proof: what was compared, by how much it differs, what was allowed."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -81,7 +81,12 @@ class Run:
     peak_bytes: int
     tensors: int
     parameters: int
-    restored: Sequence[str] = ()
+    restored: tuple[str, ...] = ()
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> "Run":
+        """What a process has found, or an earlier one wrote."""
+        return Run(**{**data, "restored": tuple(data.get("restored", ()))})
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,6 @@ class Proof:
         return Proof(
             data["holds"],
             tuple(OutputError(**row) for row in data["rows"]),
-            tuple(Run(**{**run, "restored": tuple(run.get("restored", ()))}) for run in data["runs"]),
+            tuple(map(Run.from_json, data["runs"])),
             tuple(Diagnostic(**diagnostic) for diagnostic in data["diagnostics"]),
         )
