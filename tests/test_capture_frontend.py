@@ -1,6 +1,5 @@
 """What a capture holds beside the traced operations: constants, weights that are written, lists of layers."""
 
-import numpy as np
 import torch
 import transformers
 from custom_models import SMALL, Custom
