@@ -6,7 +6,7 @@ Funnel's row for padding is 0 whatever was trained.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial, wraps
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,8 +19,9 @@ _MARK = "_is_hf_initialized"
 def as_stored() -> Iterator[list[torch.Tensor]]:
     """Within it, parts of what a checkpoint has are not initialised again; gives the weights that would have been."""
     functions = initialization.TORCH_INIT_FUNCTIONS
-    before, spared = dict(functions), []  # type: ignore[var-annotated]
-    functions.update({name: wraps(function)(partial(_sparing, function, spared)) for name, function in before.items()})
+    before = dict(functions)
+    spared: list[torch.Tensor] = []
+    functions.update({name: partial(_sparing, function, spared) for name, function in before.items()})
     try:
         yield spared
     finally:
