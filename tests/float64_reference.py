@@ -9,6 +9,7 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from hf2khc.capture.aten import aten_evaluator
+from hf2khc.capture.constants import constant
 from hf2khc.capture.frontend import Captured, capture
 from hf2khc.capture.inputs import sample_inputs
 from hf2khc.check.reference import outputs_float64, widen
@@ -16,7 +17,6 @@ from hf2khc.driver.compile import lower
 from hf2khc.driver.depth import with_depth
 from hf2khc.ir.evaluate import keras_evaluators
 from hf2khc.ir.float64 import float64
-from hf2khc.ir.frequencies import frequencies
 from hf2khc.ir.graph import Program
 from hf2khc.ir.interpret import interpret
 from hf2khc.ir.validate import relative_error
@@ -37,11 +37,10 @@ def noisy_model(config: PreTrainedConfig, model_class: type[PreTrainedModel], se
 
 
 def unround(model: torch.nn.Module) -> None:
-    """Give a widened model the frequencies of rotary embeddings that torch rounded: the IR has them exact."""
+    """Give a widened model the frequencies and single numbers that torch rounded: the IR has them exact."""
     for buffer in model.buffers():
-        found = frequencies(buffer.numpy())
-        if found is not None:
-            buffer.copy_(torch.from_numpy(found.table()))
+        if buffer.is_floating_point():
+            buffer.copy_(torch.from_numpy(constant(buffer.float())))
 
 
 def lowered(config: PreTrainedConfig, model_class: type[PreTrainedModel]) -> tuple[Captured, Program]:
