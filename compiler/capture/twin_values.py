@@ -140,9 +140,7 @@ class Proposer:
             for size, side in options
             if size != patch.value
         ]
-        found.sort(key=self._comes_back)
-        self._take(found[:1], {field.path: field.value for field in fields})
-        return found[:1]
+        return self._preferred(found, *fields)[:1]
 
     def _patched(self, image: Field, patch: Field) -> list[dict[str, Any]]:
         """A size of images and one of the patches that they are cut into."""
@@ -158,8 +156,12 @@ class Proposer:
             for size, count in options
             if size > 1 and size != patch.value and size * count != image.value
         ]
-        found.sort(key=self._comes_back)
-        self._take(found[:1], {image.path: image.value, patch.path: patch.value})
+        return self._preferred(found, image, patch)
+
+    def _preferred(self, found: list[dict[str, Any]], *fields: Field) -> list[dict[str, Any]]:
+        """Alternatives for fields, what comes back last; the first is taken."""
+        found = sorted(found, key=self._comes_back)
+        self._take(found[:1], {field.path: field.value for field in fields})
         return found
 
     def _comes_back(self, values: Mapping[str, Any]) -> bool:

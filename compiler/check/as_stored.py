@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
+from unittest import mock
 
 import torch
 from transformers import initialization
@@ -18,14 +19,11 @@ _MARK = "_is_hf_initialized"
 @contextmanager
 def as_stored() -> Iterator[list[torch.Tensor]]:
     """Within it, parts of what a checkpoint has are not initialised again; gives the weights that would have been."""
-    functions = initialization.TORCH_INIT_FUNCTIONS
-    before = dict(functions)
     spared: list[torch.Tensor] = []
-    functions.update({name: partial(_sparing, function, spared) for name, function in before.items()})
-    try:
+    functions = initialization.TORCH_INIT_FUNCTIONS
+    sparing = {name: partial(_sparing, function, spared) for name, function in functions.items()}
+    with mock.patch.dict(functions, sparing):
         yield spared
-    finally:
-        functions.update(before)
 
 
 def _sparing(function: Any, spared: list[torch.Tensor], tensor: torch.Tensor, *args: Any, **keywords: Any) -> Any:

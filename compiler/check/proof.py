@@ -81,12 +81,7 @@ class Run:
     peak_bytes: int
     tensors: int
     parameters: int
-    restored: tuple[str, ...] = ()
-
-    @staticmethod
-    def from_json(data: Mapping[str, Any]) -> "Run":
-        """What a process has found, or an earlier one wrote."""
-        return Run(**{**data, "restored": tuple(data.get("restored", ()))})
+    restored: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -108,6 +103,6 @@ class Proof:
         return Proof(
             data["holds"],
             tuple(OutputError(**row) for row in data["rows"]),
-            tuple(map(Run.from_json, data["runs"])),
+            tuple(Run(**run) for run in data["runs"]),
             tuple(Diagnostic(**diagnostic) for diagnostic in data["diagnostics"]),
         )

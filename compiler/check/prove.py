@@ -70,7 +70,7 @@ def _run_reference(source: Source, folder: Path) -> Run:
         "source": asdict(source), "cases": str(folder / "cases.npz"),
         "float32": str(folder / "float32.npz"), "float64": str(folder / "float64.npz"),
     }  # fmt: skip
-    return Run.from_json(run_job("hf2khc.check.reference", job))
+    return Run(**run_job("hf2khc.check.reference", job))
 
 
 def _run_package(directory: Path, signature: Mapping[str, Any], backend: str, folder: Path) -> Run:
@@ -78,7 +78,7 @@ def _run_package(directory: Path, signature: Mapping[str, Any], backend: str, fo
         "directory": str(directory), "signature": json.dumps(signature), "cases": str(folder / "cases.npz"),
         "outputs": str(folder / f"{backend}.npz"),
     }  # fmt: skip
-    return Run.from_json(run_job("hf2khc.check.run", job, {"KERAS_BACKEND": backend}))
+    return Run(**run_job("hf2khc.check.run", job, {"KERAS_BACKEND": backend}))
 
 
 def _unaccounted(signature: Mapping[str, Any], exact: Mapping[str, Inputs]) -> list[Diagnostic]:

@@ -115,7 +115,7 @@ def _work(job: dict[str, Any]) -> dict[str, Any]:
     parameters = list(model.parameters())
     run = Run(
         "transformers", loaded - start, time.perf_counter() - loaded, peak_memory(), len(parameters),
-        sum(p.numel() for p in parameters), tuple(restored),
+        sum(p.numel() for p in parameters), restored,
     )  # fmt: skip
     return asdict(run)
 

@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from hf2khc.driver import forms
@@ -130,15 +131,21 @@ class Search:
         if found is None and all(value < 0 for value in values):
             found = next(self._candidates(tuple(-value for value in values)), None)
             return None if found is None else Expr.of(f"-({found})")
-        if found is None and len(set(values)) == len(values) and all(isinstance(v, int) and v > 1 for v in values):
-            sides = tuple(map(math.isqrt, values))
-            if all(side**2 == v for side, v in zip(sides, values, strict=True)):
-                side = self.parts.get(sides) or self._known(sides)
-                return None if side is None else Expr.of(f"({side}) ** 2")
+        if found is None and all(isinstance(v, int) for v in values):
+            return next(self._squares(values), None)
         if found is None and all(isinstance(v, float) for v in values):
             ways = (self._halves(values), self._roots(values), self._stretched(values))
             return next(itertools.chain.from_iterable(ways), None)
         return found
+
+    def _squares(self, values: tuple[int, ...]) -> Iterator[Expr]:
+        """The square of something, another one at each config: the windows that an image is cut into."""
+        if min(values) > 1 and len(set(values)) == len(values):
+            sides = tuple(map(math.isqrt, values))
+            if all(side**2 == v for side, v in zip(sides, values, strict=True)):
+                found = self.parts.get(sides) or self._known(sides)
+                if found is not None:
+                    yield Expr.of(f"({found}) ** 2")
 
     def _halves(self, values: tuple[float, ...]) -> Iterator[Expr]:
         """Half of a size, or its last place, as a number that is not whole: pixels of a grid that is sampled."""
@@ -244,7 +251,7 @@ class Search:
 
         Several rounded one after the other, all up or all down, are one that is.
         """
-        for name, sizes in self._divided():
+        for name, sizes in self._divided:
             for form, sides in sides_of(values, name, sizes):
                 strides = range(max(2, sizes[0] // (sides[0] + 1)), -(-sizes[0] // max(1, sides[0] - 1)) + 1)
                 # What divides without a rest is likelier than what is next to it.
@@ -252,15 +259,16 @@ class Search:
                     yield form.format(f"{name} // {stride}")
                     yield form.format(f"({name} + {stride - 1}) // {stride}")
 
-    def _divided(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+    @cached_property
+    def _divided(self) -> list[tuple[str, tuple[int, ...]]]:
         """Sizes, and what one of them leaves of another: patches of an image, which windows divide again."""
         names = self._positive()
-        yield from ((name, self.fields[name]) for name in names)
+        found = [(name, self.fields[name]) for name in names]
         for x, y in itertools.permutations(names, 2) if len(names) <= MOST_FIELDS else ():
-            sizes = tuple(a // b for a, b in zip(self.fields[x], self.fields[y], strict=True))
-            even = not any(a % b for a, b in zip(self.fields[x], self.fields[y], strict=True))
-            if even and min(sizes) > 1 and _belong(x, y):
-                yield f"{x} // {y}", sizes
+            sizes, rests = zip(*map(divmod, self.fields[x], self.fields[y]), strict=True)
+            if not any(rests) and min(sizes) > 1 and _belong(x, y):
+                found.append((f"{x} // {y}", sizes))
+        return found
 
     def _scales(self, values: tuple) -> Iterator[str]:
         """The root of a whole part of a size, or one over it: heads of which no field tells how many they are."""

@@ -1,7 +1,6 @@
 """Facts about the values of a graph that several passes ask for."""
 
 from collections.abc import Hashable, Iterator, Mapping
-from dataclasses import replace
 
 from hf2khc.ir.expr import entry_of, names_of
 from hf2khc.ir.graph import CALLS, Graph, Node, Program, callees, first_iterations, join
@@ -138,10 +137,3 @@ def constant_paths(program: Program) -> list[str]:
 
     visit(program.main, "")
     return list(found)
-
-
-def without_unused_constants(program: Program) -> Program:
-    """The program without the constants that no graph reads."""
-    paths = module_paths(program)
-    read = {join(paths[graph.name], node.name[1:]) for graph in program.graphs.values() for node in graph.of("const")}
-    return replace(program, constants={path: value for path, value in program.constants.items() if path in read})

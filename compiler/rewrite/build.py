@@ -58,14 +58,14 @@ class Builder:
         name = self.graph.fresh(f"{self.root.name.lstrip('@')}_{title or op.rpartition('.')[2]}", self.taken)
         self.taken.add(name)
         self.nodes[name] = Node(
-            name, op, _trimmed(operands), _without_defaults(op, attrs), type, self.root.loc, self.origin
+            name, op, trimmed(operands), _without_defaults(op, attrs), type, self.root.loc, self.origin
         )
         return name
 
     def finish(self, op: str, *operands: str | None, **attrs: Any) -> list[Node]:
         """The root's replacement: its name and type, a cast behind it where Keras computes another kind of number."""
         kept = _without_defaults(op, attrs)
-        node = Node(self.root.name, op, _trimmed(operands), kept, self.root.type, self.root.loc, self.origin)
+        node = Node(self.root.name, op, trimmed(operands), kept, self.root.type, self.root.loc, self.origin)
         if not op.startswith("ops."):
             return [*self.nodes.values(), node]
         made = infer(op, tuple(map(self.type_of, operands)), attrs)
@@ -144,7 +144,8 @@ def _chosen(expression: Expression, bindings: Mapping[str, object]) -> Expressio
     return _chosen(expression.options[-1], bindings)
 
 
-def _trimmed(operands: Iterable[str | None]) -> tuple[str | None, ...]:
+def trimmed(operands: Iterable[str | None]) -> tuple[str | None, ...]:
+    """Operands without those at the end that attributes stand for."""
     found = tuple(operands)
     while found and found[-1] is None:
         found = found[:-1]

@@ -6,9 +6,6 @@ from hf2khc.ir.expr import Expr, same, simplify
 from hf2khc.ir.graph import LEAVES, Graph
 from hf2khc.ir.types import Tensor, tensors
 
-# Scores that are as low as this vanish in a softmax.
-LOW = -1e30
-
 # Each takes the graph and its arguments: names of values for variables that stand for values, else attribute values.
 FUNCTIONS: dict[str, Callable] = {}
 
@@ -78,9 +75,13 @@ def single_use(graph: Graph, x: str) -> bool:
 @_listed
 def is_masked(graph: Graph, x: str) -> bool:
     """Whether a value is the lowest number at some of its places."""
-    node = graph[x]
-    fill = node.attrs.get("x2")
-    return node.op == "ops.where" and isinstance(fill, float) and fill < LOW
+    return graph[x].op == "ops.where" and is_lowest(graph, graph[x].attrs.get("x2"))
+
+
+@_listed
+def is_lowest(graph: Graph, x) -> bool:
+    """Whether a number is so low that a score of it vanishes in a softmax."""
+    return isinstance(x, float) and x < -1e30
 
 
 @_listed

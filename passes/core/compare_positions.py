@@ -1,14 +1,12 @@
 """A stored table of who comes before whom is a comparison of positions."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
-from hf2khc.ir.analysis import module_paths, without_unused_constants
-from hf2khc.ir.graph import Graph, Node, Program, join
-from hf2khc.ir.signatures import WHOLE
-from hf2khc.ir.types import Tensor, Type
+from hf2khc.ir.graph import Graph, Node, Program
+from hf2khc.passes.core.constants import as_value, is_beginning, map_constants, positions
+from hf2khc.rewrite.build import Builder
 
 
 def compare_positions(program: Program) -> Program:
@@ -42,25 +40,22 @@ def compare_positions(program: Program) -> Program:
 
         entry Mask
     """  # noqa: E501
-    paths = module_paths(program)
-    graphs = [_compared(graph, paths[graph.name], program.constants) for graph in program.graphs.values()]
-    return without_unused_constants(program.with_graphs(graphs))
+    return map_constants(program, _compared)
 
 
-def _compared(graph: Graph, path: str, constants: Mapping[str, np.ndarray]) -> Graph:
+def _compared(graph: Graph, values: Mapping[str, np.ndarray]) -> Graph:
     new: list[Node] = []
     redirect: dict[str, str] = {}
+    taken: set[str] = set()
     for node in graph.of("const"):
-        value = constants[join(path, node.name[1:])]
-        if not _is_table(value):
-            continue
-        window = _window(value[(0,) * (value.ndim - 2)])
+        value = values[node.name]
+        window = _window(value[(0,) * (value.ndim - 2)]) if _is_table(value) else None
         if window is None:
             continue
-        for part in _parts(graph, node):
-            made = _Comparison(graph, part, {n.name for n in new}).nodes(window or None)
-            redirect |= {part.name: made[-1].name} if part.op == "const" else {}
-            new += made
+        whole = as_value(graph, node, taken)
+        redirect[node.name] = whole.name
+        for part in (whole, *_cut_off(graph, node)):
+            new += _comparison(Builder(graph, part, "compare_positions", taken=taken), window)
     return graph.rewired(new, redirect) if new else graph
 
 
@@ -80,77 +75,23 @@ def _window(table: np.ndarray) -> int | None:
     return None
 
 
-def _parts(graph: Graph, node: Node) -> Iterator[Node]:
-    """A table and all that is cut off its beginning along both axes."""
-    yield node
+def _cut_off(graph: Graph, node: Node) -> Iterator[Node]:
+    """All that is cut off the beginning of a table along some axes."""
     for user in graph.users(node.name):
-        if _cuts(user):
-            yield from _parts(graph, user)
+        key = user.attrs.get("key")
+        if user.op == "ops.get_item" and isinstance(key, tuple) and all(map(is_beginning, key)):
+            yield user
+            yield from _cut_off(graph, user)
 
 
-def _cuts(user: Node) -> bool:
-    """Whether a user takes the beginning along some axes, and the whole of the others."""
-    key = user.attrs.get("key")
-    return user.op == "ops.get_item" and isinstance(key, tuple) and all(map(_is_beginning, key))
-
-
-def _is_beginning(entry: object) -> bool:
-    if entry in (WHOLE, "ellipsis"):
-        return True
-    return isinstance(entry, tuple) and entry[0] == "slice" and entry[1] in (None, 0) and entry[3] in (None, 1)
-
-
-@dataclass(frozen=True)
-class _Comparison:
-    """Builds the comparison that stands in the place of a part of a table."""
-
-    graph: Graph
-    part: Node
-    taken: set[str]
-
-    def nodes(self, window: int | None) -> list[Node]:
-        """The nodes, the last of them in the part's place."""
-        rank = self.part.tensor.rank
-        base = self.part.name.lstrip("%@").rpartition(".")[2]
-        queries = self._positions(f"{base}_queries", rank - 2)
-        keys = self._positions(f"{base}_keys", rank - 1)
-        made = [*queries, *keys]
-        compared = ("ops.less_equal", (keys[-1].name, queries[-1].name))
-        if window is not None:
-            before = self._node(f"{base}_causal", *compared, {}, self.part.type)
-            dtype, shape = queries[-1].tensor.dtype, queries[-1].tensor.shape
-            first = self._node(
-                f"{base}_first", "ops.subtract", (queries[-1].name,), {"x2": window}, Tensor(dtype, shape)
-            )
-            near = self._node(f"{base}_near", "ops.greater", (keys[-1].name, first.name), {}, self.part.type)
-            made += [before, first, near]
-            compared = ("ops.logical_and", (near.name, before.name))
-        name = self._fresh(base) if self.part.op == "const" else self.part.name
-        return [*made, self._node(name, *compared, {}, self.part.type, named=True)]
-
-    def _positions(self, title: str, axis: int) -> list[Node]:
-        """Positions along one axis of the part."""
-        rank, size = self.part.tensor.rank, self.part.tensor.shape[axis]
-        attrs = {"start": 0, "stop": size, "dtype": "int64"}
-        count = self._node(title, "ops.arange", (), attrs, Tensor("int64", (size,)))
-        axes = tuple(a for a in range(rank) if a != axis)
-        shape = tuple(size if a == axis else 1 for a in range(rank))
-        laid = self._node(f"{title}_axes", "ops.expand_dims", (count.name,), {"axis": axes}, Tensor("int64", shape))
-        return [count, laid]
-
-    def _node(
-        self,
-        name: str,
-        op: str,
-        operands: tuple[str, ...],
-        attrs: Mapping[str, object],
-        type_: Type,
-        named: bool = False,
-    ) -> Node:
-        origin = self.part.origin | {"compare_positions"}
-        return Node(name if named else self._fresh(name), op, operands, attrs, type_, self.part.loc, origin)
-
-    def _fresh(self, title: str) -> str:
-        name = self.graph.fresh(title, self.taken)
-        self.taken.add(name)
-        return name
+def _comparison(builder: Builder, window: int) -> list[Node]:
+    """What stands in the place of a part of a table, the root."""
+    *_, rows, columns = shape = builder.root.tensor.shape
+    queries = positions(builder, "queries", rows, len(shape) - 2, len(shape))
+    keys = positions(builder, "keys", columns, len(shape) - 1, len(shape))
+    if not window:
+        return builder.finish("ops.less_equal", keys, queries)
+    before = builder.add("ops.less_equal", keys, queries, title="causal")
+    first = builder.add("ops.subtract", queries, x2=window, title="first")
+    near = builder.add("ops.greater", keys, first, title="near")
+    return builder.finish("ops.logical_and", near, before)

@@ -1,14 +1,15 @@
 """A stored table of numbers that rise evenly along grids is computed."""
 
+import functools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from hf2khc.ir.analysis import module_paths, without_unused_constants
-from hf2khc.ir.graph import Graph, Node, Program, join
-from hf2khc.ir.types import Tensor
+from hf2khc.ir.graph import Graph, Node, Program
+from hf2khc.passes.core.constants import as_value, map_constants, positions
+from hf2khc.rewrite.build import Builder
 
 # Shorter ones say more as they are.
 LEAST = 9
@@ -44,19 +45,19 @@ def compute_tables(program: Program) -> Program:
 
         entry Rows
     """
-    paths = module_paths(program)
-    graphs = [_computed(graph, paths[graph.name], program.constants) for graph in program.graphs.values()]
-    return without_unused_constants(program.with_graphs(graphs))
+    return map_constants(program, _computed)
 
 
-def _computed(graph: Graph, path: str, constants: Mapping[str, np.ndarray]) -> Graph:
+def _computed(graph: Graph, values: Mapping[str, np.ndarray]) -> Graph:
     new: list[Node] = []
     redirect: dict[str, str] = {}
+    taken: set[str] = set()
     for node in graph.of("const"):
-        value = constants[join(path, node.name[1:])]
+        value = values[node.name]
         digits = _digits(value) if value.dtype.kind in "iu" and value.size >= LEAST else None
         if digits is not None:
-            made = _Sum(graph, node, {n.name for n in new}).nodes(digits, int(value.flat[0]))
+            table = as_value(graph, node, taken)
+            made = _sum(Builder(graph, table, "compute_tables", taken=taken), digits, int(value.flat[0]))
             redirect[node.name] = made[-1].name
             new += made
     return graph.rewired(new, redirect) if new else graph
@@ -97,56 +98,19 @@ def _places(line: np.ndarray) -> Iterator[_Digit]:
         line = line[::size]
 
 
-@dataclass(frozen=True)
-class _Sum:
-    """Builds the sum that stands in the place of a table."""
-
-    graph: Graph
-    table: Node
-    taken: set[str]
-
-    def nodes(self, digits: list[_Digit], start: int) -> list[Node]:
-        """The nodes, the last of them the table."""
-        base = self.table.name.lstrip("@").rpartition(".")[2]
-        grid, made, total = tuple(digit.size for digit in digits), [], None
-        for axis, digit in enumerate(digits):
-            if digit.step == 0:
-                continue
-            made += self._counted(f"{base}_{axis}", axis, digit, len(grid))
-            if total is not None:
-                made.append(self._node(f"{base}_sum", "ops.add", (total, made[-1].name), {}, _joined(made, total)))
-            total = made[-1].name
-        shape = made[-1].tensor.shape
-        if start:
-            made.append(self._node(f"{base}_start", "ops.add", (made[-1].name,), {"x2": start}, shape))
-        if shape != grid:
-            made.append(self._node(f"{base}_grid", "ops.broadcast_to", (made[-1].name,), {"shape": grid}, grid))
-        whole = self.table.tensor.shape
-        if grid != whole:
-            made.append(self._node(base, "ops.reshape", (made[-1].name,), {"newshape": whole}, whole))
-        return made
-
-    def _counted(self, title: str, axis: int, digit: _Digit, rank: int) -> list[Node]:
-        """Multiples of a step along one axis of the grid."""
-        attrs = {"start": 0, "stop": digit.size, "dtype": self.table.tensor.dtype}
-        made = [self._node(title, "ops.arange", (), attrs, (digit.size,))]
-        if digit.step != 1:
-            steps = {"x2": digit.step}
-            made.append(self._node(f"{title}_steps", "ops.multiply", (made[-1].name,), steps, (digit.size,)))
-        if rank > 1:
-            axes = tuple(a for a in range(rank) if a != axis)
-            shape = tuple(digit.size if a == axis else 1 for a in range(rank))
-            made.append(self._node(f"{title}_axes", "ops.expand_dims", (made[-1].name,), {"axis": axes}, shape))
-        return made
-
-    def _node(self, title: str, op: str, operands: tuple[str, ...], attrs: Mapping[str, object], shape: tuple) -> Node:
-        name = self.graph.fresh(title, self.taken)
-        self.taken.add(name)
-        type_ = Tensor(self.table.tensor.dtype, shape)
-        return Node(name, op, operands, attrs, type_, self.table.loc, self.table.origin | {"compute_tables"})
-
-
-def _joined(made: list[Node], total: str) -> tuple:
-    """The shape of the sum of what was made last and the total so far."""
-    before = next(node for node in made if node.name == total).tensor.shape
-    return tuple(a if b == 1 else b for a, b in zip(before, made[-1].tensor.shape, strict=True))
+def _sum(builder: Builder, digits: list[_Digit], start: int) -> list[Node]:
+    """What stands in the place of a table, the root; the last node is the table."""
+    table, grid = builder.root.tensor, tuple(digit.size for digit in digits)
+    places = (
+        positions(builder, str(axis), digit.size, axis, len(grid), table.dtype, digit.step)
+        for axis, digit in enumerate(digits)
+        if digit.step
+    )
+    total = functools.reduce(lambda before, place: builder.add("ops.add", before, place, title="sum"), places)
+    if start:
+        total = builder.add("ops.add", total, x2=start, title="start")
+    if builder.tensor(total).shape != grid:
+        total = builder.add("ops.broadcast_to", total, shape=grid, title="grid")
+    if grid == table.shape:
+        return list(builder.nodes.values())
+    return builder.finish("ops.reshape", total, newshape=table.shape)

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from hf2khc.ir.analysis import module_paths, without_unused_constants
-from hf2khc.ir.graph import Graph, Node, Program, join
+from hf2khc.ir.graph import Graph, Node, Program
 from hf2khc.ir.signatures import WHOLE, axis_key
 from hf2khc.ir.types import Tensor
+from hf2khc.passes.core.constants import as_value, is_beginning, map_constants
 
 
 def fold_constants(program: Program) -> Program:
@@ -38,27 +38,25 @@ def fold_constants(program: Program) -> Program:
 
         entry Model
     """
-    paths = module_paths(program)
-    graphs = [_folded(graph, paths[graph.name], program.constants) for graph in program.graphs.values()]
-    folded = program.with_graphs(graphs)
-    return without_unused_constants(folded)
+    return map_constants(program, _folded)
 
 
-def _folded(graph: Graph, path: str, constants: Mapping[str, np.ndarray]) -> Graph:
+def _folded(graph: Graph, values: Mapping[str, np.ndarray]) -> Graph:
     new: list[Node] = []
     redirect: dict[str, str] = {}
+    taken: set[str] = set()
     for node in graph.of("const"):
-        value = constants[join(path, node.name[1:])]
+        value = values[node.name]
         if _counts(value):
             for user in graph.users(node.name):
                 if _cuts(user):
                     new += _arange(graph, user, new)
             if graph.uses(node.name) > sum(_cuts(user) for user in graph.users(node.name)):
-                whole = _renamed(graph, node)
+                whole = as_value(graph, node, taken)
                 new += _arange(graph, whole, new)
                 redirect[node.name] = whole.name
         elif value.size > 1 and value.dtype.kind in "iub" and (value == value.flat[0]).all():
-            whole = _renamed(graph, node)
+            whole = as_value(graph, node, taken)
             attrs = {"shape": node.tensor.shape, "fill_value": value.flat[0].item(), "dtype": node.tensor.dtype}
             new.append(Node(whole.name, "ops.full", (), attrs, node.type, node.loc, node.origin | {"fold_constants"}))
             redirect[node.name] = whole.name
@@ -79,7 +77,7 @@ def _cuts(user: Node) -> bool:
     if user.op != "ops.get_item" or not isinstance(key, tuple) or not key or not isinstance(key[-1], tuple):
         return False
     *before, last = key
-    return all(part in (WHOLE, "ellipsis") for part in before) and last[1] in (None, 0) and last[3] in (None, 1)
+    return all(part in (WHOLE, "ellipsis") for part in before) and isinstance(last, tuple) and is_beginning(last)
 
 
 def _slice(value: np.ndarray) -> tuple | None:
@@ -101,11 +99,6 @@ def _sliced(graph: Graph, take: Node, entry: tuple) -> Node:
     x, rank = take.used[0], graph[take.used[0]].tensor.rank
     attrs = {"key": axis_key(entry, int(str(take.attrs["axis"])) % rank, rank)}
     return replace(take, op="ops.get_item", operands=(x,), attrs=attrs, origin=take.origin | {"fold_constants"})
-
-
-def _renamed(graph: Graph, node: Node) -> Node:
-    name = graph.fresh(node.name.rpartition(".")[2].lstrip("@/"))
-    return Node(name, "const", type=node.type, loc=node.loc, origin=node.origin)
 
 
 def _arange(graph: Graph, node: Node, made: list[Node]) -> list[Node]:

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from hf2khc.ir.analysis import module_paths, without_unused_constants
-from hf2khc.ir.graph import Graph, Node, Program, join
+from hf2khc.ir.graph import Graph, Node, Program
 from hf2khc.ir.signatures import slot_names
+from hf2khc.passes.core.constants import map_constants
+from hf2khc.rewrite.build import trimmed
 
 # Ops that take a number in the place of either value.
 _BINARY = frozenset(
@@ -44,13 +45,10 @@ def inline_numbers(program: Program) -> Program:
 
         entry Scaled
     """
-    paths = module_paths(program)
-    graphs = [_inlined(graph, paths[graph.name], program.constants) for graph in program.graphs.values()]
-    return without_unused_constants(program.with_graphs(graphs))
+    return map_constants(program, _inlined)
 
 
-def _inlined(graph: Graph, path: str, constants: Mapping[str, np.ndarray]) -> Graph:
-    values = {node.name: constants[join(path, node.name[1:])] for node in graph.of("const")}
+def _inlined(graph: Graph, values: Mapping[str, np.ndarray]) -> Graph:
     numbers = {name: value.item() for name, value in values.items() if value.ndim == 0 and value.dtype.kind in "fiu"}
     nodes = [_with_numbers(graph, node, numbers) for node in graph]
     made = [node for node, old in zip(nodes, graph, strict=True) if node is not old]
@@ -67,9 +65,7 @@ def _with_numbers(graph: Graph, node: Node, numbers: Mapping[str, float]) -> Nod
         return node
     slots = zip(slot_names(node.op), node.operands, strict=False)
     attrs: dict[str, object] = {slot: numbers[name] for slot, name in slots if name is not None and name in numbers}
-    operands = tuple(None if name in numbers else name for name in node.operands)
-    while operands[-1] is None:
-        operands = operands[:-1]
+    operands = trimmed(None if name in numbers else name for name in node.operands)
     return replace(node, operands=operands, attrs={**attrs, **node.attrs}, origin=node.origin | {"inline_numbers"})
 
 
