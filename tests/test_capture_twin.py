@@ -8,8 +8,9 @@ from hf2khc.capture.build import build_meta, materialise
 from hf2khc.capture.export import export
 from hf2khc.capture.inputs import input_spec, trace_sizes
 from hf2khc.capture.truncate import truncate
-from hf2khc.capture.twin import _Search, twin_config
+from hf2khc.capture.twin import twin_config
 from hf2khc.capture.twin_fields import get_field, numeric_fields, set_field
+from hf2khc.capture.twin_search import Search
 
 SMALL = {
     "hidden_size": 32,
@@ -184,9 +185,9 @@ def test_a_model_that_changes_as_it_runs_has_a_twin():
 def test_a_mixture_of_experts_runs_with_every_candidate():
     """Its kernel has no shapes in float32: what does not fit together would be found by the trace alone."""
     config = transformers.MixtralConfig(**GROUPED, num_local_experts=4)
-    search = _Search(config, transformers.MixtralModel, ("input_ids", "attention_mask"), ())
+    search = Search(config, transformers.MixtralModel, ("input_ids", "attention_mask"), ())
     assert search.runs
-    assert not search._accept({"num_key_value_heads": 3})
+    assert not search.accept({"num_key_value_heads": 3})
 
 
 def test_fields_whose_products_are_equal_change_in_proportion(monkeypatch):
@@ -199,7 +200,7 @@ def test_fields_whose_products_are_equal_change_in_proportion(monkeypatch):
     assert {"hidden_size", "num_heads"} <= twin.changed.keys()
     changed = twin.config
     assert changed.expand * changed.hidden_size == changed.num_heads * changed.head_dim
-    monkeypatch.setattr("hf2khc.capture.twin.MOST_BALANCED", 0)
+    monkeypatch.setattr("hf2khc.capture.twin_search.MOST_BALANCED", 0)
     assert "hidden_size" in twin_config(config, transformers.Mamba2Model, spec).unchanged
 
 
@@ -208,7 +209,7 @@ def test_what_changes_in_proportion_takes_its_equals_along():
     config = transformers.MixtralConfig(
         **{**GROUPED, "num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 8}
     )
-    search = _Search(config, transformers.MixtralModel, ("input_ids", "attention_mask"), ())
+    search = Search(config, transformers.MixtralModel, ("input_ids", "attention_mask"), ())
     tried = {"num_attention_heads": 12, "num_key_value_heads": 12, "hidden_size": 48}
     found = [values for values in search._balanced([tried]) if values.get("num_attention_heads") == 12]
     assert found and all(values["num_key_value_heads"] == 12 for values in found)

@@ -81,7 +81,7 @@ class Shifted(Banded):
 
 @pytest.mark.parametrize(("model", "shown"), [(Banded, "model"), (Shifted, "program")])
 def test_a_field_that_changes_the_program_stays_and_the_others_differ(monkeypatch, model, shown):
-    monkeypatch.setattr("hf2khc.capture.twin.MOST_PROGRAMS", 9)
+    monkeypatch.setattr("hf2khc.capture.twin_alike.MOST_PROGRAMS", 9)
     config = transformers.GPT2Config(vocab_size=40, n_embd=8, n_head=2, n_layer=1, n_positions=16)
     real = list(lower(capture(config, model).program).values())[-1]
     found = compile_twin(config, model, lower, validated=False, like=real)

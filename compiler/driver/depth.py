@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from hf2khc.capture.build import build_meta
 from hf2khc.capture.truncate import Stack, truncate
-from hf2khc.capture.twin import reloaded
 from hf2khc.capture.twin_fields import get_field, set_field
+from hf2khc.capture.twin_search import reloaded
 from hf2khc.diagnostics import ConversionError, fail
 from hf2khc.driver.config_fields import integer_fields
 from hf2khc.ir.expr import Expr

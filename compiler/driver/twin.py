@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 import sympy
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
 Lower = Callable[..., dict[str, Program]]
+T = TypeVar("T")
 # Parameters of a model that is interpreted itself because it has no twin.
 MOST_VALIDATED = 300_000_000
 # A size of a trace above which fewer positions are interpreted.
@@ -132,19 +133,23 @@ def _twinned(
     lengths = {path: len(m) for path, m in model.named_modules() if type(m).__name__ == "ModuleList"}
     fixed = fixed_lengths(model, examples)
 
-    def traced(twin: "PreTrainedConfig") -> Captured:
-        return capture(twin, model_class, cut, examples, fixed)
+    # The last candidate of a search is mostly what it finds.
+    traced = _Last(lambda twin: capture(twin, model_class, cut, examples, fixed))
+    lowered = _Last(lambda twin: _last(lower(traced(twin).program)))
+    depth = depth_fields(config, model_class, lengths)
+
+    def deepened(twin: "PreTrainedConfig") -> "PreTrainedConfig":
+        return at_another_depth(twin, model_class, depth.values())
 
     def alike(program: Program) -> Callable[["PreTrainedConfig"], bool]:
-        return lambda twin: not _difference(program, traced, lower, twin)
+        return lambda twin: not _difference(program, lowered, deepened(twin))
 
     spec = input_spec(model, examples)
     twin = twin_config(config, model_class, spec, examples, alike=None if like is None else alike(like))
     if not twin.changed:
         # Nothing would differ in it, and what does not differ would be said to follow the config.
         raise fail("twin", next(iter(twin.unchanged.values()), "its config has no numbers"))
-    depth = depth_fields(config, model_class, lengths)
-    first = at_another_depth(twin.config, model_class, depth.values())
+    first = deepened(twin.config)
     captured = traced(first)
     errors: dict[str, float] = {}
     check = _Validation(captured, errors) if validated else None
@@ -155,10 +160,10 @@ def _twinned(
     kept = {*twin.unchanged, *twin.delicate}
     like_first = None if like is None else alike(programs[0])
     second = twin_config(first, model_class, captured.spec, examples, kept, like_first, apart=config)
-    other = at_another_depth(with_more_rounds(second.config, model_class, programs[0]), model_class, depth.values())
+    other = deepened(with_more_rounds(second.config, model_class, programs[0]))
     if second.changed:
         with suppress(Exception):  # of a model's own code: one twin is better than none
-            programs.append(_last(lower(traced(other).program)))
+            programs.append(lowered(other))
     configs = [config, first, other][: len(programs) + 1]
     return Twinned(
         tuple(programs),
@@ -172,12 +177,24 @@ def _twinned(
     )
 
 
-def _difference(
-    program: Program, traced: Callable[["PreTrainedConfig"], Captured], lower: Lower, config: "PreTrainedConfig"
-) -> str:
+class _Last(Generic[T]):
+    """A function of a config that keeps what it gave last."""
+
+    def __init__(self, function: "Callable[[PreTrainedConfig], T]"):
+        self._function = function
+        self._known: tuple[dict[str, Any], T] | None = None
+
+    def __call__(self, config: "PreTrainedConfig") -> T:
+        key = config.to_dict()
+        if self._known is None or self._known[0] != key:
+            self._known = key, self._function(config)
+        return self._known[1]
+
+
+def _difference(program: Program, lowered: "Callable[[PreTrainedConfig], Program]", config: "PreTrainedConfig") -> str:
     """Why the program at a config is no counterpart of another one; empty where it is."""
     try:
-        return difference((program, _last(lower(traced(config).program))))
+        return difference((program, lowered(config)))
     except Exception as error:  # a model's own code may fail in any way
         return str(error) or type(error).__name__
 
