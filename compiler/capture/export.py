@@ -22,6 +22,7 @@ from hf2khc.capture.input_types import Input
 from hf2khc.capture.inputs import longest_sequences, sample_inputs
 from hf2khc.capture.known_values import KnownValues, known_inputs, traced_within, unknown_sizes
 from hf2khc.capture.module_state import state_kept
+from hf2khc.capture.number_buffers import number_buffers, numbers_for_buffers
 from hf2khc.capture.prepared import nothing_added
 from hf2khc.capture.refusal import refusal
 from hf2khc.capture.tensor_lengths import free_lengths
@@ -34,6 +35,8 @@ FREE, FIXED = ("named", "auto"), ("batch", "static")
 HELD = "held"
 # All sizes free, and every row of what a mask picks rows from.
 ROWS = "every row"
+# All sizes free, and buffers of one number as numbers.
+NUMBERS = "numbers"
 # Loops over a free size: looked for, three rounds of each, all rounds of the example.
 FOUND, ROLLED, UNROLLED = "found", "rolled", "unrolled"
 
@@ -88,6 +91,8 @@ def export(
     # First as it was built: each part then has what it supports, which one name for all of them would not give.
     implementations = [attention] if attention == "eager" else [attention, "eager"]
     attempts = [(name, kind) for kinds in (FREE, FIXED) for name in implementations for kind in kinds]
+    if any(number_buffers(model)):
+        attempts = [*((name, NUMBERS) for name in implementations), *attempts]
     trace = _Trace(model, spec, sizes, {**sizes, **(lengths or {})}, FOUND if rounds else UNROLLED)
     while attempts:
         implementation, kind = attempts.pop(0)
@@ -151,8 +156,9 @@ class _Trace:
                     # Three rounds that the model does not put together as expected: all of them, then.
                     self._next_loops(CountedLoop())
                     continue
-                self.first = self.first or error
-                self.notes.append(f"{implementation} attention, {kind} sizes: {_summary(error)}")
+                if kind != NUMBERS:
+                    self.first = self.first or error
+                    self.notes.append(f"{implementation} attention, {kind} sizes: {_summary(error)}")
             else:
                 rounds = ROUNDS if self.loops == ROLLED else 0
                 smallest, ends, found = smallest_sizes(program, self.spec, sizes, self.positions, rounds)
@@ -172,7 +178,8 @@ class _Trace:
     ) -> ExportedProgram:
         dimensions = self._dimensions(kind, held)
         loops = nullcontext() if self.loops == UNROLLED else counted_loops(self.model, self.loops == ROLLED)
-        with loops, _one_as_any(self.is_longer):
+        numbers = numbers_for_buffers(self.model) if kind == NUMBERS else nullcontext()
+        with loops, numbers, _one_as_any(self.is_longer):
             return _trace(self.model, self.spec, sizes, dimensions, values, kind == ROWS)
 
     def _next_loops(self, loop: CountedLoop) -> None:
@@ -221,7 +228,7 @@ class _Trace:
             longest = self.longest.get(symbol)
             least = ROUNDS if self.loops == ROLLED and symbol != "batch" else 2
             named = Dim(symbol, min=least, max=longest) if longest else Dim(symbol, min=least)
-            found[symbol] = Dim.STATIC if symbol in fixed else Dim.AUTO if kind == "auto" else named
+            found[symbol] = Dim.STATIC if symbol in fixed else Dim.AUTO if kind in ("auto", NUMBERS) else named
         return found
 
 
