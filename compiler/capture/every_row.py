@@ -7,6 +7,7 @@ put back only those of marked rows are. The proof shows whether a model means th
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
@@ -14,6 +15,15 @@ from hf2khc.capture.known_values import KnownValues
 from hf2khc.diagnostics import fail
 
 _PUT = (torch.Tensor.index_add_, torch.Tensor.index_add, torch.index_add)
+_SPLIT, _JOIN = (torch.Tensor.split, torch.split), (torch.cat, torch.concat)
+
+
+class _Counts(list):
+    """What `tolist` of counts stands for: numbers that nobody knows."""
+
+    def __init__(self, counts: torch.Tensor):
+        super().__init__([None] * counts.shape[0])
+        self.counts = counts
 
 
 class EveryRow(KnownValues):
@@ -22,6 +32,9 @@ class EveryRow(KnownValues):
     `x[mask]` and `torch.where(mask)` give all rows and all places, `x[mask] = rows` and `index_add` of rows at such
     places leave out those that are not marked. The places of a vector's nonzero entries, such as the experts that any
     token is sent to, are all its places: a loop over them visits those in vain that it could have left out.
+
+    `x.split(counts.tolist())` gives all rows for each part, and `cat` of as many results takes from each those of its
+    part (JetMoE).
 
     Raises:
         ConversionError: at its end, where rows of a mask are picked and nothing is put back.
@@ -32,7 +45,9 @@ class EveryRow(KnownValues):
         # The places that a mask gave, by identity, with the mask and its marks in one row; all are held, so that no
         # other tensor takes their identity.
         self.marks: dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
-        # The masks whose rows are not put back yet.
+        # Counts by which rows were split, by identity, each with the number of rows.
+        self.split: dict[int, tuple[torch.Tensor, Any]] = {}
+        # The masks whose rows are not put back yet, and the counts by which rows are split.
         self.open: dict[int, torch.Tensor] = {}
 
     def __exit__(self, kind, *others) -> None:
@@ -61,6 +76,14 @@ class EveryRow(KnownValues):
                 self.open.pop(id(mask), None)
                 rows = torch.where(_beside(marked, rows), rows, 0)
             return func(x, axis, places, rows, **kwargs)
+        if func is torch.Tensor.tolist and args[0].dim() == 1 and not self.knows(args[0]):
+            return _Counts(args[0])
+        if func in _SPLIT and isinstance(args[1], _Counts) and not any((*args[2:], *kwargs.values())):
+            return self._split(args[0], args[1].counts)
+        if func in _JOIN and not any((*args[1:], *kwargs.values())):
+            counts = next((counts for counts in self.split.values() if _parts(args[0], *counts)), None)
+            if counts is not None:
+                return self._joined(args[0], counts[0])
         if func is torch.Tensor.__getitem__:
             args = self._numbered(*args)
         return super().__torch_function__(func, types, args, kwargs)
@@ -94,9 +117,28 @@ class EveryRow(KnownValues):
         self.open[id(mask)] = mask
         return places
 
+    def _split(self, x: torch.Tensor, counts: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        self.split[id(counts)] = counts, x.shape[0]
+        self.open[id(counts)] = counts
+        return (x,) * counts.shape[0]
+
+    def _joined(self, parts: Sequence[torch.Tensor], counts: torch.Tensor) -> torch.Tensor:
+        self.open.pop(id(counts), None)
+        ends = torch.cumsum(counts, 0)
+        rows = torch.arange(parts[0].shape[0])
+        joined = parts[-1]
+        for part, end in reversed(list(zip(parts[:-1], ends[:-1].unbind(), strict=True))):
+            joined = torch.where(_beside(rows < end, part), part, joined)
+        return joined
+
     def _picked(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         self.open[id(mask)] = mask
         return x.reshape(-1, *x.shape[mask.dim() :])
+
+
+def _parts(parts, counts: torch.Tensor, rows) -> bool:
+    """Whether each is computed of all rows, for as many parts as there are counts."""
+    return len(parts) == counts.shape[0] and all(part.dim() and part.shape[0] is rows for part in parts)
 
 
 def _is_mask(key) -> bool:

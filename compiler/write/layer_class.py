@@ -1,6 +1,6 @@
 """From a graph to the file of a Keras layer."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 
 from hf2khc.ir.graph import CALLS, Graph, Node, callees
 from hf2khc.write.analysis import Analysis
@@ -45,7 +45,8 @@ def write_layer(analysis: Analysis, graph: Graph, heads: Mapping[str, ClassHead]
     once = build_method(analysis, graph, scope, owned)
     shape = output_shape(graph, scope, _arguments(analysis, called, render))
     fields = ordered(_in_plan_order(analysis, scope))
-    head = ClassHead(graph.name, module_name(analysis.plan.package, analysis.plan.prefix, graph.name), fields)
+    module = module_name(analysis.plan.package, analysis.plan.prefix, graph.name, analysis.plan.program.graphs)
+    head = ClassHead(graph.name, module, fields)
     methods = [_init(fields), _build(graph, build), empty, once, call, shape, get_config(fields) if fields else []]
     body = docstring(_docs(analysis, graph, fields))
     for method in methods:
@@ -55,9 +56,10 @@ def write_layer(analysis: Analysis, graph: Graph, heads: Mapping[str, ClassHead]
     return head, "\n".join(lines) + "\n"
 
 
-def module_name(package: str, prefix: str, name: str) -> str:
-    """`LlamaRMSNorm` of package `llama` as `llama_rms_norm`."""
-    return f"{package}_{snake(without_prefix(name, prefix))}"
+def module_name(package: str, prefix: str, name: str, names: Container[str]) -> str:
+    """`LlamaRMSNorm` of package `llama` as `llama_rms_norm`, or whole where that is for a class of `names`."""
+    short = without_prefix(name, prefix)
+    return f"{package}_{snake(name if short != name and short in names else short)}"
 
 
 def register(package: str) -> str:

@@ -65,10 +65,9 @@ def _conv_transpose(builder: Builder, node: Node) -> list[Node] | None:
     assert x is not None and weight is not None
     rank = builder.tensor(weight).rank - 2
     padding, strides = each(node, "padding", rank, 0), each(node, "stride", rank)
-    if flag(node, "groups", 1) != 1 or any(step != 1 for step in each(node, "dilation", rank)):
-        return None
-    if any(extra > pad for extra, pad in zip(each(node, "output_padding", rank, 0), padding, strict=True)):
-        return None
+    more = (extra > pad for extra, pad in zip(each(node, "output_padding", rank, 0), padding, strict=True))
+    if flag(node, "groups", 1) != 1 or any(step != 1 for step in each(node, "dilation", rank)) or any(more):
+        return _spread(builder, node)
     kernel = builder.add("ops.transpose", weight, axes=(*range(2, rank + 2), 1, 0), title="kernel")
     attrs: dict[str, Any] = {"strides": strides, "data_format": "channels_last"}
     made = builder.add("ops.conv_transpose", channels_last(builder, x, rank), kernel, **attrs)
@@ -80,6 +79,59 @@ def _conv_transpose(builder: Builder, node: Node) -> list[Node] | None:
     if bias is not None:
         made = builder.add("ops.add", made, bias, title="biased")
     return channels_first(builder, made, rank)
+
+
+def _spread(builder: Builder, node: Node) -> list[Node] | None:
+    """A transposed convolution as one of the entries spread out by the strides, with its kernel turned around.
+
+    Keras has none of groups. Of Dumoulin and Visin (2016), A guide to convolution arithmetic, section 4.
+    """
+    x, weight, bias = (*node.operands, None)[:3]
+    assert x is not None and weight is not None
+    given, made, *sizes = builder.tensor(weight).shape
+    if not all(isinstance(size, int) for size in sizes):
+        return None
+    rank, groups = len(sizes), flag(node, "groups", 1)
+    strides, dilation = each(node, "stride", rank), each(node, "dilation", rank)
+    before = [
+        (size - 1) * step - pad for size, step, pad in zip(sizes, dilation, each(node, "padding", rank, 0), strict=True)
+    ]
+    after = [
+        n + extra - s + 1 for n, extra, s in zip(before, each(node, "output_padding", rank, 0), strides, strict=True)
+    ]
+    if min(*before, *after) < 0:
+        return None
+    last = _with_gaps(builder, channels_last(builder, x, rank), strides)
+    last = padded(builder, last, tuple(zip(before, after, strict=True)))
+    kernel = builder.add("ops.flip", weight, axis=tuple(range(2, rank + 2)), title="turned")
+    if groups == 1:
+        kernel = builder.add("ops.transpose", kernel, axes=(*range(2, rank + 2), 0, 1), title="kernel")
+    else:
+        share = simplify(f"({given}) // {groups}")
+        kernel = builder.add("ops.reshape", kernel, newshape=(groups, share, made, *sizes), title="grouped")
+        kernel = builder.add("ops.transpose", kernel, axes=(*range(3, rank + 3), 1, 0, 2), title="last")
+        shape = (*sizes, share, simplify(f"({made}) * {groups}"))
+        kernel = builder.add("ops.reshape", kernel, newshape=shape, title="kernel")
+    attrs: dict[str, Any] = {"strides": (1,) * rank, "data_format": "channels_last"}
+    if any(step != 1 for step in dilation):
+        attrs["dilation_rate"] = dilation
+    result = builder.add("ops.conv", last, kernel, **attrs)
+    if bias is not None:
+        result = builder.add("ops.add", result, bias, title="biased")
+    return channels_first(builder, result, rank)
+
+
+def _with_gaps(builder: Builder, x: str, strides: tuple[int, ...]) -> str:
+    """Zeros behind each entry along the axes between the first and the last, so that the next is a stride away."""
+    batch, *sizes, channels = builder.tensor(x).shape
+    if all(stride == 1 for stride in strides):
+        return x
+    apart = [part for size in sizes for part in (size, 1)]
+    gaps = [pair for stride in strides for pair in ((0, 0), (0, stride - 1))]
+    x = builder.add("ops.reshape", x, newshape=(batch, *apart, channels), title="apart")
+    x = builder.add("ops.pad", x, pad_width=((0, 0), *gaps, (0, 0)), title="gaps")
+    wider = [simplify(f"({size}) * {stride}") for size, stride in zip(sizes, strides, strict=True)]
+    return builder.add("ops.reshape", x, newshape=(batch, *wider, channels), title="spread")
 
 
 def _group_norm(builder: Builder, node: Node) -> list[Node]:
