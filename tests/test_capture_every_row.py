@@ -5,6 +5,7 @@ import torch
 import transformers
 from custom_models import SMALL, Custom
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from hf2khc.capture import module_state
 from hf2khc.capture.build import build_meta, materialise
@@ -35,6 +36,26 @@ class Experts(Custom):
             place, token = torch.where(mask[expert])
             y.index_add_(0, token, x[token] @ self.kernels[expert] * weights[token, place, None])
         return y
+
+
+class Sorted(Custom):
+    """Sorts tokens by expert and splits them by how many each one gets, twice with other counts."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.kernels = nn.Parameter(torch.zeros(EXPERTS, 8, 8))
+        self.post_init()
+
+    def forward(self, input_ids):
+        x = self.embed(input_ids).reshape(-1, 8)
+        for scores in (x[:, :EXPERTS], -x[:, :EXPERTS]):
+            chosen = scores.argmax(-1)
+            order = chosen.argsort()
+            counts = nn.functional.one_hot(chosen, EXPERTS).sum(0).tolist()
+            parts = x[order].split(counts, dim=0)
+            made = torch.cat([parts[i] @ self.kernels[i] for i in range(EXPERTS)], dim=0)
+            x = torch.zeros_like(x).index_add(0, order, made)
+        return x
 
 
 class Adapters(Custom):
@@ -70,7 +91,7 @@ def exported(model_class):
     return model, export(model, spec, trace_sizes(model, spec))
 
 
-@pytest.mark.parametrize("model_class", [Experts, Adapters])
+@pytest.mark.parametrize("model_class", [Experts, Sorted, Adapters])
 def test_every_row_is_computed_and_the_marked_ones_are_put_back(model_class):
     model, found = exported(model_class)
     assert set(found.symbols.values()) == {"batch", "seq"}
@@ -139,3 +160,12 @@ def test_places_of_nonzero_entries_stand_for_all_only_one_by_one():
         for taken in (lambda places: x[places[:, 0]], lambda places: x.index_select(0, places[:, 0])):
             with pytest.raises(ConversionError, match="together"):
                 taken(marks.nonzero())
+
+
+def test_counts_are_no_numbers():
+    with FakeTensorMode(), EveryRow() as rows:
+        x, counts = torch.zeros(6, 2), torch.zeros(3, dtype=torch.int64)
+        assert [len(part) for part in x.split(counts.tolist())] == [6, 6, 6]
+        with pytest.raises(TypeError):
+            x[: counts.tolist()[0]]
+        rows.open.clear()

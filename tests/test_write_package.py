@@ -23,6 +23,7 @@ from hf2khc.ir.text import parse_program
 from hf2khc.ir.types import concrete
 from hf2khc.weights.transform import evaluate as transform
 from hf2khc.write.analysis import Analysis, child_path, iteration_value
+from hf2khc.write.layer_class import module_name
 from hf2khc.write.package import write_package
 from hf2khc.write.scope import Scope
 from hf2khc.write.weight_paths import weight_paths
@@ -393,3 +394,9 @@ entry Model returns "z"
 """
     cast = r"norm \* ops\.cast\(\s*ops\.cast\(feature_input < 0\.0, \"float32\"\), norm\.dtype"
     assert re.search(cast, sources(text))
+
+
+def test_no_two_classes_share_a_file():
+    names = ("Conv1d", "MimiConv1d", "MimiAttention")
+    modules = [module_name("mimi", "Mimi", name, names) for name in names]
+    assert modules == ["mimi_conv1d", "mimi_mimi_conv1d", "mimi_attention"]

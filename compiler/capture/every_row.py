@@ -7,9 +7,13 @@ put back only those of marked rows are. The proof shows whether a model means th
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
+from unittest import mock
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.functional_tensor import FunctionalTensor
 
 from hf2khc.capture.known_values import KnownValues
 from hf2khc.diagnostics import fail
@@ -19,10 +23,10 @@ _SPLIT, _JOIN = (torch.Tensor.split, torch.split), (torch.cat, torch.concat)
 
 
 class _Counts(list):
-    """What `tolist` of counts stands for: numbers that nobody knows."""
+    """What `tolist` of counts stands for: objects that are no numbers, as nobody knows them."""
 
     def __init__(self, counts: torch.Tensor):
-        super().__init__([None] * counts.shape[0])
+        super().__init__(object() for _ in range(counts.shape[0]))
         self.counts = counts
 
 
@@ -45,13 +49,21 @@ class EveryRow(KnownValues):
         # The places that a mask gave, by identity, with the mask and its marks in one row; all are held, so that no
         # other tensor takes their identity.
         self.marks: dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
-        # Counts by which rows were split, by identity, each with the number of rows.
-        self.split: dict[int, tuple[torch.Tensor, Any]] = {}
+        # The counts by which rows were split last, with the number of rows.
+        self.split: tuple[torch.Tensor, Any] | None = None
         # The masks whose rows are not put back yet, and the counts by which rows are split.
         self.open: dict[int, torch.Tensor] = {}
+        self._patches = ExitStack()
+
+    def __enter__(self):
+        # A mode does not see these: they are methods of tensors without numbers.
+        for traced in (FakeTensor, FunctionalTensor):
+            self._patches.enter_context(mock.patch.object(traced, "tolist", _counted(traced.tolist)))
+        return super().__enter__()
 
     def __exit__(self, kind, *others) -> None:
         super().__exit__(kind, *others)
+        self._patches.close()
         if self.open and kind is None:
             raise fail("not-capturable", "the model picks rows by a mask and does not put them back")
 
@@ -76,14 +88,10 @@ class EveryRow(KnownValues):
                 self.open.pop(id(mask), None)
                 rows = torch.where(_beside(marked, rows), rows, 0)
             return func(x, axis, places, rows, **kwargs)
-        if func is torch.Tensor.tolist and args[0].dim() == 1 and not self.knows(args[0]):
-            return _Counts(args[0])
         if func in _SPLIT and isinstance(args[1], _Counts) and not any((*args[2:], *kwargs.values())):
             return self._split(args[0], args[1].counts)
-        if func in _JOIN and not any((*args[1:], *kwargs.values())):
-            counts = next((counts for counts in self.split.values() if _parts(args[0], *counts)), None)
-            if counts is not None:
-                return self._joined(args[0], counts[0])
+        if func in _JOIN and self.split and not any((*args[1:], *kwargs.values())) and _parts(args[0], *self.split):
+            return self._joined(args[0], self.split[0])
         if func is torch.Tensor.__getitem__:
             args = self._numbered(*args)
         return super().__torch_function__(func, types, args, kwargs)
@@ -118,7 +126,7 @@ class EveryRow(KnownValues):
         return places
 
     def _split(self, x: torch.Tensor, counts: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        self.split[id(counts)] = counts, x.shape[0]
+        self.split = counts, x.shape[0]
         self.open[id(counts)] = counts
         return (x,) * counts.shape[0]
 
@@ -136,9 +144,19 @@ class EveryRow(KnownValues):
         return x.reshape(-1, *x.shape[mask.dim() :])
 
 
+def _counted(tolist: Callable) -> Callable:
+    """`tolist` of a vector whose numbers nobody knows."""
+
+    def listed(tensor: torch.Tensor) -> list:
+        is_vector = tensor.dim() == 1 and isinstance(tensor.shape[0], int)
+        return _Counts(tensor) if is_vector else tolist(tensor)
+
+    return listed
+
+
 def _parts(parts, counts: torch.Tensor, rows) -> bool:
     """Whether each is computed of all rows, for as many parts as there are counts."""
-    return len(parts) == counts.shape[0] and all(part.dim() and part.shape[0] is rows for part in parts)
+    return len(parts) == counts.shape[0] and all(part.dim() and part.shape[0] == rows for part in parts)
 
 
 def _is_mask(key) -> bool:
