@@ -37,6 +37,9 @@ def _evaluate(node: Node, operands: list, attrs: dict[str, object], env: Mapping
     # The rate of training; nothing is dropped in an evaluation.
     attrs = {name: value for name, value in attrs.items() if name != "dropout_p"}
     operands = [_wide(operand) for operand in operands]
+    if node.op == "aten.as_strided":
+        # It counts along the axes: see `memory_order`.
+        operands = [operands[0].contiguous()]
     if node.op == "aten.scaled_dot_product_attention":
         operands = [*operands[:3], *map(_additive, operands[3:])]
     overload, args, kwargs = rebuild_call(op, operands, attrs)

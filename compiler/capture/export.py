@@ -265,7 +265,7 @@ def _trace(
     forgetful = torch._dynamo.config.patch(fake_tensor_cache_enabled=False)
     with (
         quiet(), nothing_added(), absent_masks_stay_absent(), state_kept(model), free_lengths(model), forgetful,
-        traced_within(model, mode, known),
+        traced_within(model, mode, known, {entry.name for entry in spec if entry.role == "mask"}),
     ):  # fmt: skip
         config = DynamoConfig(dynamic=True, dynamic_shapes=shapes, prefer_deferred_runtime_asserts_over_guards=True)
         program, _ = DynamoExporter().export_program(model, inputs, config)

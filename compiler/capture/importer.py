@@ -23,6 +23,7 @@ from hf2khc.capture.fx_graphs import (
     unflatten,
 )
 from hf2khc.capture.marked_rows import last_marked_rows
+from hf2khc.capture.memory_order import strided_in_order
 from hf2khc.capture.roll_rounds import roll_rounds
 from hf2khc.capture.schema import flatten_call
 from hf2khc.capture.symbols import Symbols
@@ -51,6 +52,7 @@ def import_program(exported: torch.export.ExportedProgram, model: torch.nn.Modul
     settled = settled_sizes(exported)
     complete_users(exported.graph)
     exported = without_writes(exported)
+    strided_in_order(exported.graph)
     drop_aliases(exported.graph)
     last_marked_rows(exported.graph)
     forget_state_writes(exported)

@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 from transformers import PreTrainedModel
 
 from hf2khc.capture.input_types import Input
+from hf2khc.capture.mask_values import MaskValues
 from hf2khc.diagnostics import fail
 
 # Made of plain numbers, the same at every call.
@@ -39,7 +40,10 @@ def unknown_sizes(program: ExportedProgram) -> bool:
 
 @contextmanager
 def traced_within(
-    model: PreTrainedModel, mode: AbstractContextManager, held: Mapping[str, torch.Tensor] = MappingProxyType({})
+    model: PreTrainedModel,
+    mode: AbstractContextManager,
+    held: Mapping[str, torch.Tensor] = MappingProxyType({}),
+    masks: Container[str] = (),
 ) -> Iterator[None]:
     """Within the block the model's forward runs in a mode, which sees its functions before torch.export does.
 
@@ -47,11 +51,12 @@ def traced_within(
         model: of which the forward is replaced.
         mode: to run it in.
         held: arguments that it is called with besides, by name.
+        masks: arguments of zeros and ones.
     """
     forward = model.forward
 
     def in_mode(**inputs: Any) -> Any:
-        with mode:
+        with mode, MaskValues(value for name, value in inputs.items() if name in masks):
             return forward(**inputs, **held)
 
     model.forward = in_mode
