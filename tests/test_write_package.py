@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from hf2khc.ir.types import concrete
 from hf2khc.weights.transform import evaluate as transform
 from hf2khc.write.analysis import Analysis, child_path, iteration_value
 from hf2khc.write.layer_class import module_name
+from hf2khc.write.operations import _key
 from hf2khc.write.package import write_package
 from hf2khc.write.scope import Scope
 from hf2khc.write.weight_paths import weight_paths
@@ -400,3 +402,15 @@ def test_no_two_classes_share_a_file():
     names = ("Conv1d", "MimiConv1d", "MimiAttention")
     modules = [module_name("mimi", "Mimi", name, names) for name in names]
     assert modules == ["mimi_conv1d", "mimi_mimi_conv1d", "mimi_attention"]
+
+
+@pytest.mark.parametrize("key", [("slice", None, 2, None), (("slice", None, 2, None),)])
+def test_a_functional_model_slices_by_a_tuple(key):
+    """Keras's symbolic tensors take no slice that stands alone."""
+    import keras
+
+    scope = SimpleNamespace(value=str, owner="self.")
+    assert _key(key, scope) == ":2"
+    scope.owner = ""
+    assert eval(f"x[{_key(key, scope)}]", {"x": keras.KerasTensor((3, 4))}).shape == (2, 4)
+    assert _key(1, scope) == "1" and _key(("newaxis", ("slice", 1, None)), scope) == "None, 1:"

@@ -84,8 +84,6 @@ class Number:
         """As a whole number."""
         return self.to(torch.int64)
 
-    int = long
-
     def item(self) -> Any:
         """The same as `value`."""
         return self.value
@@ -118,7 +116,8 @@ class Number:
         return found if found is NotImplemented else self - found * other
 
     def __sub__(self, other: Any) -> "Number":
-        return self + -1 * _number(other) if _number(other) is not None else NotImplemented
+        other = _number(other)
+        return NotImplemented if other is None else self + -other
 
     def __rsub__(self, other: Any) -> "Number":
         return -self + other

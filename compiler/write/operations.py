@@ -154,11 +154,10 @@ def new_shape(dims: tuple, scope: Scope) -> str:
 
 
 def _key(key, scope: Scope) -> str:
-    if isinstance(key, tuple) and key and key[0] == "slice":
-        return _slice(key, scope)
-    if not isinstance(key, tuple):
-        return _item(key, scope)
-    return ", ".join(_item(item, scope) for item in key)
+    is_one = not isinstance(key, tuple) or (bool(key) and key[0] == "slice")
+    items = [_item(item, scope) for item in ((key,) if is_one else key)]
+    # The tensors of a functional model take no slice that stands alone.
+    return ", ".join([*items, "..."] if len(items) == 1 and ":" in items[0] and not scope.owner else items)
 
 
 def _item(item, scope: Scope) -> str:

@@ -88,10 +88,11 @@ def _spread(builder: Builder, node: Node) -> list[Node] | None:
     """
     x, weight, bias = (*node.operands, None)[:3]
     assert x is not None and weight is not None
-    given, made, *sizes = builder.tensor(weight).shape
-    if not all(isinstance(size, int) for size in sizes):
+    given, made, *kernel_size = builder.tensor(weight).shape
+    sizes = [size for size in kernel_size if isinstance(size, int)]
+    rank, groups = len(kernel_size), flag(node, "groups", 1)
+    if len(sizes) != rank:
         return None
-    rank, groups = len(sizes), flag(node, "groups", 1)
     strides, dilation = each(node, "stride", rank), each(node, "dilation", rank)
     before = [
         (size - 1) * step - pad for size, step, pad in zip(sizes, dilation, each(node, "padding", rank, 0), strict=True)
