@@ -19,7 +19,7 @@ class Marked(Custom):
     mark = 2
 
     def forward(self, input_ids, attention_mask=None):
-        x = self.embed(input_ids)
+        x = self.embed(input_ids) + (attention_mask * input_ids.shape[1])[..., None]
         marks = nn.functional.pad(attention_mask, (0, 3)).clamp(min=0) == self.mark
         added = torch.where(attention_mask[:, None, :].to(torch.bool), torch.zeros(()), -1.0)
         added[:, 0][attention_mask == self.mark] = 5.0
@@ -64,6 +64,7 @@ def test_what_can_follow_from_a_mask():
         assert (scores > 0).any().item() is False and (scores <= 0).all().item() is True
         assert values._of((mask == 1) & unknown).tolist() == [False, True]
         assert values._of((mask == 2) & unknown).tolist() == [False]
+        assert torch.where(mask == 0)[0].shape == (10,)
         assert values._of(mask + torch.zeros(2, 5)) is None and values._of(mask.sum(-1)) is None
         mask[0] = 7
         assert values._of(scores) is None and values._of(mask) is None

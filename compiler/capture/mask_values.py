@@ -55,13 +55,10 @@ class MaskValues(TorchFunctionMode):
             self.found.clear()
         values = self._values(func, name, args, kwargs, given)
         if name in _READS and values is not None and len(values) == 1:
-            return values.item()
+            with _really_computed():
+                return values.item()
         result = func(*args, **kwargs)
-        if (
-            func in _MADE
-            and result.dim() == 0
-            and not any(isinstance(leaf, torch.SymInt) for leaf in tree_leaves(args))
-        ):
+        if func in _MADE and result.dim() == 0 and not _has_sizes(args, kwargs):
             with _really_computed():
                 values = func(*args, **kwargs)[None]
         if values is not None and isinstance(result, torch.Tensor):
@@ -105,7 +102,7 @@ class MaskValues(TorchFunctionMode):
             id(tensor): both if tensor.dtype is torch.bool and self._of(tensor) is None else self._of(tensor)
             for tensor in given
         }
-        if any(values is None for values in choices.values()):
+        if any(values is None for values in choices.values()) or _has_sizes(args, kwargs):
             return None
         known = [(place, values) for place, values in choices.items() if values is not None]
         if math.prod(len(values) for _, values in known) > MOST_VALUES:
@@ -115,13 +112,19 @@ class MaskValues(TorchFunctionMode):
             place: values.reshape(-1, *(1 for _ in known[axis + 1 :])) for axis, (place, values) in enumerate(known)
         }
         args, kwargs = tree_map_only(torch.Tensor, lambda tensor: columns[id(tensor)], (args, kwargs))
-        return func(*args, **kwargs).unique()
+        found = func(*args, **kwargs)
+        return found.unique() if isinstance(found, torch.Tensor) else None
 
 
 @contextmanager
 def _really_computed() -> Iterator[None]:
     with torch.utils._python_dispatch._disable_current_modes(), torch._C.DisableTorchFunction():
         yield
+
+
+def _has_sizes(args: tuple, kwargs: dict[str, Any]) -> bool:
+    """Whether a number is a size that is free: what is computed of it would hold it fast."""
+    return any(isinstance(leaf, torch.SymInt | torch.SymFloat) for leaf in tree_leaves((args, kwargs)))
 
 
 def _writes(name: str) -> bool:
