@@ -18,7 +18,7 @@ from benchmarks.zoo.specs import BEYOND, build, inputs, laid_over, specs
 from hf2khc.forking.fork import Fork
 
 ROOT = Path(__file__).parents[1]
-SMALLEST, REFUSED = "deit", "longformer"
+SMALLEST, REFUSED = "deit", "univnet"
 
 
 def test_every_spec_has_inputs_and_a_config():
