@@ -1,5 +1,6 @@
 """A model whose forward pass a test writes itself, and a config for it."""
 
+import torch
 import transformers
 from torch import nn
 
@@ -29,3 +30,19 @@ def captured(model_class, config):
     materialise(model)
     spec = input_spec(model)
     return model, spec, export(model, spec, trace_sizes(model, spec))
+
+
+def random_model(model_class):
+    """A model of the small config with random weights."""
+    model = materialise(build_meta(transformers.BertConfig(**SMALL), model_class))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_()
+    return model
+
+
+def exported(model_class):
+    """A model with random weights and its trace."""
+    model = random_model(model_class)
+    spec = input_spec(model)
+    return model, export(model, spec, trace_sizes(model, spec))

@@ -2,29 +2,29 @@
 
 import pytest
 import torch
-import transformers
-from custom_models import SMALL, Custom
+from custom_models import Custom, exported
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from hf2khc.capture import module_state
-from hf2khc.capture.build import build_meta, materialise
 from hf2khc.capture.every_row import EveryRow
-from hf2khc.capture.export import export
 from hf2khc.capture.importer import import_program
-from hf2khc.capture.inputs import input_spec, trace_sizes
 from hf2khc.diagnostics import ConversionError
 
 EXPERTS = 3
 
 
-class Experts(Custom):
-    """Hands each expert the tokens that were sent to it; nothing is sent to one more that the mask has."""
+class Kernels(Custom):
+    """Has a kernel for each expert."""
 
     def __init__(self, config):
         super().__init__(config)
         self.kernels = nn.Parameter(torch.zeros(EXPERTS, 8, 8))
         self.post_init()
+
+
+class Experts(Kernels):
+    """Hands each expert the tokens that were sent to it; nothing is sent to one more that the mask has."""
 
     def forward(self, input_ids):
         x = self.embed(input_ids).reshape(-1, 8)
@@ -38,13 +38,8 @@ class Experts(Custom):
         return y
 
 
-class Sorted(Custom):
+class Sorted(Kernels):
     """Sorts tokens by expert and splits them by how many each one gets, twice with other counts."""
-
-    def __init__(self, config):
-        super().__init__(config)
-        self.kernels = nn.Parameter(torch.zeros(EXPERTS, 8, 8))
-        self.post_init()
 
     def forward(self, input_ids):
         x = self.embed(input_ids).reshape(-1, 8)
@@ -80,15 +75,6 @@ class Counting(Custom):
     def forward(self, input_ids):
         x = self.embed(input_ids)
         return x[input_ids > 5].mean(0)
-
-
-def exported(model_class):
-    model = materialise(build_meta(transformers.BertConfig(**SMALL), model_class))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_()
-    spec = input_spec(model)
-    return model, export(model, spec, trace_sizes(model, spec))
 
 
 @pytest.mark.parametrize("model_class", [Experts, Sorted, Adapters])

@@ -2,13 +2,9 @@
 
 import pytest
 import torch
-import transformers
-from custom_models import SMALL, Custom
+from custom_models import Custom, exported
 from torch import nn
 
-from hf2khc.capture.build import build_meta, materialise
-from hf2khc.capture.export import export
-from hf2khc.capture.inputs import input_spec, trace_sizes
 from hf2khc.capture.mask_values import MaskValues
 from hf2khc.diagnostics import ConversionError
 
@@ -34,15 +30,6 @@ class Padded(Marked):
     mark = 0
 
 
-def exported(model_class):
-    model = materialise(build_meta(transformers.BertConfig(**SMALL), model_class))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_()
-    spec = input_spec(model)
-    return model, export(model, spec, trace_sizes(model, spec))
-
-
 def test_a_mark_that_no_mask_has_is_asked_for_in_vain():
     model, found = exported(Marked)
     assert set(found.symbols.values()) == {"batch", "seq"}
@@ -61,7 +48,8 @@ def test_what_can_follow_from_a_mask():
     with MaskValues([mask]) as known:
 
         def values(tensor):
-            return sorted(set(known.found[id(tensor)].values.tolist())) if id(tensor) in known.found else None
+            entries = known._of(tensor)
+            return entries and sorted(set(entries.values.tolist()))
 
         scores = (1.0 - mask[:, None].float()) * -1e4
         assert values(scores) == [-1e4, 0]

@@ -2,14 +2,10 @@
 
 import numpy as np
 import torch
-import transformers
-from custom_models import SMALL, Custom
+from custom_models import Custom, exported
 
 from hf2khc.capture.aten import aten_evaluator
-from hf2khc.capture.build import build_meta, materialise
-from hf2khc.capture.export import export
 from hf2khc.capture.importer import import_program
-from hf2khc.capture.inputs import input_spec, trace_sizes
 from hf2khc.capture.memory_order import _order
 from hf2khc.ir.interpret import interpret
 
@@ -24,17 +20,13 @@ class Chunks(Custom):
 
 
 def test_chunks_of_what_does_not_lie_in_the_order_of_its_axes():
-    model = materialise(build_meta(transformers.BertConfig(**SMALL), Chunks))
-    weight = torch.randn(40, 8, dtype=torch.float64)
-    model.embed.weight = torch.nn.Parameter(weight, requires_grad=False)
-    spec = input_spec(model)
-    found = export(model, spec, trace_sizes(model, spec))
+    model, found = exported(Chunks)
     program = import_program(found.program, model, found.symbols)
-    ids = np.random.default_rng(0).integers(0, 40, (3, 11))
+    ids, weight = np.random.default_rng(0).integers(0, 40, (3, 11)), model.embed.weight.detach().numpy()
     with torch.no_grad():
         wanted = model(torch.from_numpy(ids))
     evaluators = {"aten": aten_evaluator()}
-    (result,) = interpret(program, {"input_ids": ids}, lambda path: weight.numpy(), evaluators)
+    (result,) = interpret(program, {"input_ids": ids}, lambda path: weight, evaluators)
     np.testing.assert_array_equal(result, wanted)
 
 

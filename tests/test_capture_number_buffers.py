@@ -4,14 +4,10 @@ import math
 
 import pytest
 import torch
-import transformers
-from custom_models import SMALL, Custom
+from custom_models import Custom, exported, random_model
 from torch import nn
 
-from hf2khc.capture.build import build_meta, materialise
-from hf2khc.capture.export import export
 from hf2khc.capture.importer import import_program
-from hf2khc.capture.inputs import input_spec, trace_sizes
 from hf2khc.capture.known_values import unknown_sizes
 from hf2khc.capture.number_buffers import Number, number_buffers, numbers_for_buffers
 
@@ -35,18 +31,8 @@ class Padding(Custom):
         return self.conv(nn.functional.pad(x, (total, more)))
 
 
-def padding():
-    model = materialise(build_meta(transformers.BertConfig(**SMALL), Padding))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_()
-    return model
-
-
 def test_what_is_padded_by_them_has_a_free_size():
-    model = padding()
-    spec = input_spec(model)
-    found = export(model, spec, trace_sizes(model, spec))
+    model, found = exported(Padding)
     assert set(found.symbols.values()) == {"batch", "seq"} and not unknown_sizes(found.program)
     assert not any("sizes" in note for note in found.notes)
     for length in (8, 11, 12):
@@ -57,7 +43,7 @@ def test_what_is_padded_by_them_has_a_free_size():
 
 
 def test_buffers_are_as_before_behind_the_block():
-    model = padding()
+    model = random_model(Padding)
     before = dict(model.named_buffers())
     assert sorted(name for _, name, _ in number_buffers(model)) == ["kernel_size", "stride"]
     with pytest.raises(ZeroDivisionError), numbers_for_buffers(model):
@@ -77,8 +63,7 @@ def test_numbers_count_as_tensors_do(size):
 
     tensors, numbers = computed(torch.tensor(3), torch.tensor(4)), computed(Number(3), Number(4))
     assert [float(n.value) for n in numbers] == pytest.approx([float(t) for t in tensors])
-    assert (
-        Number(3) > 2 and not Number(3) <= Number(2) and Number(6, 2) == 3 and not Number(0) and max(Number(3), 4) == 4
-    )
+    assert Number(3) > 2 and not Number(3) <= Number(2) and Number(6, 2) == 3
+    assert not Number(0) and max(Number(3), 4) == 4
     assert math.ceil(Number(7, 2)) == 4 and math.floor(Number(7, 2)) == 3 and [0, 1, 2][Number(2)] == 2
     assert Number(-7, 2).to(torch.int64) == -3 and Number(7, 2).item() == 3.5

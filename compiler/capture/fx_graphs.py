@@ -1,7 +1,7 @@
 """An exported program made ready for the import: without aliases, checks and weights."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from unittest import mock
 
 import torch
@@ -17,6 +17,15 @@ _CASTS = {"aten.to.dtype", "aten.to.device", "aten.to.dtype_layout", "aten.to.ot
 _WRITES = (OutputKind.BUFFER_MUTATION, OutputKind.PARAMETER_MUTATION)
 _CHECKS = {"aten._assert_tensor_metadata.default", "aten._assert_scalar.default", "aten._assert_async.msg",
            "aten.sym_constrain_range_for_size.default", "aten.sym_constrain_range.default"}  # fmt: skip
+
+
+def added(graph: torch.fx.Graph, like: torch.fx.Node, target: Callable, *args: object) -> torch.fx.Node:
+    """A new node where the graph inserts, with the meta of `like` but for what it computes, `meta["val"]`."""
+    made = graph.call_function(target, args)
+    values = [arg.meta["val"] if isinstance(arg, torch.fx.Node) else arg for arg in args]
+    with like.meta["val"].fake_mode:
+        made.meta = {**like.meta, "val": target(*values)}
+    return made
 
 
 def drop_aliases(graph: torch.fx.Graph) -> None:

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 from transformers import PreTrainedModel
 
 from hf2khc.capture.input_types import Input
-from hf2khc.capture.mask_values import MaskValues
+from hf2khc.capture.mask_values import MaskValues, really_computed, writes
 from hf2khc.diagnostics import fail
 
 # Made of plain numbers, the same at every call.
@@ -92,7 +92,7 @@ class KnownValues(TorchFunctionMode):
 
     def compute(self, func: Callable, *args: Any, **kwargs: Any) -> Any:
         """What a function gives for known values; known from then on."""
-        with torch.utils._python_dispatch._disable_current_modes(), torch._C.DisableTorchFunction():
+        with really_computed():
             result = func(*args, **kwargs)
         self.known |= {id(leaf): leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)}
         return result
@@ -107,6 +107,5 @@ class KnownValues(TorchFunctionMode):
             ConversionError: it writes into a known value.
         """
         name = getattr(func, "__name__", "")
-        writes = name == "__setitem__" or (name.endswith("_") and not name.startswith("__"))
-        if writes and args and isinstance(args[0], torch.Tensor) and self.knows(args[0]):
+        if writes(name) and args and isinstance(args[0], torch.Tensor) and self.knows(args[0]):
             raise fail("not-capturable", f"{name} writes what is traced into a value that is known")

@@ -1,9 +1,11 @@
 """The last of the rows that a mask marks, without a size that depends on data."""
 
-from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch.fx import Graph, Node
+
+from hf2khc.capture.fx_graphs import added
 
 _ATEN = torch.ops.aten
 
@@ -56,13 +58,7 @@ def _is_whole_slice(node: Node) -> bool:
 def _looked_up(graph: Graph, node: Node, rows: Node, mask: Node) -> Node:
     """The operations that look up the last marked row of each example."""
 
-    def add(target: Callable, *args: object) -> Node:
-        made = graph.call_function(target, args)
-        values = [arg.meta["val"] if isinstance(arg, Node) else arg for arg in args]
-        with rows.meta["val"].fake_mode:
-            made.meta = {**node.meta, "val": target(*values)}
-        return made
-
+    add = partial(added, graph, node)
     # Running counts are largest from the last marked place on; the first of the largest is that place.
     counts = add(_ATEN.cumsum.default, mask, 1)
     last = add(_ATEN.argmax.default, counts, 1, True)

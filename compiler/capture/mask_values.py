@@ -7,7 +7,7 @@ zeros and ones the answer is no, whatever the numbers.
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -34,18 +34,16 @@ _READS = frozenset({"item", "__bool__"})
 
 
 @dataclass(frozen=True)
-class _Known:
+class _Entries:
     """What the entries of a tensor can be.
 
     Args:
-        tensor: held, so that no other one takes its identity.
         values: all of them; of tensors of one `place` the values at one index belong to one entry.
         place: where entries stand, the same for what is computed of each by itself.
     """
 
-    tensor: torch.Tensor
     values: torch.Tensor
-    place: object
+    place: object = field(default_factory=object)
 
 
 class MaskValues(TorchFunctionMode):
@@ -57,79 +55,92 @@ class MaskValues(TorchFunctionMode):
 
     def __init__(self, masks: Iterable[torch.Tensor]):
         super().__init__()
-        with _really_computed():
-            known = [_Known(mask, torch.tensor([0, 1], dtype=mask.dtype), object()) for mask in masks]
-        self.found = {id(mask.tensor): mask for mask in known}
+        # By identity, with the tensor, so that no other one takes it.
+        self.found: dict[int, tuple[torch.Tensor, _Entries]] = {}
+        for mask in masks:
+            with really_computed():
+                self._found(mask, _Entries(torch.tensor([0, 1], dtype=mask.dtype)))
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs, name = kwargs or {}, getattr(func, "__name__", "")
+        given = {id(leaf): leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)}
+        if not given.keys() & self.found.keys():
+            result = func(*args, **kwargs)
+            is_number = func in _MADE and result.dim() == 0 and not _has_sizes(args, kwargs)
+            return self._found(result, _number(func, args, kwargs) if is_number else None)
         if name == "__setitem__" and self._marks_nothing(args[1]):
             return None
-        given = {id(leaf): leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)}
-        if _writes(name) and given.keys() & self.found.keys():
+        if writes(name) or _is_operator_in_place(name):
             # What it was a view of, or what is a view of it, changes with it.
             self.found.clear()
-        with _really_computed():
-            values, place = self._values(func, name, args, kwargs, given)
-            if name in _READS and values is not None and len(values.unique()) == 1:
-                return values[0].item()
-        result = func(*args, **kwargs)
-        if func in _MADE and result.dim() == 0 and not _has_sizes(args, kwargs):
-            with _really_computed():
-                values = func(*args, **kwargs)[None]
-        if values is not None and isinstance(result, torch.Tensor):
-            self.found[id(result)] = _Known(result, values, place)
+            return func(*args, **kwargs)
+        with really_computed():
+            entries = self._entries(func, name, args, kwargs, given)
+            if name in _READS and entries is not None and len(entries.values.unique()) == 1:
+                return entries.values[0].item()
+        return self._found(func(*args, **kwargs), entries)
+
+    def _found(self, result: Any, entries: _Entries | None) -> Any:
+        """The result, of which the entries are known from now on."""
+        if entries is not None and isinstance(result, torch.Tensor):
+            self.found[id(result)] = result, entries
         return result
+
+    def _of(self, tensor: Any) -> _Entries | None:
+        return self.found[id(tensor)][1] if id(tensor) in self.found else None
 
     def _marks_nothing(self, key: Any) -> bool:
         """Whether a mask that picks what is written picks nothing."""
-        known = self.found.get(id(key)) if isinstance(key, torch.Tensor) and key.dtype is torch.bool else None
-        with _really_computed():
-            return known is not None and not known.values.any()
+        entries = self._of(key) if isinstance(key, torch.Tensor) and key.dtype is torch.bool else None
+        with really_computed():
+            return entries is not None and not entries.values.any()
 
-    def _values(
+    def _entries(
         self, func: Callable, name: str, args: tuple, kwargs: dict[str, Any], given: Mapping[int, torch.Tensor]
-    ) -> tuple[torch.Tensor | None, object]:
-        """What the entries of a result can be, where that is known, and where they stand."""
-        elsewhere = object()
-        if not given.keys() & self.found.keys():
-            return None, elsewhere
+    ) -> _Entries | None:
+        """What the entries of a result can be, where that is known."""
         if name in _ELEMENTWISE:
             return self._computed(func, args, kwargs, given)
-        known = self.found.get(id(args[0]))
+        known = self._of(args[0]) if args else None
         if known is None:
-            return None, elsewhere
+            return None
         values = known.values.unique()
         if name == "pad" and kwargs.get("mode", "constant") == "constant" and len(args) == 2:
-            return torch.cat([values, values.new_tensor([kwargs.get("value") or 0])]).unique(), elsewhere
+            return _Entries(torch.cat([values, values.new_tensor([kwargs.get("value") or 0])]).unique())
         if name in _ASKS:
-            return values.bool().unique(), elsewhere
-        return values if name in _ARRANGES | _READS else None, elsewhere
+            return _Entries(values.bool().unique())
+        return _Entries(values) if name in _ARRANGES | _READS else None
 
     def _computed(
         self, func: Callable, args: tuple, kwargs: dict[str, Any], given: Mapping[int, torch.Tensor]
-    ) -> tuple[torch.Tensor | None, object]:
+    ) -> _Entries | None:
         """What a function gives for all that its arguments can be; of a truth value nothing need be known."""
         both = torch.tensor([False, True])
         known = {
-            name: self.found[name] if name in self.found else _Known(tensor, both, object())
+            name: self._of(tensor) or _Entries(both)
             for name, tensor in given.items()
             if name in self.found or tensor.dtype is torch.bool
         }
         if len(known) < len(given) or _has_sizes(args, kwargs):
-            return None, object()
+            return None
         places = {one.place for one in known.values()}
-        if len(places) == 1:
-            columns, (place,) = {name: one.values for name, one in known.items()}, places
-        else:
-            columns, place = _all_choices({name: one.values.unique() for name, one in known.items()}), object()
+        together = len(places) == 1
+        columns = {name: one.values if together else one.values.unique() for name, one in known.items()}
         if math.prod(map(torch.numel, columns.values())) > MOST_VALUES:
-            return None, object()
+            return None
+        if not together:
+            columns = _all_choices(columns)
         args, kwargs = tree_map_only(torch.Tensor, lambda tensor: columns[id(tensor)], (args, kwargs))
         result = func(*args, **kwargs)
         if not isinstance(result, torch.Tensor):
-            return None, object()
-        return (result if len(places) == 1 else result.unique()), place
+            return None
+        return _Entries(result, places.pop()) if together else _Entries(result.unique())
+
+
+def _number(func: Callable, args: tuple, kwargs: dict[str, Any]) -> _Entries:
+    """The one entry of a tensor without axes."""
+    with really_computed():
+        return _Entries(func(*args, **kwargs)[None])
 
 
 def _all_choices(values: Mapping[int, torch.Tensor]) -> dict[int, torch.Tensor]:
@@ -141,7 +152,8 @@ def _all_choices(values: Mapping[int, torch.Tensor]) -> dict[int, torch.Tensor]:
 
 
 @contextmanager
-def _really_computed() -> Iterator[None]:
+def really_computed() -> Iterator[None]:
+    """Within the block functions of torch compute numbers, and are no part of a trace."""
     with torch.utils._python_dispatch._disable_current_modes(), torch._C.DisableTorchFunction():
         yield
 
@@ -151,6 +163,10 @@ def _has_sizes(args: tuple, kwargs: dict[str, Any]) -> bool:
     return any(isinstance(leaf, torch.SymInt | torch.SymFloat) for leaf in tree_leaves((args, kwargs)))
 
 
-def _writes(name: str) -> bool:
-    in_place = name.endswith("_") and not name.startswith("__")
-    return in_place or name == "__setitem__" or (name.startswith("__i") and name not in ("__invert__", "__index__"))
+def writes(name: str) -> bool:
+    """Whether a function of torch of this name writes into its first argument; operators of Python apart."""
+    return name == "__setitem__" or (name.endswith("_") and not name.startswith("__"))
+
+
+def _is_operator_in_place(name: str) -> bool:
+    return name.startswith("__i") and name not in ("__invert__", "__index__")

@@ -3,7 +3,9 @@
 from typing import Any
 
 import torch
-from torch.fx import Graph, Node
+from torch.fx import Graph
+
+from hf2khc.capture.fx_graphs import added
 
 _ATEN = torch.ops.aten
 
@@ -24,7 +26,7 @@ def strided_in_order(graph: Graph) -> None:
             order = _order(given.meta["val"])
             if order != sorted(order):
                 with graph.inserting_before(node):
-                    node.replace_input_with(given, _permuted(graph, given, order))
+                    node.replace_input_with(given, added(graph, given, _ATEN.permute.default, given, order))
 
 
 def _order(value: torch.Tensor) -> list[int]:
@@ -43,11 +45,3 @@ def _order(value: torch.Tensor) -> list[int]:
 
 def _number(size: Any) -> int:
     return size if isinstance(size, int) else int(size.node.hint)
-
-
-def _permuted(graph: Graph, given: Node, order: list[int]) -> Node:
-    node = graph.call_function(_ATEN.permute.default, (given, order))
-    value = given.meta["val"]
-    with value.fake_mode:
-        node.meta = {**given.meta, "val": value.permute(order)}
-    return node

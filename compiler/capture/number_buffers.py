@@ -15,7 +15,6 @@ from torch.utils._pytree import tree_map_only
 from transformers import PreTrainedModel
 
 _WHOLE = (int, torch.SymInt)
-_ROUNDS = {torch.ceil: "ceil", torch.floor: "floor"}
 
 
 @contextmanager
@@ -75,9 +74,8 @@ class Number:
 
     def to(self, dtype: torch.dtype, **_: Any) -> "Number":
         """As another kind of number: whole ones lose what is behind the point."""
-        return self if dtype.is_floating_point or self.denominator == 1 else self._cut()
-
-    def _cut(self) -> "Number":
+        if dtype.is_floating_point or self.denominator == 1:
+            return self
         return self.floor() if self.numerator >= 0 else self.ceil()
 
     def long(self) -> "Number":
@@ -176,6 +174,9 @@ def _reduced(numerator: Any, denominator: int) -> Number:
     return Number(numerator // common, denominator // common)
 
 
+_ROUNDS = {torch.ceil: Number.ceil, torch.floor: Number.floor}
+
+
 class _Unwrapped(TorchFunctionMode):
     """Functions of torch take the values of numbers."""
 
@@ -186,6 +187,6 @@ class _Unwrapped(TorchFunctionMode):
 def _with_values(func: Callable, args: tuple, kwargs: dict[str, Any]) -> Any:
     """What a function gives for the values of numbers; of one that is rounded a number."""
     if func in _ROUNDS and isinstance(args[0], Number):
-        return getattr(args[0], _ROUNDS[func])()
+        return _ROUNDS[func](args[0])
     args, kwargs = tree_map_only(Number, lambda number: number.value, (args, kwargs))
     return func(*args, **kwargs)

@@ -51,7 +51,7 @@ def twin_config(
         spec: inputs of the real model.
         examples: inputs that the user gave.
         kept: dotted fields that stay as they are.
-        alike: asked of each candidate besides, for what building and running a model does not show; costly.
+        alike: asked of what has the same structure, for what building and running a model does not show; costly.
         apart: another config that a field does not come back to where it can go elsewhere.
     """
     search = Search(config, model_class, tuple(entry.name for entry in spec), examples)

@@ -6,12 +6,13 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-from hf2khc.capture.twin_search import ANOTHER_PROGRAM, Search
+from hf2khc.capture.twin_search import Search
 
 Alike = Callable[[PreTrainedConfig], bool]
 Change = dict[str, Any]
 # A count and not a time: the twin must not depend on how busy the machine is.
 MOST_PROGRAMS = 12
+ANOTHER_PROGRAM = "the structure of the program depends on it"
 # What often changes more than sizes: how images are cut, what is padded, what is rotated.
 _SUSPECT = re.compile(r"patch|window|kernel|stride|image|conv|chunk|block|rotary|partial")
 
@@ -30,7 +31,6 @@ def keep_what_is_alike(search: Search, groups: list[list[Change]], alike: Alike)
     found.settle(sorted(changes, key=_suspicion))
     delicate = {path for change in found.delicate for path in change}
     search.delicate = frozenset(delicate)
-    search.linked.clear()
     for group in groups:
         if group[0].keys() <= delicate and not group[0].keys() <= search.accepted.keys():
             # The nearest and the farthest.

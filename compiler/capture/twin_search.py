@@ -29,7 +29,6 @@ _ARRANGES = re.compile(
     r"prim\.|aten\.(\w*view|reshape|\w*_copy|copy_|clone|contiguous|detach|alias|expand|permute|transpose|t|squeeze"
     r"|unsqueeze|slice|select|as_strided|lift_fresh)\b"
 )
-ANOTHER_PROGRAM = "the structure of the program depends on it"
 
 
 class Refused(Exception):
@@ -143,7 +142,6 @@ class Search:
             self.reason = str(error)
             return False
         if alike is not None and not alike(config):
-            self.reason = ANOTHER_PROGRAM
             return False
         self.accepted |= values
         return True

@@ -51,10 +51,18 @@ def _conv(builder: Builder, node: Node) -> list[Node] | None:
         pairs = tuple((p, p) for p in ((0,) * rank if padding == "valid" else each(node, "padding", rank, 0)))
     last = padded(builder, channels_last(builder, x, rank), pairs)
     kernel = builder.add("ops.transpose", weight, axes=(*range(2, rank + 2), 1, 0), title="kernel")
-    attrs: dict[str, Any] = {"strides": each(node, "stride", rank), "data_format": "channels_last"}
+    return _biased(builder, _convolved(builder, last, kernel, each(node, "stride", rank), dilation), bias, rank)
+
+
+def _convolved(builder: Builder, x: str, kernel: str, strides: tuple[int, ...], dilation: tuple[int, ...]) -> str:
+    attrs: dict[str, Any] = {"strides": strides, "data_format": "channels_last"}
     if any(step != 1 for step in dilation):
         attrs["dilation_rate"] = dilation
-    made = builder.add("ops.conv", last, kernel, **attrs)
+    return builder.add("ops.conv", x, kernel, **attrs)
+
+
+def _biased(builder: Builder, made: str, bias: str | None, rank: int) -> list[Node]:
+    """What a convolution made, with its bias and in torch's layout."""
     if bias is not None:
         made = builder.add("ops.add", made, bias, title="biased")
     return channels_first(builder, made, rank)
@@ -76,9 +84,7 @@ def _conv_transpose(builder: Builder, node: Node) -> list[Node] | None:
     if builder.tensor(made).shape[1:-1] != tuple(sizes):
         crop = tuple(("slice", pad or None, end, None) for pad, end in zip(padding, ends, strict=True))
         made = builder.add("ops.get_item", made, key=(("slice", None, None, None), *crop), title="cropped")
-    if bias is not None:
-        made = builder.add("ops.add", made, bias, title="biased")
-    return channels_first(builder, made, rank)
+    return _biased(builder, made, bias, rank)
 
 
 def _spread(builder: Builder, node: Node) -> list[Node] | None:
@@ -94,12 +100,9 @@ def _spread(builder: Builder, node: Node) -> list[Node] | None:
     if len(sizes) != rank:
         return None
     strides, dilation = each(node, "stride", rank), each(node, "dilation", rank)
-    before = [
-        (size - 1) * step - pad for size, step, pad in zip(sizes, dilation, each(node, "padding", rank, 0), strict=True)
-    ]
-    after = [
-        n + extra - s + 1 for n, extra, s in zip(before, each(node, "output_padding", rank, 0), strides, strict=True)
-    ]
+    pads, extras = each(node, "padding", rank, 0), each(node, "output_padding", rank, 0)
+    before = [(size - 1) * step - pad for size, step, pad in zip(sizes, dilation, pads, strict=True)]
+    after = [start + extra - stride + 1 for start, extra, stride in zip(before, extras, strides, strict=True)]
     if min(*before, *after) < 0:
         return None
     last = _with_gaps(builder, channels_last(builder, x, rank), strides)
@@ -113,13 +116,7 @@ def _spread(builder: Builder, node: Node) -> list[Node] | None:
         kernel = builder.add("ops.transpose", kernel, axes=(*range(3, rank + 3), 1, 0, 2), title="last")
         shape = (*sizes, share, simplify(f"({made}) * {groups}"))
         kernel = builder.add("ops.reshape", kernel, newshape=shape, title="kernel")
-    attrs: dict[str, Any] = {"strides": (1,) * rank, "data_format": "channels_last"}
-    if any(step != 1 for step in dilation):
-        attrs["dilation_rate"] = dilation
-    result = builder.add("ops.conv", last, kernel, **attrs)
-    if bias is not None:
-        result = builder.add("ops.add", result, bias, title="biased")
-    return channels_first(builder, result, rank)
+    return _biased(builder, _convolved(builder, last, kernel, (1,) * rank, dilation), bias, rank)
 
 
 def _with_gaps(builder: Builder, x: str, strides: tuple[int, ...]) -> str:
