@@ -141,6 +141,17 @@ def test_fields_that_must_stay_equal_change_together():
     assert not twin.unchanged.keys() & {"embedding_size", "hidden_size", "num_attention_heads"}
 
 
+def test_an_entry_of_a_list_changes_with_what_it_must_equal():
+    # A projection exists only where the last convolution is not as wide as the rest.
+    config = transformers.SEWConfig(
+        **SMALL, squeeze_factor=2, conv_dim=(16, 32), conv_stride=(5, 2), conv_kernel=(10, 3),
+        num_conv_pos_embeddings=8, num_conv_pos_embedding_groups=4,
+    )  # fmt: skip
+    twin = twin_config(config, transformers.SEWModel, input_spec(build_meta(config, transformers.SEWModel)))
+    assert twin.config.conv_dim[-1] == twin.config.hidden_size != 32
+    assert not twin.unchanged.keys() & {"conv_dim", "hidden_size", "num_attention_heads"}
+
+
 def test_size_of_a_head_that_is_no_field_changes_too():
     config = transformers.GPT2Config(n_layer=2, n_embd=32, n_head=4, vocab_size=128, n_positions=64)
     first = twin_config(config, transformers.GPT2Model, input_spec(build_meta(config, transformers.GPT2Model))).config

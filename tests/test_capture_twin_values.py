@@ -53,6 +53,16 @@ def test_a_part_comes_back_in_no_twin_and_stays_a_quarter():
     assert found == [0.5, 0.75, 0.25]
 
 
+def test_an_odd_number_of_entries_that_are_rotated_stays_odd():
+    """A quarter of twelve are two pairs, one of which is half there: another way than an even number."""
+    values = real = {"num_attention_heads": 4, "hidden_size": 32, "head_dim": 12, "partial_rotary_factor": 0.25}
+    for apart in ({}, real):
+        groups = Proposer([Field(name, name, "", value) for name, value in values.items()], apart).groups()
+        before, values = values, {name: value for group in groups for name, value in group[0].items()}
+        assert int(values["head_dim"] * values["partial_rotary_factor"]) % 2
+        assert values.keys() == before.keys() and all(values[name] != before[name] for name in values)
+
+
 @pytest.mark.parametrize("size", [224, 64, (64, 64), {"height": 64, "width": 64}])
 def test_the_size_of_images_is_another_one_in_each_twin(size):
     config = transformers.PvtV2Config(image_size=size, hidden_sizes=[16, 32, 40, 64], depths=[1, 1, 1, 1])

@@ -20,6 +20,13 @@ def test_the_numbers_behind_a_table(base, size, factor):
     assert frequencies(table(base, size, factor)) == Frequencies(base, size, factor)
 
 
+@pytest.mark.parametrize("base", [10000.0, 500000.0, 10600.0])
+@pytest.mark.parametrize("size", [3, 7, 45])
+def test_an_odd_number_of_entries(base, size):
+    """Three entries of a head of twelve: a quarter."""
+    assert frequencies(table(base, size)) == Frequencies(base, size)
+
+
 def test_other_tables_have_none():
     good = table(10000.0, 64)
     changed = good.copy()

@@ -58,6 +58,11 @@ def test_the_smallest_expression_that_fits_everywhere(values, text):
     assert search.unexplained == []
 
 
+def test_what_no_twin_changes_is_divided_by_what_each_does():
+    search = Search(FIELDS | {"config.width": (64, 64, 64)})
+    assert search.value((16, 10, 7), "place") == Expr.of("config.width // config.heads")
+
+
 def test_a_few_less_than_what_was_found_beside_it():
     search = Search(FIELDS)
     search.value((5, 8, 4), "place")

@@ -56,7 +56,9 @@ class Search:
         self.linked: set[str] = set()
         self.unchanged: dict[str, str] = {}
         self.runs, self.tries, self.reason = True, 0, ""
-        self.numbers = {f.path: f.value for f in numeric_fields(config) if isinstance(f.value, int)}
+        fields = list(numeric_fields(config))
+        self.numbers = {f.path: f.value for f in fields if isinstance(f.value, int)}
+        self.lists = {f.path: f.value for f in fields if isinstance(f.value, list)}
         self.reloads = reloaded(config).to_dict() == config.to_dict()
         self.structure = self._structure(config)
 
@@ -87,10 +89,13 @@ class Search:
     def _linked(self, values: dict[str, Any]) -> dict[str, Any]:
         """`values`, and the same new value for what has the same old one: some structures hang on equality."""
         news = {get_field(self.config, path): value for path, value in values.items() if isinstance(value, int)}
-        equal = {
-            path: news[value] for path, value in self.numbers.items() if value in news and path not in self.accepted
+        equal: dict[str, Any] = {path: news[value] for path, value in self.numbers.items() if value in news}
+        equal |= {
+            path: [news.get(entry, entry) for entry in entries]
+            for path, entries in self.lists.items()
+            if not news.keys().isdisjoint(entries)
         }
-        return equal | values
+        return {path: value for path, value in equal.items() if path not in self.accepted} | values
 
     def _balanced(self, alternatives: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         """Alternatives with another field in proportion, where products of fields are equal.

@@ -89,7 +89,12 @@ class Proposer:
         per_head = {width[0].value / main.value, self._head_apart(width[0], main)} if width else set()
         # Heads that are divided are left in another number.
         left = {main.value // field.value for field in ratios}
-        shapes = [s for s in HEAD_SHAPES if s[1] not in {grouping, *left} and s[2] not in per_head]
+        rest = sizes[0].value % 8 if sizes and self._is_odd_part(sizes[0].value) else 0
+        shapes = [
+            (few, ratio, size + rest)
+            for few, ratio, size in HEAD_SHAPES
+            if ratio not in {grouping, *left} and size + rest not in per_head
+        ]
         # A size of its own for a head keeps it apart from width / heads, where the model lets it be free.
         free, derived = (
             sorted(
@@ -108,6 +113,14 @@ class Proposer:
         options = free[:1] + derived[:1] + free[1::4] + derived[1::4]
         self._take(options[:1], original)
         return options
+
+    def _is_odd_part(self, head: int) -> bool:
+        """Whether an odd number of the entries of a head is rotated: that is so at other sizes as well, or another way.
+
+        Three of twelve are two pairs.
+        """
+        parts = [f.value for f in self.fields if isinstance(f.value, float) and _is_part(f.name, f.value)]
+        return any(int(head * part) % 2 for part in parts)
 
     def _head_apart(self, width: Field, heads: Field) -> float:
         wide, many = self.apart.get(width.path), self.apart.get(heads.path)
@@ -212,12 +225,16 @@ class Proposer:
         return [[fresh[size] for size in value], [size // 2 for size in value], [size * 2 for size in value]]
 
     def _float_values(self, field: Field, value: float) -> list[float]:
-        if 0 < value < 1 and value * 8 == int(value * 8) and not DROPOUT.search(field.name):
+        if _is_part(field.name, value):
+            heads = (f.value for f in self.fields if HEAD_DIM.search(f.name) and type(f.value) is int)
+            if value in (0.25, 0.75) and any(map(self._is_odd_part, heads)):
+                return [1 - value]
             return [self._part(value, self.apart.get(field.path)), value / 2]
         self.floats += 1
         factor = 1 + self.floats / 16
         below_one = 0 < value < 1 and (DROPOUT.search(field.name) or value * factor >= 1)
-        first = round(value / factor, 12) if below_one else float(f"{value * factor:.6g}")
+        # Few digits: a wavelength is read off the frequencies that torch has rounded.
+        first = round(value / factor, 12) if below_one else float(f"{value * factor:.3g}")
         return [first, value / 2, value * 2]
 
     def _part(self, value: float, apart: float | None) -> float:
@@ -230,6 +247,11 @@ class Proposer:
         pair = next((pair for pair in pairs if pair not in self.parts), pairs[0])
         self.parts.add(pair)
         return pair[1]
+
+
+def _is_part(name: str, value: float) -> bool:
+    """Whether a number is a part of something: quarters or eighths of it."""
+    return 0 < value < 1 and value * 8 == int(value * 8) and not DROPOUT.search(name)
 
 
 def _after(value: int, ring: tuple[int, ...]) -> tuple[int, ...]:

@@ -85,8 +85,12 @@ RARE_OF_ONE = _forms("x // 6", "2 * x - 1", "2 * x * (x - 1)")
 # Learned ones beside the patches of an image.
 TOKENS = _forms("x", "x + 1", "x + 2")
 
-# A fraction of a size: what is rotated of a head, and half of that; a multiple where each stage is twice as wide.
-PART_OF_ONE = _forms("int(x * y)", "int(x * y) // 2", "int(2 * x * y)", "int(4 * x * y)", "int(8 * x * y)")
+# A fraction of a size: what is rotated of a head, and half of that; a multiple where each stage is twice as wide. Of an
+# odd number of entries that are rotated the last has a pair as well.
+PART_OF_ONE = _forms(
+    "int(x * y)", "int(x * y) // 2", "int(2 * x * y)", "int(4 * x * y)", "int(8 * x * y)",
+    "int(x * y) + int(x * y) % 2", "(int(x * y) + 1) // 2",
+)  # fmt: skip
 # Residuals by the number of layers.
 REAL_PART_OF_ONE = _forms("y / sqrt(x)")
 # What YaRN multiplies scores with, of one field and of two.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from hf2khc.capture.twin_fields import LARGE
 from hf2khc.driver import forms
 from hf2khc.driver.forms import Form, agrees, close
 from hf2khc.driver.strides import is_stride, sides_of
@@ -229,6 +230,8 @@ class Search:
         yield ones, forms.RARE_OF_ONE
         yield itertools.product(sizes, parts), forms.REAL_PART_OF_ONE if real else forms.PART_OF_ONE
         yield ((*pair, part) for part in parts for pair in pairs), forms.PART_OF_TWO
+        # What could not change in a twin is divided by what could.
+        yield itertools.product(self._fixed(), sizes), forms.QUOTIENTS
         alone = [name for name in sizes if entry_of(name) is None]
         if len(alone) <= MOST_FIELDS:
             yield itertools.permutations(alone, 3), forms.OF_THREE
@@ -303,6 +306,10 @@ class Search:
         names = (name for name in self._numeric() if all(isinstance(v, int) and v > 0 for v in self.fields[name]))
         # Fields that are the same everywhere explain no difference.
         return [name for name in names if len(set(self.fields[name])) > 1]
+
+    def _fixed(self) -> list[str]:
+        same = (name for name in self._numeric() if len(set(self.fields[name])) == 1)
+        return [name for name in same if type(self.fields[name][0]) is int and self.fields[name][0] >= LARGE]
 
     def _ratios(self) -> list[str]:
         names = (

@@ -62,7 +62,7 @@ def rotary_frequencies(max_wavelength, size, scaling_factor=1.0):
         scaling_factor: float, what positions are divided by.
 
     Returns:
-        (size / 2,), float.
+        ((size + 1) // 2,), float.
     """
     return keras_on_torch().ops.convert_to_tensor(Frequencies(max_wavelength, size, scaling_factor).table())
 
