@@ -6,6 +6,8 @@ from custom_models import SMALL, Custom
 from torch import nn
 
 from hf2khc.capture.frontend import capture
+from hf2khc.capture.twin import twin_config
+from hf2khc.capture.whole_lists import whole_lists
 from hf2khc.ir.text import format_program
 
 
@@ -36,6 +38,23 @@ class Rescaling(Custom):
         return self.embed(input_ids)
 
 
+class ByNumber(Custom):
+    """As MarkupLM is: one list is reached for by number, as often as a field says, and the other is run through."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.tables = nn.ModuleList(nn.Linear(8, 8) for _ in range(config.num_attention_heads))
+        self.layers = nn.ModuleList(nn.Linear(8, 8) for _ in range(config.num_hidden_layers))
+        self.post_init()
+
+    def forward(self, input_ids):
+        hidden = self.embed(input_ids)
+        hidden = sum(self.tables[i](hidden) for i in range(self.config.num_attention_heads))
+        for layer in self.layers:
+            hidden = layer(hidden)
+        return hidden
+
+
 class TwoTowers(Custom):
     """As models of images and text are: one list of layers is not run for the inputs at hand, one reads parameters."""
 
@@ -62,6 +81,14 @@ def test_equal_lists_in_the_code_are_one_constant_and_equal_buffers_two():
 def test_lists_of_layers_that_are_not_run_are_none_that_were_cut():
     found = capture(transformers.BertConfig(**SMALL), TwoTowers)
     assert {path: stack.kept for path, stack in found.stacks.items()} == {"text": 2, "scales": 2}
+
+
+def test_a_list_that_the_code_counts_itself_is_whole_and_others_are_cut():
+    config = transformers.BertConfig(**{**SMALL, "num_attention_heads": 4, "num_hidden_layers": 5})
+    stacks = capture(config, ByNumber).stacks
+    assert {path: (stack.kept, stack.length) for path, stack in stacks.items()} == {"tables": (4, 4), "layers": (2, 5)}
+    found = whole_lists(config, ByNumber, (), {"batch": 2, "seq": 3})
+    assert found == {"tables"} and twin_config(config, ByNumber, capture(config, ByNumber).spec).whole == found
 
 
 def test_a_weight_that_a_model_rescales_is_read_rescaled():

@@ -309,3 +309,11 @@ def test_heads_of_a_second_twin_have_a_size_of_their_own():
     second = twin_config(first.config, model_class, spec, apart=config)
     sizes = {c.hidden_size // c.num_attention_heads for c in (config, first.config, second.config)}
     assert len(sizes) == 3
+
+
+def test_inputs_with_a_size_that_the_real_ones_do_not_have_are_refused():
+    """Such as features that examples show: where the config counts them, another number would make them free."""
+    search = Search(transformers.LlamaConfig(**GROUPED), transformers.LlamaModel, ("input_ids", "attention_mask"), ())
+    assert search.accept({"intermediate_size": 48})
+    search.sizes = {"batch": 2}
+    assert not search.accept({"intermediate_size": 64}) and "inputs" in search.reason

@@ -6,7 +6,15 @@ from transformers import AlbertConfig, AlbertForQuestionAnswering, AlbertModel, 
 
 from hf2khc.capture.truncate import Stack
 from hf2khc.diagnostics import ConversionError
-from hf2khc.driver.depth import MORE_LAYERS, as_deep_as, at_another_depth, depth_fields, with_depth, with_more_rounds
+from hf2khc.driver.depth import (
+    MORE_LAYERS,
+    as_deep_as,
+    at_another_depth,
+    depth_fields,
+    uncounted,
+    with_depth,
+    with_more_rounds,
+)
 from hf2khc.ir.expr import Expr
 from hf2khc.ir.text import parse_program
 
@@ -47,6 +55,15 @@ def test_layers_take_what_the_layer_of_their_kind_has():
 def test_the_count_is_the_field_that_gives_the_depth():
     loop = loop_of((0, 1, 2, 1), depth={"layers": "config.num_layers"})
     assert loop.attrs["count"] == Expr.of("config.num_layers - 1")
+
+
+def test_a_field_that_no_loop_counts_is_one_that_keeps_its_value():
+    stacks = {path: Stack(path, 3, 3, (0, 1, 1), None) for path in ("layers", "tables")}
+    depth = {"layers": "config.num_layers", "tables": "config.num_tables"}
+    program = with_depth(parse_program(PROGRAM), stacks, depth)
+    assert uncounted(program, stacks, depth) == {"num_tables": "the layers of tables are printed one by one"}
+    # Of lists that no input reaches nothing is printed.
+    assert uncounted(program, {"layers": stacks["layers"]}, depth) == {}
 
 
 def test_a_kind_that_stands_before_the_loop_alone_is_refused():

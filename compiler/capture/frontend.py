@@ -17,6 +17,7 @@ from hf2khc.capture.inputs import input_spec, trace_sizes
 from hf2khc.capture.names_analysis import assignment_names
 from hf2khc.capture.roll_rounds import RoundsDiffer
 from hf2khc.capture.truncate import Stack, truncate
+from hf2khc.capture.whole_lists import whole_lists
 from hf2khc.diagnostics import ConversionError
 from hf2khc.ir.analysis import module_paths
 from hf2khc.ir.graph import Program, join
@@ -76,20 +77,29 @@ def capture(
     Raises:
         ConversionError: the model cannot be built or traced.
     """
+    return _capture(config, model_class, frozenset() if cut else None, examples, lengths)
+
+
+def _capture(
+    config: PreTrainedConfig, model_class: type[PreTrainedModel], whole: frozenset[str] | None,
+    examples: Sequence[Example], lengths: Mapping[str, int] | None,
+) -> Captured:  # fmt: skip
+    """The same with the lists of layers that stay whole, None for all of them."""
     model = build_meta(config, model_class)
     parameters = model.num_parameters()
     lengths = lengths or fixed_lengths(model, examples)
-    stacks = truncate(model) if cut else {}
+    stacks = truncate(model, whole) if whole is not None else {}
     materialise(model)
     spec = input_spec(model, examples)
     sizes = trace_sizes(model, spec)
     try:
         exported = export(model, spec, sizes, lengths)
     except ConversionError:
-        if not stacks:
+        if not any(stack.cut for stack in stacks.values()):
             raise
-        # The model's own code may reach for layers by number, beyond those that were kept.
-        return capture(config, model_class, False, examples, lengths)
+        # The model's own code may reach for layers by number, beyond those that were kept: those of some lists, or all.
+        found = None if whole else whole_lists(config, model_class, examples, sizes)
+        return _capture(config, model_class, found or None, examples, lengths)
     try:
         return _captured(model, exported, spec, stacks, parameters)
     except RoundsDiffer:

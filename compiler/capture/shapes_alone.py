@@ -1,14 +1,18 @@
 """Forward passes in shapes alone, of which nothing is left."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 from unittest import mock
 
-from torch._subclasses.fake_tensor import FakeTensorMode
+import numpy as np
+import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import pytorch_utils
+from transformers import PreTrainedModel, pytorch_utils
 from transformers.integrations import moe
+
+from hf2khc.capture.build import materialise, quiet
 
 
 @contextmanager
@@ -37,3 +41,20 @@ class Operations(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.names.append(str(func))
         return func(*args, **(kwargs or {}))
+
+
+def run_in_shapes(model: PreTrainedModel, inputs: Mapping[str, np.ndarray]) -> list[str]:
+    """The operations of a forward pass in shapes alone, up to a branch on data.
+
+    Args:
+        model: on the meta device.
+        inputs: arrays by argument name.
+
+    Raises:
+        Exception: what the model raises.
+    """
+    materialise(model)
+    with quiet(), torch.no_grad(), shapes_alone() as mode, Operations() as done:
+        with suppress(DataDependentOutputException, DynamicOutputShapeException):
+            model(**{name: mode.from_tensor(torch.from_numpy(array)) for name, array in inputs.items()})
+    return done.names

@@ -1,6 +1,6 @@
 """A forward pass of a small model in numbers: what shapes alone do not show."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -15,7 +15,7 @@ MOST_PARAMETERS = 50_000_000
 
 def trial_error(
     config: PreTrainedConfig, model_class: type[PreTrainedModel], examples: Sequence[Example],
-    sizes: Mapping[str, int], cut: bool,
+    sizes: Mapping[str, int], whole: Collection[str],
 ) -> Exception | None:  # fmt: skip
     """What a forward pass with random weights raises; of a model too large for that, an `IndexError` that says so.
 
@@ -24,14 +24,13 @@ def trial_error(
         model_class: its class.
         examples: inputs that the user gave.
         sizes: of the symbols among the sizes of the inputs.
-        cut: whether to run the fewest layers that show every kind.
+        whole: lists of layers that are run as they are; of others the fewest that show every kind.
 
     Raises:
         ConversionError: the model cannot be built.
     """
     model = build_meta(config, model_class)
-    if cut:
-        truncate(model)
+    truncate(model, whole)
     if model.num_parameters() > MOST_PARAMETERS:
         return IndexError("too large to be tried")
     try:

@@ -1,6 +1,6 @@
 """Cuts repeated layers to the fewest that show every kind of layer."""
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,19 +35,23 @@ class Stack:
         return self.kept < self.length
 
 
-def truncate(model: PreTrainedModel) -> dict[str, Stack]:
+def truncate(model: PreTrainedModel, whole: Collection[str] = ()) -> dict[str, Stack]:
     """Cuts every ModuleList of a model in place.
 
     What is kept is the shortest prefix that shows each kind of layer, and each kind after another or itself where that
     occurs, and no fewer than two layers. Only lists whose tail repeats kinds of the prefix are cut, and none whose
     layers share parameters: what is cut off would be taken for layers with parameters of their own.
 
+    Args:
+        model: on any device.
+        whole: paths of lists that are left as they are.
+
     Returns:
         Every list of two layers or more, by module path; a short one is whole. Lists inside a layer that is gone are
         not in it.
     """
     stacks: dict[str, Stack] = {}
-    _truncate_below(model, model, "", stacks)
+    _truncate_below(model, model, "", stacks, whole)
     return stacks
 
 
@@ -60,18 +64,20 @@ def restore(model: PreTrainedModel, stacks: dict[str, Stack]) -> None:
         setattr(model.get_submodule(owner), name, stack.layers)
 
 
-def _truncate_below(model: PreTrainedModel, module: nn.Module, path: str, stacks: dict[str, Stack]) -> None:
+def _truncate_below(
+    model: PreTrainedModel, module: nn.Module, path: str, stacks: dict[str, Stack], whole: Collection[str]
+) -> None:
     for name, child in list(module.named_children()):
         child_path = f"{path}.{name}" if path else name
         if isinstance(child, nn.ModuleList) and type(child).forward is nn.ModuleList.forward and len(child) >= SHORTEST:
             kinds = layer_kinds(model, child)
-            kept = len(child) if _share(child) else prefix_length(kinds)
+            kept = len(child) if child_path in whole or _share(child) else prefix_length(kinds)
             stack = Stack(child_path, len(child), kept, kinds, child)
             stacks[child_path] = stack
             if stack.cut:
                 child = nn.ModuleList(list(child)[: stack.kept])
                 setattr(module, name, child)
-        _truncate_below(model, child, child_path, stacks)
+        _truncate_below(model, child, child_path, stacks, whole)
 
 
 def _share(layers: nn.ModuleList) -> bool:

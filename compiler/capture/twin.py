@@ -1,13 +1,13 @@
 """A small config of the same structure in which every number differs: what agrees in both is no coincidence."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from hf2khc.capture.input_types import Example, Input
-from hf2khc.capture.twin_alike import keep_what_is_alike
+from hf2khc.capture.twin_alike import Alike, keep_what_is_alike
 from hf2khc.capture.twin_fields import get_field, numeric_fields
 from hf2khc.capture.twin_search import Search
 from hf2khc.capture.twin_values import Proposer
@@ -22,12 +22,14 @@ class Twin:
         changed: old and new value by dotted field.
         unchanged: by dotted field, why it keeps its value.
         delicate: fields whose first new value gave another program.
+        whole: lists of layers that the model does not let be cut.
     """
 
     config: PreTrainedConfig
     changed: dict[str, tuple[Any, Any]] = field(default_factory=dict)
     unchanged: dict[str, str] = field(default_factory=dict)
     delicate: frozenset[str] = frozenset()
+    whole: frozenset[str] = frozenset()
 
 
 def twin_config(
@@ -36,7 +38,7 @@ def twin_config(
     spec: tuple[Input, ...],
     examples: Sequence[Example] = (),
     kept: Collection[str] = (),
-    alike: Callable[[PreTrainedConfig], bool] | None = None,
+    alike: Alike | None = None,
     apart: PreTrainedConfig | None = None,
 ) -> Twin:
     """A config that differs from `config` in every number it can and gives the same structure.
@@ -51,7 +53,8 @@ def twin_config(
         spec: inputs of the real model.
         examples: inputs that the user gave.
         kept: dotted fields that stay as they are.
-        alike: asked of what has the same structure, for what building and running a model does not show; costly.
+        alike: asked of what has the same structure, and which lists of layers are whole, for what building and running
+            a model does not show; costly.
         apart: another config that a field does not come back to where it can go elsewhere.
     """
     search = Search(config, model_class, tuple(entry.name for entry in spec), examples)
@@ -68,4 +71,4 @@ def _result(search: Search) -> Twin:
     config = search.laid_over({})
     changed = {path: (get_field(search.config, path), get_field(config, path)) for path in search.accepted}
     unchanged = {path: reason for path, reason in search.unchanged.items() if path not in changed}
-    return Twin(config, changed, unchanged, search.delicate)
+    return Twin(config, changed, unchanged, search.delicate, search.whole)

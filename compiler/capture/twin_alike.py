@@ -1,14 +1,15 @@
 """Which changes of a twin leave its program what it is; each candidate is captured, which takes seconds."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from transformers import PreTrainedConfig
 
 from hf2khc.capture.twin_search import Search
 
-Alike = Callable[[PreTrainedConfig], bool]
+# Of a config, and of the lists of layers that its model does not let be cut.
+Alike = Callable[[PreTrainedConfig, Collection[str]], bool]
 Change = dict[str, Any]
 # A count and not a time: the twin must not depend on how busy the machine is.
 MOST_PROGRAMS = 12
@@ -72,4 +73,4 @@ class _Alike:
 
     def _asked(self, config: PreTrainedConfig) -> bool:
         self.programs += 1
-        return self.programs <= MOST_PROGRAMS and self.alike(config)
+        return self.programs <= MOST_PROGRAMS and self.alike(config, self.search.whole)

@@ -7,18 +7,17 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
-import torch
-from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from hf2khc.capture.build import build_meta, configs, materialise, quiet
+from hf2khc.capture.build import build_meta, configs
 from hf2khc.capture.input_types import Example, Input
-from hf2khc.capture.inputs import input_spec, sample_inputs, trace_sizes
-from hf2khc.capture.shapes_alone import Operations, shapes_alone
+from hf2khc.capture.inputs import input_spec, sample_inputs, symbols, trace_sizes
+from hf2khc.capture.shapes_alone import run_in_shapes
 from hf2khc.capture.trial import trial_error
 from hf2khc.capture.truncate import truncate
 from hf2khc.capture.twin_fields import get_field, numeric_fields, set_field
 from hf2khc.capture.twin_values import HEAD_DIM, HEADS, WIDTH
+from hf2khc.capture.whole_lists import whole_lists
 from hf2khc.diagnostics import ConversionError
 
 # Counts and not times: the twin must not depend on how busy the machine is.
@@ -39,6 +38,7 @@ class Search:
     """Finds values for the fields of a config with which the model has the same structure.
 
     Args:
+        whole: lists of layers that stay whole: the model does not run without each of them.
         accepted: by path, what was found so far.
         changes: what makes it up: each changes fields that belong together.
         delicate: fields whose first new value gave another program.
@@ -60,7 +60,12 @@ class Search:
         self.numbers = {f.path: f.value for f in fields if isinstance(f.value, int)}
         self.lists = {f.path: f.value for f in fields if isinstance(f.value, list)}
         self.reloads = reloaded(config).to_dict() == config.to_dict()
+        self.whole: frozenset[str] = frozenset()
         self.structure = self._structure(config)
+        if not self.runs:
+            whole = whole_lists(config, model_class, examples, self.sizes)
+            self.runs, self.whole = whole is not None, whole or frozenset(self.structure[0])
+            self.structure = self._structure(config)
 
     def settle(self, groups: list[list[dict[str, Any]]]) -> None:
         """Accepts the first alternative of each group, all at once if possible, else in halves, else another one."""
@@ -172,11 +177,13 @@ class Search:
         """What a twin must share with the real model; raises `Refused` if the model does not build or run."""
         try:
             model = build_meta(config, self.model_class)
-            kinds = {path: (stack.length, stack.kept, stack.kinds) for path, stack in truncate(model).items()}
+            kinds = {
+                path: (stack.length, stack.kept, stack.kinds) for path, stack in truncate(model, self.whole).items()
+            }
             spec = input_spec(model, self.examples)
         except ConversionError as error:
             raise Refused(error.diagnostics[0].excerpt or error.diagnostics[0].message) from error
-        if tuple(entry.name for entry in spec) != self.inputs:
+        if tuple(entry.name for entry in spec) != self.inputs or self.sizes and set(symbols(spec)) - self.sizes.keys():
             raise Refused("the inputs of the model depend on it")
         # Before it runs: a model may put other modules in their place for the inputs it is given. By name: torch makes
         # a class anew for every module that is parametrised.
@@ -191,23 +198,17 @@ class Search:
 
         Where the real model fails, others are only built.
         """
-        done = Operations()
         if not self.runs:
             return []
         self.sizes = self.sizes or trace_sizes(model, spec)
-        inputs = sample_inputs(spec, self.sizes)
         try:
-            materialise(model)
-            with quiet(), torch.no_grad(), shapes_alone() as mode, done:
-                model(**{name: mode.from_tensor(torch.from_numpy(array)) for name, array in inputs.items()})
-        except (DataDependentOutputException, DynamicOutputShapeException):
-            pass
+            names = run_in_shapes(model, sample_inputs(spec, self.sizes))
         except Exception as error:
-            if not hasattr(self, "structure"):
-                self.runs = False
-            else:
+            if hasattr(self, "structure"):
                 raise Refused(f"the model does not run with it: {type(error).__name__}: {error}"[:300]) from error
-        return [name for name in done.names if self.runs and not _ARRANGES.match(name)]
+            self.runs = False
+            return []
+        return [name for name in names if not _ARRANGES.match(name)]
 
     def keep_what_fails(self) -> None:
         """Takes back the fields with whose new values the model does not run in numbers.
@@ -257,7 +258,7 @@ class Search:
 
     def _error(self, config: PreTrainedConfig) -> Exception | None:
         # Cut as it is; some models count their layers themselves.
-        return trial_error(config, self.model_class, self.examples, self.sizes, cut=self.runs)
+        return trial_error(config, self.model_class, self.examples, self.sizes, self.whole)
 
 
 def reloaded(config: PreTrainedConfig) -> PreTrainedConfig:

@@ -9,7 +9,7 @@ from hf2khc.capture.source import Source
 from hf2khc.diagnostics import ConversionError
 from hf2khc.driver.decode import derive_decoding
 from hf2khc.driver.decode_positions import NoCache
-from hf2khc.driver.depth import UNROLLED, with_depth
+from hf2khc.driver.depth import UNROLLED, uncounted, with_depth
 from hf2khc.driver.generalise import Generalised, generalise
 from hf2khc.driver.head import CAUSAL_LM, LOGITS, SEQ_2_SEQ_LM, find_head
 from hf2khc.driver.images import with_images
@@ -124,7 +124,8 @@ def _compiled(source: Source, twin: TwinWorker, validate: bool, on_stage: OnStag
     last = list(stages.values())[-1]
     result = _generalised(source, last, twinned)
     if not result.aligned and sum(map(len, captured.program.graphs.values())) <= MOST_NODES:
-        # Some field changes more than sizes: the twin that differs in all the others is sought.
+        # Some field changes more than sizes, or no model can be traced with it: the twin that differs in all the others
+        # is sought.
         on_stage("validate")
         twin.submit(source.config, source.model_class, validate, cut, source.examples, last)
         again = twin.result()
@@ -132,6 +133,8 @@ def _compiled(source: Source, twin: TwinWorker, validate: bool, on_stage: OnStag
         if again.programs:
             twinned, result = again, _generalised(source, last, again)
     program = with_depth(result.program, captured.stacks, twinned.depth)
+    uncut = uncounted(program, captured.stacks, twinned.depth)
+    twinned = replace(twinned, kept={**twinned.kept, **uncut})
     head = find_head(source.model_class, captured.program, program, twinned.causal, twinned.depth)
     plan = make_plan(source, program, captured, twinned, head)
     plan = replace(plan, tiny=small_config(plan, captured, twinned, follows=not result.reasons))
@@ -188,7 +191,7 @@ def at_its_own_sizes(compiled: Compiled) -> Compiled:
 
 def _generalised(source: Source, program: Program, twinned: Twinned) -> Generalised:
     if not twinned.programs:
-        return Generalised(program, (twinned.reason,))
+        return Generalised(program, (twinned.reason,), aligned=False)
     return generalise(program, twinned.programs, twinned.fields)
 
 

@@ -45,6 +45,27 @@ def with_depth(program: Program, stacks: Mapping[str, Stack], depth: Mapping[str
     return program.with_graphs(graphs.values())
 
 
+def uncounted(program: Program, stacks: Mapping[str, Stack], depth: Mapping[str, str]) -> dict[str, str]:
+    """The config fields that count layers and no loop of the program: those layers are printed one by one.
+
+    Args:
+        program: what `with_depth` gave.
+        stacks: the lists of layers that are there, by module path; empty where all are whole.
+        depth: the config field that gives a list's length, by module path.
+
+    Returns:
+        By field, without `config.`, why it keeps its value.
+    """
+    counts = (node.attrs["count"] for graph in program.graphs.values() for node in graph.of("loop"))
+    counted = {name for count in counts if isinstance(count, Expr) for name in count.names}
+    there = {path: field for path, field in depth.items() if path in stacks or not stacks}
+    return {
+        field.removeprefix("config."): f"the layers of {path} are printed one by one"
+        for path, field in there.items()
+        if field not in counted
+    }
+
+
 def _deepened(node: Node, stacks: Mapping[str, Stack], depth: Mapping[str, str], seen: set[str]) -> Node:
     path = re.sub(r"\.?\{i\}$", "", str(node.attrs["path"]))
     stack = stacks.get(path)

@@ -2,7 +2,7 @@
 
 import math
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -17,6 +17,7 @@ from hf2khc.capture.input_types import Example
 from hf2khc.capture.inputs import input_spec, sample_inputs
 from hf2khc.capture.omitted import omitted_outputs
 from hf2khc.capture.twin import twin_config
+from hf2khc.capture.twin_alike import Alike
 from hf2khc.diagnostics import ConversionError, fail
 from hf2khc.driver.config_fields import common_fields
 from hf2khc.driver.depth import as_deep_as, at_another_depth, depth_fields, with_more_rounds
@@ -138,18 +139,20 @@ def _twinned(
     lowered = _Last(lambda twin: _last(lower(traced(twin).program)))
     depth = depth_fields(config, model_class, lengths)
 
-    def deepened(twin: "PreTrainedConfig") -> "PreTrainedConfig":
-        return at_another_depth(twin, model_class, depth.values())
+    def deepened(twin: "PreTrainedConfig", whole: Collection[str]) -> "PreTrainedConfig":
+        # Layers that are printed one by one are another program where there are more of them.
+        fixed = {field for path, field in depth.items() if not cut or path in whole}
+        return at_another_depth(twin, model_class, set(depth.values()) - fixed)
 
-    def alike(program: Program) -> Callable[["PreTrainedConfig"], bool]:
-        return lambda twin: not _difference(program, lowered, deepened(twin))
+    def alike(program: Program) -> Alike:
+        return lambda twin, whole: not _difference(program, lowered, deepened(twin, whole))
 
     spec = input_spec(model, examples)
     twin = twin_config(config, model_class, spec, examples, alike=None if like is None else alike(like))
     if not twin.changed:
         # Nothing would differ in it, and what does not differ would be said to follow the config.
         raise fail("twin", next(iter(twin.unchanged.values()), "its config has no numbers"))
-    first = deepened(twin.config)
+    first = deepened(twin.config, twin.whole)
     captured = traced(first)
     errors: dict[str, float] = {}
     check = _Validation(captured, errors) if validated else None
@@ -160,7 +163,7 @@ def _twinned(
     kept = {*twin.unchanged, *twin.delicate}
     like_first = None if like is None else alike(programs[0])
     second = twin_config(first, model_class, captured.spec, examples, kept, like_first, apart=config)
-    other = deepened(with_more_rounds(second.config, model_class, programs[0]))
+    other = deepened(with_more_rounds(second.config, model_class, programs[0]), second.whole)
     if second.changed:
         with suppress(Exception):  # of a model's own code: one twin is better than none
             programs.append(lowered(other))
