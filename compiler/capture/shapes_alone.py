@@ -54,7 +54,7 @@ def run_in_shapes(model: PreTrainedModel, inputs: Mapping[str, np.ndarray]) -> l
         Exception: what the model raises.
     """
     materialise(model)
-    with quiet(), torch.no_grad(), shapes_alone() as mode, Operations() as done:
-        with suppress(DataDependentOutputException, DynamicOutputShapeException):
-            model(**{name: mode.from_tensor(torch.from_numpy(array)) for name, array in inputs.items()})
+    branches = suppress(DataDependentOutputException, DynamicOutputShapeException)
+    with quiet(), torch.no_grad(), shapes_alone() as mode, Operations() as done, branches:
+        model(**{name: mode.from_tensor(torch.from_numpy(array)) for name, array in inputs.items()})
     return done.names
