@@ -71,8 +71,9 @@ def test_counts_agree_or_it_is_an_error(checkpoint: Path) -> None:
     total = sum(p.numel() for p in GPT2LMHeadModel(CONFIG).parameters())
     used = 11 * 8 + 7 * 8
     assert found == {"transformers": total, "keras": used + 5, "not consumed": total - used, "constants": 5}
-    with pytest.raises(ConversionError, match="parameter-count"):
+    with pytest.raises(ConversionError, match="parameter-count") as refused:
         parameter_counts(source, [replace(rows[0], keras_shape=(11, 7)), rows[1]])
+    assert refused.value.diagnostics[0].excerpt == f"transformer.wte.weight: 88 elements, 77 in {rows[0].keras}"
 
 
 def test_what_is_computed_from_several_tensors_counts_once(checkpoint: Path) -> None:

@@ -1,7 +1,8 @@
 """The weights of a package: made where there are none, named as in the file, mapped, and moved into the preset."""
 
+import itertools
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from hf2khc.write.plan import Plan
 from hf2khc.write.weight_paths import WeightPath, weight_paths
 
 WEIGHT_MAP_FILE = "weight_map.json"
+LONGEST_LINE, MOST_LINES = 300, 10
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,8 @@ def parameter_counts(source: Source, rows: Sequence[Row]) -> dict[str, int]:
     total, merged = sum(sizes.values()), sum(_merged(rows, owners, sizes))
     if total - left - merged != taken:
         message = f"the package has {taken:,} parameters, and {total - left - merged:,} of the model's go into it"
-        raise fail("parameter-count", message, hint="this is a fault of the compiler; please report it")
+        excerpt = "\n".join(itertools.islice(_unequal(rows, owners, sizes), MOST_LINES))
+        raise fail("parameter-count", message, excerpt=excerpt, hint="this is a fault of the compiler; please report it")
     counts = {"transformers": total, "keras": taken + constants}
     others = (("not consumed", left), ("merged", merged), ("constants", constants))
     return counts | {name: n for name, n in others if n}
@@ -164,6 +167,19 @@ def _merged(rows: Sequence[Row], owners: Mapping[str, str], sizes: Mapping[str, 
         taken = {owners[path] for path in row.sources}
         if len(taken) > 1 and computes(row) and all(used[owner] == 1 for owner in taken):
             yield sum(sizes[owner] for owner in taken) - math.prod(row.keras_shape)
+
+
+def _unequal(rows: Sequence[Row], owners: Mapping[str, str], sizes: Mapping[str, int]) -> Iterator[str]:
+    """The tensors, and those that go into one variable together, of which more or fewer elements are taken."""
+    groups: dict[frozenset[str], list[Row]] = defaultdict(list)
+    for row in rows:
+        if row.sources:
+            groups[frozenset(owners[path] for path in row.sources)].append(row)
+    for tensors, users in groups.items():
+        there, taken = sum(sizes[path] for path in tensors), sum(math.prod(row.keras_shape) for row in users)
+        if there != taken:
+            names = ", ".join(row.keras for row in users)
+            yield f"{', '.join(sorted(tensors))}: {there:,} elements, {taken:,} in {names}"[:LONGEST_LINE]
 
 
 def _row(path: WeightPath, constants: Mapping[str, np.ndarray]) -> Row:
