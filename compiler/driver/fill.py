@@ -153,8 +153,8 @@ def parameter_counts(source: Source, rows: Sequence[Row]) -> dict[str, int]:
     total, merged = sum(sizes.values()), sum(_merged(rows, owners, sizes))
     if total - left - merged != taken:
         message = f"the package has {taken:,} parameters, and {total - left - merged:,} of the model's go into it"
-        excerpt = "\n".join(itertools.islice(_unequal(rows, owners, sizes), MOST_LINES))
-        raise fail("parameter-count", message, excerpt=excerpt, hint="this is a fault of the compiler; please report it")
+        lines = "\n".join(itertools.islice(_unequal(rows, owners, sizes), MOST_LINES))
+        raise fail("parameter-count", message, excerpt=lines, hint="this is a fault of the compiler; please report it")
     counts = {"transformers": total, "keras": taken + constants}
     others = (("not consumed", left), ("merged", merged), ("constants", constants))
     return counts | {name: n for name, n in others if n}
