@@ -1,6 +1,6 @@
 """Bring layers that share their weights together."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from hf2khc.ir.analysis import (
@@ -79,19 +79,28 @@ class _Use:
 def _next(program: Program) -> _Use | None:
     """The most deeply nested layer that shares weights with a layer of another module."""
     paths, sites = module_paths(program), call_sites(program)
-    places: dict[str, set[str]] = {}
+    places: dict[str, set[tuple[str, ...]]] = {}
     uses = []
     for graph in program.callees_first():
         for node, parameters in _layers(graph, paths[graph.name]):
             uses.append((graph.name, node.name, parameters))
             for parameter in parameters:
-                places.setdefault(parameter, set()).add(paths[graph.name])
+                places.setdefault(parameter, set()).add(_place(graph.name, paths, sites))
     shared = {parameter for parameter, where in places.items() if len(where) > 1}
     candidates = [(g, layer) for g, layer, parameters in uses if parameters & shared and g != program.entry]
     if not candidates:
         return None
     name, layer = max(candidates, key=lambda use: call_depth(use[0], sites))
     return _Use(name, layer, *sites[name])
+
+
+def _place(name: str, paths: Mapping[str, str], sites: Mapping[str, tuple[str, str]]) -> tuple[str, ...]:
+    """Paths of the module of a graph and of all that it is called in.
+
+    One module that is called from two others is two layers in print, unless its own layers stand where both can reach
+    them: the head of a decoder that the whole model calls once more (SAM 3).
+    """
+    return paths[name], *(_place(sites[name][0], paths, sites) if name in sites else ())
 
 
 def _layers(graph: Graph, path: str) -> Iterator[tuple[Node, frozenset[str]]]:
