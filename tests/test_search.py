@@ -58,6 +58,14 @@ def test_the_smallest_expression_that_fits_everywhere(values, text):
     assert search.unexplained == []
 
 
+def test_a_number_of_layers_explains_what_nothing_else_does():
+    """Rows of patches are as many as there are layers, and two, by chance: PVT."""
+    fields = {"config.image_size": (64, 160, 96), "config.depth": (2, 8, 4)}
+    assert Search(fields).value((4, 10, 6), "place") == Expr.of("config.depth + 2")
+    assert Search(fields, layers={"config.depth"}).value((4, 10, 6), "place") == Expr.of("config.image_size // 16")
+    assert Search(fields, layers={"config.depth"}).value((3, 9, 5), "place") == Expr.of("config.depth + 1")
+
+
 def test_what_no_twin_changes_is_divided_by_what_each_does():
     search = Search(FIELDS | {"config.width": (64, 64, 64)})
     assert search.value((16, 10, 7), "place") == Expr.of("config.width // config.heads")

@@ -192,7 +192,7 @@ def at_its_own_sizes(compiled: Compiled) -> Compiled:
 def _generalised(source: Source, program: Program, twinned: Twinned) -> Generalised:
     if not twinned.programs:
         return Generalised(program, (twinned.reason,), aligned=False)
-    return generalise(program, twinned.programs, twinned.fields)
+    return generalise(program, twinned.programs, twinned.fields, twinned.depth.values())
 
 
 def lower(program: Program, after: Callable[[str, Program, Program], None] | None = None) -> dict[str, Program]:

@@ -2,7 +2,7 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,7 +27,9 @@ class Generalised:
     aligned: bool = True
 
 
-def generalise(real: Program, twins: Sequence[Program], fields: Mapping[str, tuple[Any, ...]]) -> Generalised:
+def generalise(
+    real: Program, twins: Sequence[Program], fields: Mapping[str, tuple[Any, ...]], layers: Collection[str] = ()
+) -> Generalised:
     """The real program with each number that differs in a twin as the smallest expression that gives all of them.
 
     Args:
@@ -35,6 +37,7 @@ def generalise(real: Program, twins: Sequence[Program], fields: Mapping[str, tup
         twins: programs of the same model class at other configs. One number that happens to fit in one twin is
             unlikely to fit in two.
         fields: dotted config field (`config.hidden_size`) to its values in the real config and in each twin's.
+        layers: those of them that count layers.
     """
     if not twins:
         return Generalised(real)
@@ -43,7 +46,7 @@ def generalise(real: Program, twins: Sequence[Program], fields: Mapping[str, tup
     names, differing = _aligned((real, *twins))
     if (real.entry,) in names:
         return Generalised(given, differing, aligned=False)
-    search = Search(fields)
+    search = Search(fields, layers=frozenset(layers))
     graphs = _graphs((real, *twins), names, search)
     if search.unexplained:
         # A number may be a sum of others that only came after it.

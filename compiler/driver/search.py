@@ -3,7 +3,7 @@
 import itertools
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -38,6 +38,8 @@ class Search:
     # What was put together of parts in any graph: what another one is handed has the same size.
     joined: dict[tuple[int, ...], Expr] = field(default_factory=dict)
     unexplained: list[str] = field(default_factory=list)
+    # Fields that count layers: small numbers, near which many a size is.
+    layers: Collection[str] = ()
 
     def value(self, values: tuple, place: str) -> Any:
         """The common generalisation of a value of the real program and its counterparts in the twins.
@@ -192,7 +194,16 @@ class Search:
         return Expr.of(pieces[0] + "".join(f"({part}){piece}" for part, piece in zip(parts, pieces[1:], strict=True)))
 
     def _candidates(self, values: tuple) -> Iterator[Expr]:
-        """Expressions in order of size; a field that fits alone is always preferred."""
+        """Expressions in order of size, those without a number of layers first; a field alone is always preferred."""
+        if self.layers:
+            yield from self._without_layers._candidates(values)
+        yield from self._expressions(values)
+
+    @cached_property
+    def _without_layers(self) -> "Search":
+        return Search({name: column for name, column in self.fields.items() if name not in self.layers})
+
+    def _expressions(self, values: tuple) -> Iterator[Expr]:
         real = isinstance(values[0], float)
         known = (
             form.over(names)
