@@ -45,6 +45,7 @@ def test_the_table_of_the_numbers_has_the_same_numbers(base, size):
 
 def test_one_frequency_is_the_same_at_any_wavelength():
     assert frequencies(table(500000.0, 2, 4.0)) == Frequencies(10000.0, 2, 4.0)
+    assert frequencies(table(500000.0, 2, 2.5)) == Frequencies(10000.0, 2, 2.5)
 
 
 def test_the_layer_of_kerashub_turns_by_the_same_angles():

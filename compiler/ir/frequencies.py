@@ -51,7 +51,9 @@ def frequencies(table: np.ndarray) -> Frequencies | None:
     if not (wide > 0).all() or not (np.diff(wide) < 0).all():
         return None
     last = 2 * (len(wide) - 1)
-    for tolerance, (digits, odd) in itertools.product(_TOLERANCES, _WAYS if last else _WAYS[:1]):
+    for tolerance, (digits, odd) in itertools.product(_TOLERANCES, _WAYS):
+        if odd and not last:
+            continue
         size = last + 2 - odd
         base = (wide[0] / wide[-1]) ** (size / last) if last else _USUAL
         found = Frequencies(_rounded(base, digits), size, _rounded(1 / wide[0], digits))
