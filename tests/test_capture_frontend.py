@@ -85,10 +85,12 @@ def test_lists_of_layers_that_are_not_run_are_none_that_were_cut():
 
 def test_a_list_that_the_code_counts_itself_is_whole_and_others_are_cut():
     config = transformers.BertConfig(**{**SMALL, "num_attention_heads": 4, "num_hidden_layers": 5})
-    stacks = capture(config, ByNumber).stacks
-    assert {path: (stack.kept, stack.length) for path, stack in stacks.items()} == {"tables": (4, 4), "layers": (2, 5)}
+    captured = capture(config, ByNumber)
+    kept = {path: (stack.kept, stack.length) for path, stack in captured.stacks.items()}
+    assert kept == {"tables": (4, 4), "layers": (2, 5)}
     found = whole_lists(config, ByNumber, (), {"batch": 2, "seq": 3})
-    assert found == {"tables"} and twin_config(config, ByNumber, capture(config, ByNumber).spec).whole == found
+    assert found == {"tables"} and twin_config(config, ByNumber, captured.spec).whole == found
+    assert captured.whole == found and capture(config, ByNumber, whole=found).whole == found
 
 
 def test_a_weight_that_a_model_rescales_is_read_rescaled():

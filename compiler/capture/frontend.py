@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -41,6 +41,7 @@ class Captured:
         state: parameters and persistent buffers of the truncated model, by path: the values of those that are no
             weights (integers), shapes of the others.
         parameters: number of parameters of the whole model.
+        whole: lists of layers that could not be cut, where others could.
     """
 
     program: Program
@@ -54,6 +55,7 @@ class Captured:
     notes: tuple[str, ...]
     state: Mapping[str, np.ndarray | tuple[int, ...]]
     parameters: int
+    whole: frozenset[str] = frozenset()
 
     @property
     def kept_parameters(self) -> int:
@@ -63,7 +65,7 @@ class Captured:
 
 def capture(
     config: PreTrainedConfig, model_class: type[PreTrainedModel], cut: bool = True, examples: Sequence[Example] = (),
-    lengths: Mapping[str, int] | None = None,
+    lengths: Mapping[str, int] | None = None, whole: frozenset[str] = frozenset(),
 ) -> Captured:  # fmt: skip
     """Trace a model without its weights.
 
@@ -73,22 +75,15 @@ def capture(
         cut: trace the fewest repeated layers that show every kind, where the model's own code lets them be cut.
         examples: inputs that the user gave.
         lengths: sizes of the symbols that cannot be free; by default those of `fixed_lengths`.
+        whole: lists of layers of which it is known that they cannot be cut.
 
     Raises:
         ConversionError: the model cannot be built or traced.
     """
-    return _capture(config, model_class, frozenset() if cut else None, examples, lengths)
-
-
-def _capture(
-    config: PreTrainedConfig, model_class: type[PreTrainedModel], whole: frozenset[str] | None,
-    examples: Sequence[Example], lengths: Mapping[str, int] | None,
-) -> Captured:  # fmt: skip
-    """The same with the lists of layers that stay whole, None for all of them."""
     model = build_meta(config, model_class)
     parameters = model.num_parameters()
     lengths = lengths or fixed_lengths(model, examples)
-    stacks = truncate(model, whole) if whole is not None else {}
+    stacks = truncate(model, whole) if cut else {}
     materialise(model)
     spec = input_spec(model, examples)
     sizes = trace_sizes(model, spec)
@@ -98,13 +93,14 @@ def _capture(
         if not any(stack.cut for stack in stacks.values()):
             raise
         # The model's own code may reach for layers by number, beyond those that were kept: those of some lists, or all.
-        found = None if whole else whole_lists(config, model_class, examples, sizes)
-        return _capture(config, model_class, found or None, examples, lengths)
+        found = (not whole and whole_lists(config, model_class, examples, sizes)) or frozenset()
+        return capture(config, model_class, bool(found), examples, lengths, found)
     try:
-        return _captured(model, exported, spec, stacks, parameters)
+        captured = _captured(model, exported, spec, stacks, parameters)
     except RoundsDiffer:
         exported = export(model, spec, sizes, lengths, rounds=False)
-        return _captured(model, exported, spec, stacks, parameters)
+        captured = _captured(model, exported, spec, stacks, parameters)
+    return replace(captured, whole=whole)
 
 
 def fixed_lengths(model: PreTrainedModel, examples: Sequence[Example] = ()) -> dict[str, int]:

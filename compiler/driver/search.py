@@ -195,13 +195,13 @@ class Search:
 
     def _candidates(self, values: tuple) -> Iterator[Expr]:
         """Expressions in order of size, those without a number of layers first; a field alone is always preferred."""
-        if self.layers:
-            yield from self._without_layers._candidates(values)
-        yield from self._expressions(values)
-
-    @cached_property
-    def _without_layers(self) -> "Search":
-        return Search({name: column for name, column in self.fields.items() if name not in self.layers})
+        counting = []
+        for found in self._expressions(values):
+            if found.names.isdisjoint(self.layers):
+                yield found
+            else:
+                counting.append(found)
+        yield from counting
 
     def _expressions(self, values: tuple) -> Iterator[Expr]:
         real = isinstance(values[0], float)

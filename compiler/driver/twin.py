@@ -134,15 +134,24 @@ def _twinned(
     lengths = {path: len(m) for path, m in model.named_modules() if type(m).__name__ == "ModuleList"}
     fixed = fixed_lengths(model, examples)
 
+    uncut: frozenset[str] = frozenset()
+
+    def trace(twin: "PreTrainedConfig") -> Captured:
+        # What cannot be cut shows in a trace that fails: once is enough for all candidates.
+        nonlocal uncut
+        captured = capture(twin, model_class, cut, examples, fixed, uncut)
+        uncut = captured.whole
+        return captured
+
     # The last candidate of a search is mostly what it finds.
-    traced = _Last(lambda twin: capture(twin, model_class, cut, examples, fixed))
+    traced = _Last(trace)
     lowered = _Last(lambda twin: _last(lower(traced(twin).program)))
     depth = depth_fields(config, model_class, lengths)
 
     def deepened(twin: "PreTrainedConfig", whole: Collection[str]) -> "PreTrainedConfig":
         # Layers that are printed one by one are another program where there are more of them.
-        fixed = {field for path, field in depth.items() if not cut or path in whole}
-        return at_another_depth(twin, model_class, set(depth.values()) - fixed)
+        printed = {field for path, field in depth.items() if not cut or path in whole}
+        return at_another_depth(twin, model_class, set(depth.values()) - printed)
 
     def alike(program: Program) -> Alike:
         return lambda twin, whole: not _difference(program, lowered, deepened(twin, whole))

@@ -82,10 +82,11 @@ def _next(program: Program) -> _Use | None:
     places: dict[str, set[tuple[str, ...]]] = {}
     uses = []
     for graph in program.callees_first():
-        for node, parameters in _layers(graph, paths[graph.name]):
+        place = _place(graph.name, paths, sites)
+        for node, parameters in _layers(graph, place[0]):
             uses.append((graph.name, node.name, parameters))
             for parameter in parameters:
-                places.setdefault(parameter, set()).add(_place(graph.name, paths, sites))
+                places.setdefault(parameter, set()).add(place)
     shared = {parameter for parameter, where in places.items() if len(where) > 1}
     candidates = [(g, layer) for g, layer, parameters in uses if parameters & shared and g != program.entry]
     if not candidates:
