@@ -12,7 +12,7 @@ from benchmarks.job import JobFailed, run_job
 from benchmarks.machine import busy, machine
 
 BACKENDS = ("jax", "tensorflow", "torch")
-BATCH, PROMPT, NEW, REPEATS = 4, 64, 64, 3
+BATCH, PROMPT, NEW, REPEATS = 4, 64, 64, 9
 # Small enough that a class is measured in a minute, large enough that arithmetic counts.
 _SIZES = {"vocab_size": 8192, "hidden_size": 512, "num_hidden_layers": 8, "num_attention_heads": 8}
 _ROTARY = {
@@ -53,9 +53,12 @@ def _measured(name: str) -> dict[str, Any]:
         model, package = Path(folder, "model"), Path(folder, name)
         _save(name, MODELS[name], model)
         subprocess.run([*executable(), str(model), "-o", str(package), "--no-check", "--quiet"], check=True)
-        ways: dict[str, Any] = {way: {"torch": _spent(way, model, "torch")} for way in (EAGER, STATIC)}
-        for way, directory in ((KERAS_HUB, model), (PACKAGE, package)):
-            ways[way] = {backend: _spent(way, directory, backend) for backend in BACKENDS}
+        ways: dict[str, dict[str, Any]] = {way: {} for way in (EAGER, STATIC, KERAS_HUB, PACKAGE)}
+        for backend in BACKENDS:
+            of_keras = {KERAS_HUB: str(model), PACKAGE: str(package)}
+            directories = {EAGER: str(model), STATIC: str(model), **of_keras} if backend == "torch" else of_keras
+            for way, spent in _spent(directories, backend).items():
+                ways[way][backend] = spent
         return ways
 
 
@@ -66,9 +69,9 @@ def _save(name: str, overrides: Mapping[str, Any], directory: Path) -> None:
     AutoModelForCausalLM.from_config(config).save_pretrained(directory)
 
 
-def _spent(way: str, directory: Path, backend: str) -> dict[str, Any]:
-    job = {"way": way, "directory": str(directory), "batch": BATCH, "prompt": PROMPT, "new": NEW}
+def _spent(directories: Mapping[str, str], backend: str) -> dict[str, Any]:
+    job = {"ways": directories, "batch": BATCH, "prompt": PROMPT, "new": NEW, "vocabulary": 8192, "repeats": REPEATS}
     try:
-        return run_job("benchmarks.generation_speed", {**job, "vocabulary": 8192, "repeats": REPEATS}, backend)
+        return run_job("benchmarks.generation_speed", job, backend)
     except JobFailed as error:
-        return {"failure": str(error).strip().splitlines()[-1]}
+        return dict.fromkeys(directories, {"failure": str(error).strip().splitlines()[-1]})

@@ -1,11 +1,12 @@
-"""Tokens per second of one way to generate, greedily, after a warm-up; a process for each measurement.
+"""Tokens per second of several ways to generate, greedily, in turns; a process for each backend.
 
 python -m benchmarks.generation_speed JOB.json
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -17,42 +18,60 @@ EAGER, STATIC, KERAS_HUB, PACKAGE = "transformers", "transformers, static cache"
 Generate = Callable[[np.ndarray, int], Any]
 
 
-def speed(job: dict[str, Any]) -> dict[str, float]:
-    """`prefill` and `decode`, in tokens per second.
+def speeds(job: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """`prefill` and `decode` of every way, in tokens per second, or its `failure`.
 
     Prefill is what a prompt of all tokens but one takes for one more; decode is all else that a short prompt takes. A
-    Keras model fills its cache over the whole length, transformers over the prompt alone.
+    Keras model fills its cache over the whole length, transformers over the prompt alone. The ways take turns, so that
+    a machine that slows down slows all of them; of the turns the median counts.
 
     Args:
-        job: `way`, `directory`, `batch`, `prompt`, `new`, `vocabulary`, `repeats`.
+        job: `ways` (the directory of each), `batch`, `prompt`, `new`, `vocabulary`, `repeats`.
     """
-    torch_way = job["way"] in (EAGER, STATIC)
-    generate = _transformers(job) if torch_way else _keras(job)
-    batch, prompt, length = job["batch"], job["prompt"], job["prompt"] + job["new"]
-    tokens = np.random.default_rng(0).integers(3, job["vocabulary"], (batch, length)).astype("int32")
-    prefill = _seconds(generate, tokens[:, :-1], length, job["repeats"])
-    first = _seconds(generate, tokens[:, :prompt], prompt + 1, job["repeats"]) if torch_way else prefill
-    whole = _seconds(generate, tokens[:, :prompt], length, job["repeats"])
-    return {"prefill": batch * length / prefill, "decode": batch * (job["new"] - 1) / (whole - first)}
+    shape = job["batch"], job["prompt"] + job["new"]
+    tokens = np.random.default_rng(0).integers(3, job["vocabulary"], shape).astype("int32")
+    runs: dict[str, Generate] = {}
+    found: dict[str, dict[str, Any]] = {}
+    for way, directory in job["ways"].items():
+        try:
+            runs[way] = _transformers(directory, way) if way in (EAGER, STATIC) else _keras(directory, way)
+            _turn(way, runs[way], tokens, job["prompt"])  # compiles
+        except Exception as error:  # whatever a class of another library raises is its result
+            found[way] = {"failure": f"{type(error).__name__}: {error}".splitlines()[0]}
+    ready = [way for way in runs if way not in found]
+    turns: dict[str, list[tuple[float, float]]] = {way: [] for way in ready}
+    for turn in range(job["repeats"]):
+        for way in ready[:: -1 if turn % 2 else 1]:
+            turns[way].append(_turn(way, runs[way], tokens, job["prompt"]))
+    return found | {way: _rates(took, job) for way, took in turns.items()}
 
 
-def _seconds(generate: Generate, tokens: np.ndarray, length: int, repeats: int) -> float:
-    """The shortest of several runs behind one that compiles."""
+def _rates(turns: list[tuple[float, float]], job: Mapping[str, Any]) -> dict[str, float]:
+    prefill, decode = (median(seconds) for seconds in zip(*turns, strict=True))
+    batch, new = job["batch"], job["new"]
+    return {"prefill": batch * (job["prompt"] + new) / prefill, "decode": batch * (new - 1) / decode}
+
+
+def _turn(way: str, generate: Generate, tokens: np.ndarray, prompt: int) -> tuple[float, float]:
+    """Seconds for one token behind all others, and for those behind a prompt but the first."""
+    length = tokens.shape[1]
+    prefill = _seconds(generate, tokens[:, :-1], length)
+    first = _seconds(generate, tokens[:, :prompt], prompt + 1) if way in (EAGER, STATIC) else prefill
+    return prefill, _seconds(generate, tokens[:, :prompt], length) - first
+
+
+def _seconds(generate: Generate, tokens: np.ndarray, length: int) -> float:
+    began = time.perf_counter()
     generate(tokens, length)
-    found = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        generate(tokens, length)
-        found.append(time.perf_counter() - began)
-    return min(found)
+    return time.perf_counter() - began
 
 
-def _transformers(job: dict[str, Any]) -> Generate:
+def _transformers(directory: str, way: str) -> Generate:
     import torch
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(job["directory"]).eval()
-    cache = {"cache_implementation": "static"} if job["way"] == STATIC else {}
+    model = AutoModelForCausalLM.from_pretrained(directory).eval()
+    cache = {"cache_implementation": "static"} if way == STATIC else {}
 
     def generate(tokens: np.ndarray, length: int) -> Any:
         prompt = torch.from_numpy(tokens.astype("int64"))
@@ -65,16 +84,16 @@ def _transformers(job: dict[str, Any]) -> Generate:
     return generate
 
 
-def _keras(job: dict[str, Any]) -> Generate:
-    if job["way"] == KERAS_HUB:
+def _keras(directory: str, way: str) -> Generate:
+    if way == KERAS_HUB:
         import keras_hub
 
-        model = keras_hub.models.CausalLM.from_preset(job["directory"], preprocessor=None)
+        model = keras_hub.models.CausalLM.from_preset(directory, preprocessor=None)
     else:
         from hf2khc.package import import_package, load_preset
 
-        import_package(Path(job["directory"]))
-        model = load_preset(Path(job["directory"]))
+        import_package(Path(directory))
+        model = load_preset(Path(directory))
     model.compile(sampler="greedy")
 
     def generate(tokens: np.ndarray, length: int) -> Any:
@@ -87,4 +106,4 @@ def _keras(job: dict[str, Any]) -> Generate:
 
 
 if __name__ == "__main__":
-    serve(speed)
+    serve(speeds)

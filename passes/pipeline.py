@@ -46,6 +46,7 @@ from hf2khc.passes.hub.tie_embeddings import tie_embeddings
 from hf2khc.passes.hub.trim_padding import trim_padding
 from hf2khc.passes.hub.unite_modules import unite_modules
 from hf2khc.passes.keras.fold_transposes import fold_transposes
+from hf2khc.passes.keras.group_queries import group_queries
 from hf2khc.passes.keras.lower_frequencies import lower_frequencies
 from hf2khc.passes.keras.lower_masks import lower_masks
 from hf2khc.passes.keras.merge_sizes import merge_sizes
@@ -158,12 +159,14 @@ PIPELINE = (
 
 # Passes over the program whose sizes are expressed by the config; they are given what its names stand for.
 SIZED: tuple[Callable[[Program, Mapping[str, object]], Program], ...] = (pad_heads, merge_sizes)
+# Passes over the finished program: with a cached step where it has one, of which they would hide what is cached.
+FINAL: tuple[Pass, ...] = (group_queries,)
 
 
 def every_pass() -> list[tuple[str, Callable[..., Program]]]:
     """Each pass with the name of its level, in the order they run."""
     passes = [(level.name, step) for level in PIPELINE for step in level.passes]
-    return [*passes, *((PIPELINE[-1].name, step) for step in SIZED)]
+    return [*passes, *((PIPELINE[-1].name, step) for step in (*SIZED, *FINAL))]
 
 
 def stage_names() -> list[str]:

@@ -164,12 +164,21 @@ def test_generation_is_compared_way_by_way(bench, monkeypatch) -> None:
 def test_decoding_is_timed_without_the_prompt(bench, monkeypatch) -> None:
     speed = bench("generation_speed")
     # A prompt takes 0.01 s a token, padded to the whole length in Keras, and a step 0.1 s.
-    job = {"batch": 2, "prompt": 10, "new": 11, "vocabulary": 50, "repeats": 1}
-    for way, at in ((speed.EAGER, None), (speed.PACKAGE, 21)):
-        monkeypatch.setattr(speed, "_transformers", lambda job: None)
-        monkeypatch.setattr(speed, "_keras", lambda job: None)
-        monkeypatch.setattr(
-            speed, "_seconds",
-            lambda run, tokens, to, repeats, at=at: 0.01 * (at or tokens.shape[1]) + 0.1 * (to - tokens.shape[1]),
-        )  # fmt: skip
-        assert speed.speed({**job, "way": way})["decode"] == pytest.approx(2 * 10 / 1.0)
+    monkeypatch.setattr(speed, "_transformers", lambda directory, way: None)
+    monkeypatch.setattr(speed, "_keras", lambda directory, way: 21)
+    monkeypatch.setattr(
+        speed, "_seconds",
+        lambda padded, tokens, to: 0.01 * (padded or tokens.shape[1]) + 0.1 * (to - tokens.shape[1]),
+    )  # fmt: skip
+    ways = {speed.EAGER: "", speed.PACKAGE: ""}
+    found = speed.speeds({"ways": ways, "batch": 2, "prompt": 10, "new": 11, "vocabulary": 50, "repeats": 3})
+    assert {way: rates["decode"] for way, rates in found.items()} == pytest.approx(dict.fromkeys(ways, 2 * 10 / 1.0))
+
+
+def test_a_way_that_fails_ends_no_other(bench, monkeypatch) -> None:
+    speed = bench("generation_speed")
+    monkeypatch.setattr(speed, "_keras", lambda directory, way: {speed.PACKAGE: print}.get(way))
+    ways = {speed.KERAS_HUB: "", speed.PACKAGE: ""}
+    found = speed.speeds({"ways": ways, "batch": 2, "prompt": 3, "new": 2, "vocabulary": 50, "repeats": 1})
+    assert found[speed.KERAS_HUB] == {"failure": "TypeError: 'NoneType' object is not callable"}
+    assert found[speed.PACKAGE]["decode"]

@@ -1,5 +1,6 @@
 """The pipeline: a source to a Program[keras], its twin beside it."""
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -21,7 +22,7 @@ from hf2khc.driver.twin import Twinned
 from hf2khc.driver.twin_worker import TwinWorker
 from hf2khc.ir.graph import Program
 from hf2khc.ir.verify import verify
-from hf2khc.passes.pipeline import PIPELINE, SIZED
+from hf2khc.passes.pipeline import FINAL, PIPELINE, SIZED
 from hf2khc.write.plan import Plan
 
 OnStage = Callable[[str], object]
@@ -150,6 +151,7 @@ def _compiled(source: Source, twin: TwinWorker, validate: bool, on_stage: OnStag
     if head is not None and head.task in (CAUSAL_LM, SEQ_2_SEQ_LM):
         uncached = replace(plan, generation=generation_defaults(source))
         plan, cacheless = _with_cache(uncached, captured)
+    plan, uncached = _finished(plan), _finished(uncached) if uncached else None
     stages["generalise"] = program
     signature = make_signature(plan, captured, twinned.omitted)
     return Compiled(plan, signature, stages, captured, result.reasons, twinned.errors, twinned, cacheless,
@@ -174,6 +176,10 @@ def _with_cache(plan: Plan, captured: Captured) -> tuple[Plan, str]:
     except (NoCache, ConversionError) as reason:
         return plan, str(reason)
     return replace(plan, program=program, decoding=decoding), ""
+
+
+def _finished(plan: Plan) -> Plan:
+    return replace(plan, program=functools.reduce(lambda program, step: step(program), FINAL, plan.program))
 
 
 def without_cache(compiled: Compiled, reason: str) -> Compiled:
@@ -217,4 +223,8 @@ def lower(program: Program, after: Callable[[str, Program, Program], None] | Non
             changed = sized(program, {})
             verify(changed, None)
             after(sized.__name__, program, changed)
+        for last in FINAL:
+            changed = last(program)
+            verify(changed, None)
+            after(last.__name__, program, changed)
     return stages
