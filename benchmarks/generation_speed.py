@@ -19,7 +19,7 @@ Generate = Callable[[np.ndarray, int], Any]
 
 
 def speeds(job: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """`prefill` and `decode` of every way, in tokens per second, or its `failure`.
+    """`prefill` and `decode` of every way, in tokens per second, or its `failure`; what `_compared` gives for the package.
 
     Prefill is what a prompt of all tokens but one takes for one more; decode is all else that a short prompt takes. A
     Keras model fills its cache over the whole length, transformers over the prompt alone. The ways take turns, so that
@@ -43,7 +43,18 @@ def speeds(job: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     for turn in range(job["repeats"]):
         for way in ready[:: -1 if turn % 2 else 1]:
             turns[way].append(_turn(way, runs[way], tokens, job["prompt"]))
-    return found | {way: _rates(took, job) for way, took in turns.items()}
+    found |= {way: _rates(took, job) for way, took in turns.items()}
+    if KERAS_HUB in turns and PACKAGE in turns:
+        found[PACKAGE] |= _compared(turns[PACKAGE], turns[KERAS_HUB])
+    return found
+
+
+def _compared(ours: list[tuple[float, float]], theirs: list[tuple[float, float]]) -> dict[str, Any]:
+    """The package beside KerasHub's class: `ratios` of a turn's two speeds (median), `ahead` in how many of the `turns`."""
+    pairs = [[b / a for a, b in zip(*turn, strict=True)] for turn in zip(ours, theirs, strict=True)]
+    columns = dict(zip(("prefill", "decode"), zip(*pairs, strict=True), strict=True))
+    ahead = {what: sum(ratio > 1 for ratio in ratios) for what, ratios in columns.items()}
+    return {"ratios": {what: median(ratios) for what, ratios in columns.items()}, "ahead": ahead, "turns": len(pairs)}
 
 
 def _rates(turns: list[tuple[float, float]], job: Mapping[str, Any]) -> dict[str, float]:

@@ -148,13 +148,26 @@ def _generation(results: Mapping[str, Result]) -> str:
         return ""
     found = results["generation"]
     rows = [
-        (name, way, backend, *(_speed(spent, what) for what in ("prefill", "decode")))
+        (name, way, backend, *(_speed(spent, what) for what in ("prefill", "decode")), *_beside(spent))
         for name, ways in found["models"].items()
         for way, backends in ways.items()
         for backend, spent in backends.items()
     ]
     note = f"Greedily, {found['batch']} prompts of {found['prompt']} tokens, {found['new']} more; tokens per second."
-    return f"### Generation\n\n{note}\n\n" + _table(("model", "way", "backend", "prefill", "decode"), rows)
+    note += (
+        " All ways of a backend take turns; beside KerasHub's class: the median ratio of a turn, and the turns ahead."
+    )
+    columns = ("model", "way", "backend", "prefill", "decode", "prefill beside KerasHub", "decode beside KerasHub")
+    return f"### Generation\n\n{note}\n\n" + _table(columns, rows)
+
+
+def _beside(spent: Mapping[str, Any]) -> tuple[str, str]:
+    if "ratios" not in spent:
+        return "", ""
+    prefill, decode = (
+        f"{spent['ratios'][k]:.2f} ({spent['ahead'][k]} of {spent['turns']})" for k in ("prefill", "decode")
+    )
+    return prefill, decode
 
 
 def _speed(spent: Mapping[str, Any], what: str) -> str:
@@ -163,10 +176,8 @@ def _speed(spent: Mapping[str, Any], what: str) -> str:
 
 def _speed_ratios(result: Result) -> str:
     """Of each model and backend, what the package decodes against what KerasHub's class does."""
-    pairs = [(ways["package"][backend], ways["KerasHub"][backend])
-             for ways in result["models"].values() for backend in ways["package"]]  # fmt: skip
-    both = [ours["decode"] / theirs["decode"] for ours, theirs in pairs if "decode" in ours and "decode" in theirs]
-    return _span(both) if both else "no"
+    rows = [row for ways in result["models"].values() for row in ways["package"].values() if "ratios" in row]
+    return _span([row["ratios"]["decode"] for row in rows]) if rows else "no"
 
 
 def _span(values: Sequence[float]) -> str:

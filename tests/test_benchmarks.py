@@ -137,28 +137,38 @@ def test_the_inputs_of_the_difference_are_padded_on_the_right(bench) -> None:
     assert (inputs["input_ids"][inputs["attention_mask"] == 0] == 0).all()
 
 
-SPEEDS = {
-    "gpt2": {
-        "transformers": {"torch": {"prefill": 1000.0, "decode": 100.0}},
-        "KerasHub": {"jax": {"prefill": 900.0, "decode": 50.0}, "torch": {"failure": "ValueError: no"}},
-        "package": {"jax": {"prefill": 1800.0, "decode": 75.0}, "torch": {"prefill": 500.0, "decode": 20.0}},
+def _row(speed: float, ahead: int) -> dict:
+    ratios = {"prefill": 0.5, "decode": 1.5}
+    return {
+        "prefill": 2 * speed,
+        "decode": speed,
+        "ratios": ratios,
+        "ahead": {"prefill": 0, "decode": ahead},
+        "turns": 15,
     }
+
+
+SPEEDS = {
+    "transformers": {"torch": {"prefill": 1000.0, "decode": 100.0}},
+    "KerasHub": {"jax": {"prefill": 900.0, "decode": 50.0}, "torch": {"failure": "ValueError: no"}},
+    "package": {"jax": _row(75.0, 4), "torch": {"prefill": 500.0, "decode": 20.0}},
 }
 
 
-def test_generation_is_compared_way_by_way(bench, monkeypatch) -> None:
+def test_generation_is_compared_turn_by_turn(bench, monkeypatch) -> None:
     generation = bench("generation")
     monkeypatch.setattr(generation, "BACKENDS", ("jax", "torch"))
-    monkeypatch.setattr(generation, "_measured", SPEEDS.get)
+    monkeypatch.setattr(generation, "_measured", lambda name: SPEEDS)
     found = generation.generation(("gpt2",))
-    # Where KerasHub's own class fails there is nothing to be slower than.
+    # Where KerasHub's own class fails there is nothing to be slower than; 4 turns of 15 may be chance, 3 are not.
     assert found["holds"]
     text = bench("table").render({"generation": found})
     assert "| gpt2 | KerasHub | torch | fails: ValueError: no | fails: ValueError: no |" in text
-    assert "| gpt2 | package | jax | 1,800 | 75 |" in text and "1.50 to 1.50 times KerasHub's" in text
-    slow = {**SPEEDS["gpt2"], "package": {"jax": {"decode": 49.0}, "torch": {"decode": 1.0}}}
-    monkeypatch.setattr(generation, "_measured", lambda name: slow)
-    assert not generation.generation(("gpt2",))["holds"]
+    assert "| gpt2 | package | jax | 150 | 75 | 0.50 (0 of 15) | 1.50 (4 of 15) |" in text
+    assert "1.50 to 1.50 times KerasHub's" in text
+    for package in ({**SPEEDS["package"], "jax": _row(75.0, 3)}, {"jax": {"failure": "no"}, "torch": {}}):
+        monkeypatch.setattr(generation, "_measured", lambda name, package=package: {**SPEEDS, "package": package})
+        assert not generation.generation(("gpt2",))["holds"]
 
 
 def test_decoding_is_timed_without_the_prompt(bench, monkeypatch) -> None:
@@ -182,3 +192,9 @@ def test_a_way_that_fails_ends_no_other(bench, monkeypatch) -> None:
     found = speed.speeds({"ways": ways, "batch": 2, "prompt": 3, "new": 2, "vocabulary": 50, "repeats": 1})
     assert found[speed.KERAS_HUB] == {"failure": "TypeError: 'NoneType' object is not callable"}
     assert found[speed.PACKAGE]["decode"]
+
+
+def test_a_turn_is_compared_with_the_turn_beside_it(bench) -> None:
+    speed = bench("generation_speed")
+    found = speed._compared([(1.0, 2.0), (1.0, 2.0), (4.0, 8.0)], [(2.0, 1.0), (2.0, 3.0), (8.0, 12.0)])
+    assert found == {"ratios": {"prefill": 2.0, "decode": 1.5}, "ahead": {"prefill": 3, "decode": 2}, "turns": 3}

@@ -156,9 +156,8 @@ def _arguments(node: Node, known, slots: tuple[str, ...], taken: set[str]) -> It
     if not taken and len(node.operands) > len(slots):
         yield f"{node.op} takes at most {len(slots)} operands, not {len(node.operands)}"
     given = taken | {slot for slot, operand in zip(slots, node.operands, strict=False) if operand is not None}
-    takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in known.values())
     for key in node.attrs:
-        if key not in known and not takes_any:
+        if key not in known:
             yield f"{node.op} has no argument {key}"
         elif key in given:
             yield f"{key} is given by an operand already"

@@ -86,17 +86,9 @@ def op_parameters(op: str) -> tuple[tuple[str, object], ...]:
 
 def takes_any_number(op: str) -> bool:
     """Whether the operands of `ops.X` are one argument each, however many there are."""
-    return inspect.Parameter.VAR_POSITIONAL in _kinds(op)
-
-
-def takes_any_keyword(op: str) -> bool:
-    """Whether `ops.X` takes arguments under names of the caller's, as `rearrange` does for axes."""
-    return inspect.Parameter.VAR_KEYWORD in _kinds(op)
-
-
-def _kinds(op: str) -> set[inspect._ParameterKind]:
     function = signatures.function(op)
-    return {p.kind for p in inspect.signature(function).parameters.values()} if function else set()
+    parameters = inspect.signature(function).parameters.values() if function else ()
+    return any(p.kind is p.VAR_POSITIONAL for p in parameters)
 
 
 def is_required(default: object) -> bool:

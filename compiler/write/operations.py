@@ -9,7 +9,7 @@ from hf2khc.ir.expr import Expr, names_of
 from hf2khc.ir.graph import Node
 from hf2khc.ir.signatures import LIST_OPS
 from hf2khc.ir.types import Tensor
-from hf2khc.write.layer_facts import is_required, op_parameters, takes_any_keyword, takes_any_number
+from hf2khc.write.layer_facts import is_required, op_parameters, takes_any_number
 from hf2khc.write.plan import START
 from hf2khc.write.scope import Scope
 
@@ -94,7 +94,7 @@ def _arguments(node: Node, operands: Sequence[Text | None], scope: Scope) -> lis
     slots = [f"[{', '.join(texts)}]"] if node.op in LISTS else texts
     parameters = op_parameters(node.op)
     unknown = [key for key in node.attrs if key not in dict(parameters)]
-    if unknown and not takes_any_keyword(node.op):
+    if unknown:
         raise fail(
             "op-arguments", f"%{node.name}: {node.op} has no argument {unknown[0]}", location=str(node.loc or "")
         )
@@ -118,7 +118,7 @@ def _arguments(node: Node, operands: Sequence[Text | None], scope: Scope) -> lis
         else:
             text, positional = slot, contiguous
         written.append(text if positional else f"{name}={text}")
-    return [*written, *(f"{name}={attribute(node, name, scope)}" for name in unknown)]
+    return written
 
 
 def _arange(node: Node, texts: list[str], scope: Scope) -> list[str]:

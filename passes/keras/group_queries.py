@@ -1,12 +1,12 @@
 """Let the query heads that share a key head attend as queries of one head, so that no key is copied."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from hf2khc.ir.expr import Expr, simplify
 from hf2khc.ir.graph import Graph, Node, Program
 from hf2khc.ir.types import Tensor
 
-_TO_ROWS, _TO_HEADS = "b q (g r) h -> b (q r) g h", "b (q r) g h -> b q (g r) h"
+_SWAP = (0, 1, 3, 2, 4)
 # The axes of heads, and of queries in a mask.
 _HEADS, _ROWS = 2, 2
 
@@ -32,9 +32,13 @@ def group_queries(program: Program) -> Program:
     After:
 
         graph Attention(%q: f32[batch, seq, 4, 6], %k: f32[batch, seq, 2, 6], %m: bool[batch, 1, 1, seq]) {
-          %grouped_q: f32[batch, seq * 2, 2, 6] = ops.rearrange(%q, pattern="b q (g r) h -> b (q r) g h", g=2, r=2)
-          %grouped_result: f32[batch, seq * 2, 2, 6] = ops.dot_product_attention(%grouped_q, %k, %k, _, %m)
-          %y: f32[batch, seq, 4, 6] = ops.rearrange(%grouped_result, pattern="b (q r) g h -> b q (g r) h", q=seq, r=2)
+          %split_query: f32[batch, seq, 2, 2, 6] = ops.reshape(%q, newshape=(batch, seq, 2, 2, 6))
+          %swapped_query: f32[batch, seq, 2, 2, 6] = ops.transpose(%split_query, axes=(0, 1, 3, 2, 4))
+          %grouped_query: f32[batch, seq * 2, 2, 6] = ops.reshape(%swapped_query, newshape=(batch, seq * 2, 2, 6))
+          %grouped_result: f32[batch, seq * 2, 2, 6] = ops.dot_product_attention(%grouped_query, %k, %k, _, %m)
+          %split_result: f32[batch, seq, 2, 2, 6] = ops.reshape(%grouped_result, newshape=(batch, seq, 2, 2, 6))
+          %swapped_result: f32[batch, seq, 2, 2, 6] = ops.transpose(%split_result, axes=(0, 1, 3, 2, 4))
+          %y: f32[batch, seq, 4, 6] = ops.reshape(%swapped_result, newshape=(batch, seq, 4, 6))
           return %y
         }
 
@@ -44,12 +48,14 @@ def group_queries(program: Program) -> Program:
 
 
 def _grouped(graph: Graph) -> Graph:
-    new = [made for node in graph.of("ops.dot_product_attention") for made in _attention(graph, node)]
+    new: list[Node] = []
+    for attention in graph.of("ops.dot_product_attention"):
+        _group(graph, attention, _Made(graph, attention, new))
     return graph.rewired(new).pruned() if new else graph
 
 
-def _attention(graph: Graph, attention: Node) -> Iterator[Node]:
-    """The attention of groups, and what it needs; nothing where keys are not repeated, or scores differ by head."""
+def _group(graph: Graph, attention: Node, made: "_Made") -> None:
+    """Makes the attention of groups, and what it needs; not where keys are not repeated, or scores differ by head."""
     query, key, value, *added = (graph[name] if name else None for name in attention.operands)
     assert query and key and value
     shared, shared_values = _repeated(key), _repeated(value)
@@ -57,35 +63,48 @@ def _attention(graph: Graph, attention: Node) -> Iterator[Node]:
         return
     if attention.attrs.get("is_causal") or any(each and each.tensor.shape[1] != 1 for each in added):
         return
-    size, heads = key.attrs["repeats"], graph[shared].tensor.shape[_HEADS]
-    batch, length, _, width = query.tensor.shape
+    size, groups = key.attrs["repeats"], graph[shared].tensor.shape[_HEADS]
+    (batch, length, heads, width), last = query.tensor.shape, attention.tensor.shape[-1]
     rows = simplify(f"({length}) * ({size})")
-
-    def made(op: str, source: Node, shape: tuple, **attrs: object) -> Node:
-        type_ = Tensor(source.tensor.dtype, shape)
-        return _node(graph.fresh(f"grouped_{source.name}"), op, (source.name,), attrs, type_, attention)
-
-    grouped = made("ops.rearrange", query, (batch, rows, heads, width), pattern=_TO_ROWS, g=heads, r=size)
-    masks = {
-        each.name: made("ops.repeat", each, _with(each.tensor.shape, rows), repeats=size, axis=_ROWS)
-        for each in added
-        if each and each.tensor.shape[_ROWS] != 1
-    }
-    yield from (grouped, *masks.values())
-    spread = [masks.get(each.name, each).name if each else None for each in added]
-    type_ = Tensor(attention.tensor.dtype, (batch, rows, heads, attention.tensor.shape[-1]))
-    name, operands = graph.fresh("grouped_result"), (grouped.name, shared, shared_values, *spread)
-    yield _node(name, attention.op, operands, attention.attrs, type_, attention)
-    attrs = {"pattern": _TO_HEADS, "q": length, "r": size}
-    yield _node(attention.name, "ops.rearrange", (name,), attrs, attention.tensor, attention)
+    split = made.reshape(query.name, "split_query", (batch, length, groups, size, width))
+    grouped = made.reshape(made.swap(split, "swapped_query"), "grouped_query", (batch, rows, groups, width))
+    spread = [each and made.spread(each, rows, size) for each in added]
+    operands, shape = (grouped, shared, shared_values, *spread), (batch, rows, groups, last)
+    result = made.add("grouped_result", attention.op, operands, Tensor(attention.tensor.dtype, shape), attention.attrs)
+    split = made.reshape(result, "split_result", (batch, length, size, groups, last))
+    made.reshape(made.swap(split, "swapped_result"), attention.name, (batch, length, heads, last))
 
 
-def _node(name: str, op: str, operands: tuple, attrs: Mapping[str, object], type_: Tensor, attention: Node) -> Node:
-    return Node(name, op, operands, attrs, type_, attention.loc, attention.origin | {"group_queries"})
+class _Made:
+    """Adds the nodes in place of an attention to those of others."""
 
+    def __init__(self, graph: Graph, attention: Node, nodes: list[Node]):
+        self.graph, self.attention, self.nodes = graph, attention, nodes
 
-def _with(shape: tuple, rows: int | Expr) -> tuple:
-    return (*shape[:_ROWS], rows, *shape[_ROWS + 1 :])
+    def add(self, name: str, op: str, operands: tuple, type_: Tensor, attrs: Mapping[str, object]) -> str:
+        """A node; the one named as the attention takes its place."""
+        loc, origin = self.attention.loc, self.attention.origin | {"group_queries"}
+        name = name if name == self.attention.name else self.graph.fresh(name, {node.name for node in self.nodes})
+        self.nodes.append(Node(name, op, operands, attrs, type_, loc, origin))
+        return name
+
+    def reshape(self, source: str, name: str, shape: tuple) -> str:
+        type_ = Tensor(self.attention.tensor.dtype, shape)
+        return self.add(name, "ops.reshape", (source,), type_, {"newshape": shape})
+
+    def swap(self, source: str, name: str) -> str:
+        """Groups and the heads of a group change places, of (batch, queries, groups, heads of a group, width)."""
+        shape = next(node for node in self.nodes if node.name == source).tensor.shape
+        type_ = Tensor(self.attention.tensor.dtype, tuple(shape[axis] for axis in _SWAP))
+        return self.add(name, "ops.transpose", (source,), type_, {"axes": _SWAP})
+
+    def spread(self, mask: Node, rows: int | Expr, size: object) -> str:
+        """A mask of every query for all heads of a group; one of all queries as it is."""
+        shape = mask.tensor.shape
+        if shape[_ROWS] == 1:
+            return mask.name
+        type_ = Tensor(mask.tensor.dtype, (*shape[:_ROWS], rows, *shape[_ROWS + 1 :]))
+        return self.add("grouped_mask", "ops.repeat", (mask.name,), type_, {"repeats": size, "axis": _ROWS})
 
 
 def _repeated(node: Node) -> str:
