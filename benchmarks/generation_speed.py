@@ -19,7 +19,7 @@ Generate = Callable[[np.ndarray, int], Any]
 
 
 def speeds(job: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """`prefill` and `decode` of every way, in tokens per second, or its `failure`; what `_compared` gives for the package.
+    """`prefill` and `decode` of every way, in tokens per second, or its `failure`; `_compared` adds to the package's.
 
     Prefill is what a prompt of all tokens but one takes for one more; decode is all else that a short prompt takes. A
     Keras model fills its cache over the whole length, transformers over the prompt alone. The ways take turns, so that
@@ -50,7 +50,7 @@ def speeds(job: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _compared(ours: list[tuple[float, float]], theirs: list[tuple[float, float]]) -> dict[str, Any]:
-    """The package beside KerasHub's class: `ratios` of a turn's two speeds (median), `ahead` in how many of the `turns`."""
+    """The package beside KerasHub's class: median `ratios` of two speeds in one turn, `ahead` in how many `turns`."""
     pairs = [[b / a for a, b in zip(*turn, strict=True)] for turn in zip(ours, theirs, strict=True)]
     columns = dict(zip(("prefill", "decode"), zip(*pairs, strict=True), strict=True))
     ahead = {what: sum(ratio > 1 for ratio in ratios) for what, ratios in columns.items()}

@@ -51,7 +51,7 @@ def _grouped(graph: Graph) -> Graph:
     new: list[Node] = []
     for attention in graph.of("ops.dot_product_attention"):
         _group(graph, attention, _Made(graph, attention, new))
-    return graph.rewired(new).pruned() if new else graph
+    return graph.rewired(new) if new else graph
 
 
 def _group(graph: Graph, attention: Node, made: "_Made") -> None:
@@ -61,7 +61,7 @@ def _group(graph: Graph, attention: Node, made: "_Made") -> None:
     shared, shared_values = _repeated(key), _repeated(value)
     if not shared or not shared_values or key.attrs["repeats"] != value.attrs["repeats"]:
         return
-    if attention.attrs.get("is_causal") or any(each and each.tensor.shape[1] != 1 for each in added):
+    if attention.attrs.get("is_causal") or any(each and not _is_one_for_all_heads(each) for each in added):
         return
     size, groups = key.attrs["repeats"], graph[shared].tensor.shape[_HEADS]
     (batch, length, heads, width), last = query.tensor.shape, attention.tensor.shape[-1]
@@ -105,6 +105,10 @@ class _Made:
             return mask.name
         type_ = Tensor(mask.tensor.dtype, (*shape[:_ROWS], rows, *shape[_ROWS + 1 :]))
         return self.add("grouped_mask", "ops.repeat", (mask.name,), type_, {"repeats": size, "axis": _ROWS})
+
+
+def _is_one_for_all_heads(mask: Node) -> bool:
+    return mask.tensor.rank == 4 and mask.tensor.shape[1] == 1
 
 
 def _repeated(node: Node) -> str:
