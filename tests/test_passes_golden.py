@@ -130,6 +130,8 @@ MUTATIONS = [
     ("simplify", 3, "ops.concatenate(%b, %c, axis=-1)", "ops.concatenate(%c, %b, axis=-1)"),
     ("pad_heads", 2, "scale=0.5", "scale=0.4"),
     ("group_queries", 0, "ops.reshape(%swapped_query", "ops.reshape(%split_query"),
+    ("group_queries", 5, "bqgrd,bkgd->bgrqk", "bqgrd,bkgd->brgqk"),
+    ("group_queries", 5, "bgrqk,bkgd->bqgrd", "bgrqk,bkgd->bqrgd"),
     ("group_queries", 0, "ops.reshape(%swapped_result", "ops.reshape(%split_result"),
     ("group_queries", 0, "ops.repeat(%mask, repeats=2", "ops.tile(%mask, repeats=(1, 1, 2, 1)"),
     ("outline_parameters", 0, "ops.add(%b, %scale)", "ops.subtract(%b, %scale)"),

@@ -1,5 +1,6 @@
 """Let the query heads that share a key head attend as queries of one head, so that no key is copied."""
 
+import string
 from collections.abc import Mapping
 
 from hf2khc.ir.expr import Expr, simplify
@@ -7,12 +8,14 @@ from hf2khc.ir.graph import Graph, Node, Program
 from hf2khc.ir.types import Tensor
 
 _SWAP = (0, 1, 3, 2, 4)
+# Of an einsum, for groups and for the heads of a group, those first that fit best.
+_LETTERS = "gr" + string.ascii_lowercase
 # The axes of heads, and of queries in a mask.
 _HEADS, _ROWS = 2, 2
 
 
 def group_queries(program: Program) -> Program:
-    """Turn an attention of repeated keys and values into one of as many heads as there are keys.
+    """Turn attention to repeated keys and values into one of as many heads as there are keys.
 
     Keys and values that several query heads share (Ainslie et al., 2023) are repeated for Keras, whose attention wants
     as many heads of all three. A step of a language model that is given a cache would copy all of it that way, for one
@@ -50,11 +53,13 @@ def group_queries(program: Program) -> Program:
 def _grouped(graph: Graph) -> Graph:
     new: list[Node] = []
     for attention in graph.of("ops.dot_product_attention"):
-        _group(graph, attention, _Made(graph, attention, new))
+        _group_attention(graph, attention, _Made(graph, attention, new))
+    for product in graph.of("ops.einsum"):
+        _group_product(graph, product, _Made(graph, product, new))
     return graph.rewired(new) if new else graph
 
 
-def _group(graph: Graph, attention: Node, made: "_Made") -> None:
+def _group_attention(graph: Graph, attention: Node, made: "_Made") -> None:
     """Makes the attention of groups, and what it needs; not where keys are not repeated, or scores differ by head."""
     query, key, value, *added = (graph[name] if name else None for name in attention.operands)
     assert query and key and value
@@ -75,8 +80,31 @@ def _group(graph: Graph, attention: Node, made: "_Made") -> None:
     made.reshape(made.swap(split, "swapped_result"), attention.name, (batch, length, heads, last))
 
 
+def _group_product(graph: Graph, product: Node, made: "_Made") -> None:
+    """Makes the product of scores or values with the heads of a group as an axis, which what is repeated has not."""
+    taken, _, given = str(product.attrs["subscripts"]).partition("->")
+    terms, repeated = taken.split(","), graph[product.used[-1]]
+    shared = _repeated(repeated) if len(terms) == 2 and len(terms[1]) == 4 else ""
+    if not shared or not all(term.count(terms[1][_HEADS]) == 1 for term in (*terms, given)):
+        return
+    head, size, groups = terms[1][_HEADS], repeated.attrs["repeats"], graph[shared].tensor.shape[_HEADS]
+    group, member = [letter for letter in _LETTERS if letter not in taken][:2]
+    first, result = (term.replace(head, group + member) for term in (terms[0], given))
+    subscripts = f"{first},{terms[1].replace(head, group)}->{result}"
+    other = graph[product.used[0]]
+    split = made.reshape(other.name, "split_heads", _split(other.tensor.shape, terms[0].index(head), groups, size))
+    shape = _split(product.tensor.shape, given.index(head), groups, size)
+    type_ = Tensor(product.tensor.dtype, shape)
+    made.add("grouped_product", product.op, (split, shared), type_, {"subscripts": subscripts})
+    made.reshape(made.nodes[-1].name, product.name, product.tensor.shape)
+
+
+def _split(shape: tuple, axis: int, groups: int | Expr, size: object) -> tuple:
+    return (*shape[:axis], groups, size, *shape[axis + 1 :])
+
+
 class _Made:
-    """Adds the nodes in place of an attention to those of others."""
+    """Adds the nodes in place of an attention, or of a product of one, to those of others."""
 
     def __init__(self, graph: Graph, attention: Node, nodes: list[Node]):
         self.graph, self.attention, self.nodes = graph, attention, nodes
