@@ -165,8 +165,9 @@ FINAL: tuple[Pass, ...] = (group_queries,)
 
 def every_pass() -> list[tuple[str, Callable[..., Program]]]:
     """Each pass with the name of its level, in the order they run."""
-    passes = [(level.name, step) for level in PIPELINE for step in level.passes]
-    return [*passes, *((PIPELINE[-1].name, step) for step in (*SIZED, *FINAL))]
+    passes: list[tuple[str, Callable[..., Program]]] = [(level.name, s) for level in PIPELINE for s in level.passes]
+    last: tuple[Callable[..., Program], ...] = (*SIZED, *FINAL)
+    return [*passes, *((PIPELINE[-1].name, step) for step in last)]
 
 
 def stage_names() -> list[str]:
