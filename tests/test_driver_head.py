@@ -172,3 +172,23 @@ def test_the_owners_of_layers_are_a_base_model_without_a_name() -> None:
     head = find_head(model_class, traced, program, True, ["base.layers"])  # type: ignore[arg-type]
     assert head is not None and head.outputs == {"sequence_output": "hidden"}
     assert find_head(model_class, traced, program, True, ["elsewhere.layers"]) is None  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("returned, handed", [("@weight", []), ("%scaled", ["shared"])])
+def test_a_weight_that_the_head_reads_too_is_no_output_of_the_backbone(returned: str, handed: list[str]) -> None:
+    callee = f"""
+graph Shared(%x: f32[batch, seq, 4]) {{
+  param @weight: f32[4, 4]
+  %size: f32[4, 4] = ops.mean(%x, axis=(0, 1), keepdims=true)
+  %scaled: f32[4, 4] = ops.multiply(@weight, %size)
+  return {returned}
+}}
+"""
+    shared = '  %shared: f32[4, 4] = call(%embedded, graph="Shared", path="base.shared")\n'
+    product = "  %hidden: f32[batch, seq, 4] = ops.matmul(%embedded, %shared)\n"
+    again = "  %again: f32[batch, seq, 4] = ops.matmul(%hidden, %shared)\n"
+    before, after = PROGRAM.split("  %hidden: f32[batch, seq, 4] = ops.relu(%embedded)\n")
+    text = callee + before + shared + product + again + after.replace("Dense(%hidden", "Dense(%again")
+    head = head_of(text, inside=(*INSIDE, "shared"))
+    assert head is not None and "shared" in head.backbone
+    assert [value for value in head.outputs.values() if value != "hidden"] == handed

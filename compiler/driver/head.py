@@ -49,7 +49,7 @@ def find_head(
     backbone = graph.behind(node.name for node in computed if _is_inside(node, bases)) - fixed
     if len(backbone) == len(computed):
         return None
-    handed = _handed_over(graph, backbone)
+    handed = _handed_over(program, backbone)
     if not handed or any(isinstance(graph[name].type, tuple) for name in handed):
         return None
     task, name = _task(program, model_class.__name__, causal)
@@ -74,16 +74,26 @@ def _is_inside(node: Node, bases: Iterable[str]) -> bool:
     return any(path == base or path.startswith(f"{base}.") for base in bases)
 
 
-def _handed_over(graph: Graph, backbone: set[str]) -> list[str]:
-    """Values of the backbone that the head or the caller reads; masks, which cost nothing, are made twice."""
+def _handed_over(program: Program, backbone: set[str]) -> list[str]:
+    """Values of the backbone that the head or the caller reads; masks and weights cost nothing and are made twice."""
+    graph = program.main
     heads = [node for node in graph if node.name not in backbone]
     read = ({o for node in heads for o in node.used} | set(graph.outputs)) & backbone
-    return [
-        node.name for node in graph if node.name in read and (isinstance(node.type, tuple) or not _is_mask(graph, node))
-    ]
+    again = {node.name for node in graph if _is_weight(program, node) or _is_mask(graph, node)}
+    return [node.name for node in graph if node.name in read - again]
+
+
+def _is_weight(program: Program, node: Node) -> bool:
+    """Whether a node calls what gives nothing but a weight of its own."""
+    if node.op != "call":
+        return False
+    callee = program.graphs[str(node.attrs["graph"])]
+    return all(callee[name].op != "input" for name in callee.behind(callee.outputs))
 
 
 def _is_mask(graph: Graph, node: Node) -> bool:
+    if isinstance(node.type, tuple):
+        return False
     behind = (graph[name] for name in graph.behind({node.name}))
     is_floating = any(type_.is_floating for type_ in tensors(node.type))
     return not is_floating and all(n.level == "ops" or n.op in ("input", "const") for n in behind)
