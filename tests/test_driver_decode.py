@@ -270,6 +270,16 @@ def test_rows_of_heads_are_rows_of_tokens_again() -> None:
     assert "mixes positions" in refused(line, other)
 
 
+def test_rows_of_other_heads_are_rows_of_tokens_as_well() -> None:
+    """Qwen3-Next has a head's gates beside those of its group: taken apart anew, as rows of all tokens."""
+    rows = """  %rows: f32[2 * batch * seq, 4] = ops.reshape(%y, newshape=(2 * batch * seq, 4))
+  %normal: f32[2 * batch * seq, 4] = ops.rms_normalization(%rows, axis=-1, epsilon=0.1)
+  %z: f32[batch, seq, 8] = ops.reshape(%normal, newshape=(batch, seq, 8))
+"""
+    line = "  %z: f32[batch, seq, 8] = ops.reshape(%y, newshape=(batch, seq, 8))\n"
+    assert derived(PROGRAM.replace(line, rows))[1] == derived()[1]
+
+
 def test_a_size_is_lent_on_by_the_layers_in_between() -> None:
     """A layer in a loop calls one that counts positions and is given nothing that shows how many there are."""
     text = """

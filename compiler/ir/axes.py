@@ -162,6 +162,8 @@ def _reshape(node: Node, operands: Sequence[Tensor | None]) -> Axes:
     before = [product(first.shape[:i]) for i in range(first.rank + 1)]
     after = [product(shape[:i]) for i in range(node.tensor.rank + 1)]
     borders = [(i, j) for (i, x), (j, y) in itertools.product(enumerate(before), enumerate(after)) if same(x, y)]
+    # All of one is all of the other, also where a quotient in a size is no whole number but for valid configs.
+    borders += [] if borders[-1] == (first.rank, node.tensor.rank) else [(first.rank, node.tensor.rank)]
     found: dict[int, int] = {}
     for (i, j), (k, m) in itertools.pairwise(borders):
         # One axis of the result for a group of the operand's, or of a group the last one of free size.
@@ -171,10 +173,19 @@ def _reshape(node: Node, operands: Sequence[Tensor | None]) -> Axes:
         elif free and _divides(product(shape[j : free[-1] + 1]), first.shape[i]):
             # Taken apart again, and its last part put together with the axis behind it.
             found[i] = free[-1]
+        elif free == [j]:
+            # Several become one with a part of what is behind them: rows of heads, of which there are others now.
+            found |= dict.fromkeys(range(i, i + _merged(first.shape[i:k], shape[j])), j)
     # As well as those before it, the axes behind one say where it stands.
     rest = [(i, j) for i in range(first.rank) for j in range(node.tensor.rank) if same(first.shape[i], shape[j])]
     behind = {i: j for i, j in rest if same(product(first.shape[i + 1 :]), product(shape[j + 1 :]))}
     return Axes((behind | found,))
+
+
+def _merged(shape: Sequence[object], whole: object) -> int:
+    """How many of the first axes, all that are of free size among them, make a part of an axis."""
+    count = max((n for n, size in enumerate(shape, 1) if _is_free(size)), default=0)
+    return count if count and _divides(product(shape[:count]), whole) else 0
 
 
 def _divides(divisor: object, dim: object) -> bool:
