@@ -1,6 +1,5 @@
 """Split a Dense layer whose result is only cut into pieces."""
 
-import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -10,8 +9,18 @@ import networkx as nx
 from hf2khc.ir.attention import attention
 from hf2khc.ir.expr import same
 from hf2khc.ir.graph import Graph, Node, Program
-from hf2khc.ir.signatures import WHOLE, axis_entries
-from hf2khc.ir.types import Tensor, Type, tensors
+from hf2khc.ir.signatures import WHOLE
+from hf2khc.ir.types import Tensor, Type
+from hf2khc.passes.hub.pieces import (
+    Entry,
+    are_apart,
+    cut_before_reshape,
+    numbers,
+    only_user,
+    pieces,
+    range_of,
+    slice_entry,
+)
 from hf2khc.passes.hub.recognize_linear import without_flattening
 
 _ARRANGING = ("ops.reshape", "ops.expand_dims", "ops.transpose")
@@ -51,7 +60,7 @@ def split_fused_linear(program: Program) -> Program:
         entry Attention
     """
     # The Dense layers that have just been put into their callers may still be flattened around.
-    return program.map(lambda graph: _split(without_flattening(graph)))
+    return program.map(lambda graph: _split_arranged(without_flattening(graph)))
 
 
 @dataclass(frozen=True)
@@ -70,13 +79,20 @@ class _Cut:
     lead: tuple
     factors: tuple[int, ...]
     axes: tuple[int | None, ...]
-    parts: tuple[tuple[Node, int | tuple], ...]
+    parts: tuple[tuple[Node, Entry], ...]
     axis: int
 
     @property
     def plain(self) -> bool:
         """Whether the result is cut as it is."""
         return len(self.factors) == 1 and None not in self.axes and self.axes == tuple(sorted(self.axes))  # type: ignore[type-var]
+
+
+def _split_arranged(graph: Graph) -> Graph:
+    """Cut what is arranged and then cut; where that is no projection, it stays as it was."""
+    cut = cut_before_reshape(graph)
+    split = _split(cut)
+    return graph if split is cut else split
 
 
 def _split(graph: Graph) -> Graph:
@@ -92,12 +108,12 @@ def _split(graph: Graph) -> Graph:
 def _cut(graph: Graph, dense: Node) -> _Cut | None:
     """The pieces of a projection; `None` where something else reads its result, or they overlap."""
     arranged = _arrangement(graph, dense)
-    found = _parts(graph, arranged[0]) if arranged else None
+    found = pieces(graph, arranged[0]) if arranged else None
     if arranged is None or found is None:
         return None
     (_, lead, factors, axes), (place, parts) = arranged, found
     axis, before = axes[place], len(lead)
-    if axis is None or axis < before or not _are_apart([entry for _, entry in parts], factors[axis - before]):
+    if axis is None or axis < before or not are_apart([entry for _, entry in parts], factors[axis - before]):
         return None
     cut = _Cut(lead, factors, axes, tuple(parts), axis - before)
     return cut if cut.plain else _numbered(cut, axis)
@@ -108,13 +124,13 @@ def _arrangement(graph: Graph, dense: Node) -> tuple[Node, tuple, tuple[int, ...
     node, lead = dense, dense.tensor.shape[:-1]
     factors: tuple[int, ...] = (int(str(dense.tensor.shape[-1])),)
     axes: list[int | None] = list(range(len(lead) + 1))
-    while (user := _only_user(graph, node)) is not None and user.op in _ARRANGING:
+    while (user := only_user(graph, node)) is not None and user.op in _ARRANGING:
         if user.op == "ops.reshape":
             shape = user.tensor.shape
             before = _leading(dense.tensor.shape, shape)
             if node is not dense or before is None:
                 return None
-            lead, factors, axes = shape[:before], _numbers(shape[before:]), list(range(len(shape)))
+            lead, factors, axes = shape[:before], numbers(shape[before:]), list(range(len(shape)))
         elif user.op == "ops.expand_dims":
             place = user.attrs["axis"]
             if not isinstance(place, int):
@@ -133,7 +149,7 @@ def _leading(whole: tuple, shape: tuple) -> int | None:
     if len(shape) > lead and all(map(same, whole[:-1], shape[:lead])):
         return lead
     for before in range(len(shape) - 1, 0, -1):
-        factors = _numbers(shape[before:])
+        factors = numbers(shape[before:])
         if not factors:
             return None
         if math.prod(factors) == whole[-1]:
@@ -141,15 +157,9 @@ def _leading(whole: tuple, shape: tuple) -> int | None:
     return None
 
 
-def _numbers(sizes: Sequence[object]) -> tuple[int, ...]:
-    """Sizes that are numbers; none where one of them is no number."""
-    numbers = tuple(size for size in sizes if isinstance(size, int))
-    return numbers if len(numbers) == len(sizes) else ()
-
-
 def _numbered(cut: _Cut, axis: int) -> _Cut:
     """Slices of one width as entries of an axis of their own: the width of a head says more than three times it."""
-    ranges = [_range(entry, cut.factors[cut.axis]) for _, entry in cut.parts]
+    ranges = [range_of(entry, cut.factors[cut.axis]) for _, entry in cut.parts]
     (width, *others), size = {stop - start for start, stop in ranges}, cut.factors[cut.axis]
     if others or width == 1 or any(start % width for start, _ in ranges) or size % width:
         return cut
@@ -157,65 +167,6 @@ def _numbered(cut: _Cut, axis: int) -> _Cut:
     axes = tuple(a + 1 if a is not None and a >= axis else a for a in cut.axes)
     parts = tuple((part, start // width) for (part, _), (start, _) in zip(cut.parts, ranges, strict=True))
     return _Cut(cut.lead, factors, axes, parts, cut.axis)
-
-
-def _only_user(graph: Graph, node: Node) -> Node | None:
-    users = graph.users(node.name)
-    return users[0] if len(users) == 1 and node.name not in graph.outputs else None
-
-
-def _parts(graph: Graph, node: Node) -> tuple[int, list[tuple[Node, int | tuple]]] | None:
-    """The axis along which everything that reads a value takes a piece of it, and the pieces with what they cover."""
-    users = graph.users(node.name)
-    if node.name in graph.outputs or not users:
-        return None
-    if users[0].op == "ops.split":
-        return _items(graph, users[0]) if len(users) == 1 else None
-    found = []
-    for user in users:
-        if user.op != "ops.get_item":
-            return None
-        key = axis_entries(user.attrs["key"], node.tensor.rank)
-        taken = [(axis, entry) for axis, entry in enumerate(key) if entry != WHOLE]
-        if "newaxis" in key or len(taken) != 1:
-            return None
-        ((axis, entry),) = taken
-        bounds = entry[1:] if isinstance(entry, tuple) else [entry]
-        if not all(bound is None or isinstance(bound, int) for bound in bounds):
-            return None
-        found.append((axis, user, entry))
-    places = {place for place, _, _ in found}
-    return (places.pop(), [(user, entry) for _, user, entry in found]) if len(places) == 1 else None
-
-
-def _items(graph: Graph, split: Node) -> tuple[int, list[tuple[Node, int | tuple]]] | None:
-    items = graph.users(split.name)
-    parts = tensors(split.type)
-    axis = int(str(split.attrs.get("axis", 0))) % parts[0].rank
-    sizes = _numbers([part.shape[axis] for part in parts])
-    if split.name in graph.outputs or any(item.op != "item" for item in items) or not sizes:
-        return None
-    offsets = [0, *itertools.accumulate(sizes)]
-    slices = itertools.starmap(_slice, itertools.pairwise(offsets))
-    return axis, [(item, entry) for i, entry in enumerate(slices) for item in items if item.attrs["index"] == i]
-
-
-def _slice(start: int, stop: int) -> tuple:
-    return ("slice", start, stop, None)
-
-
-def _are_apart(entries: Sequence[int | tuple], size: int) -> bool:
-    """Whether pieces of an axis of some size are each more than nothing, and none is in another."""
-    ranges = sorted(_range(entry, size) for entry in entries)
-    apart = all(stop <= start for (_, stop), (start, _) in itertools.pairwise(ranges))
-    return apart and all(start < stop for start, stop in ranges)
-
-
-def _range(entry: int | tuple, size: int) -> tuple[int, int]:
-    if isinstance(entry, int):
-        return entry % size, entry % size + 1
-    start, stop, step = slice(*entry[1:]).indices(size)
-    return (start, stop) if step == 1 else (0, 0)
 
 
 def _are_roles(graph: Graph, parts: Sequence[str]) -> bool:
@@ -228,15 +179,15 @@ def _are_roles(graph: Graph, parts: Sequence[str]) -> bool:
     return any(roles) and all(len(role) <= 1 for role in roles) and len(set(roles)) == len(roles)
 
 
-def _piece(graph: Graph, dense: Node, cut: _Cut, part: Node, entry: int | tuple) -> list[Node]:
+def _piece(graph: Graph, dense: Node, cut: _Cut, part: Node, entry: Entry) -> list[Node]:
     """The Dense layer that computes one piece and what arranges its result, the weight expressions first."""
     x, *weights = dense.operands
     factors = list(cut.factors)
     if isinstance(entry, int):
         del factors[cut.axis]
     else:
-        start, stop = _range(entry, cut.factors[cut.axis])
-        factors[cut.axis], entry = stop - start, _slice(start, stop)
+        start, stop = range_of(entry, cut.factors[cut.axis])
+        factors[cut.axis], entry = stop - start, slice_entry(start, stop)
     made: list[Node] = []
 
     def add(name: str, op: str, operands: tuple, attrs: dict, type_: Type) -> str:
@@ -262,7 +213,7 @@ def _piece(graph: Graph, dense: Node, cut: _Cut, part: Node, entry: int | tuple)
 _Step = tuple[str, dict, tuple]
 
 
-def _selected(cut: _Cut, entry: int | tuple, lead: tuple, factors: tuple[int, ...]) -> Iterator[_Step]:
+def _selected(cut: _Cut, entry: Entry, lead: tuple, factors: tuple[int, ...]) -> Iterator[_Step]:
     """How a weight for the whole result becomes the one for a piece: operations, attributes and shapes."""
     if len(cut.factors) == 1:
         yield "ops.get_item", {"key": ("ellipsis", entry)}, (*lead, *factors)
@@ -275,7 +226,7 @@ def _selected(cut: _Cut, entry: int | tuple, lead: tuple, factors: tuple[int, ..
     yield "ops.reshape", {"newshape": shape}, shape
 
 
-def _arranged(cut: _Cut, entry: int | tuple, before: tuple, factors: tuple[int, ...], shape: tuple) -> Iterator[_Step]:
+def _arranged(cut: _Cut, entry: Entry, before: tuple, factors: tuple[int, ...], shape: tuple) -> Iterator[_Step]:
     """How the result of a piece's projection, of the shape `before`, is arranged as the whole one was."""
     current = (*cut.lead, *factors)
     if len(current) != len(before) or not all(map(same, current, before)):

@@ -1,5 +1,9 @@
 """Order and name what a layer computes, as one would write it by hand."""
 
+from collections.abc import Container, Sequence
+
+import networkx as nx
+
 from hf2khc.ir.attention import PROJECTIONS, ROLES, attention
 from hf2khc.ir.graph import LEAVES, Graph, Node, Program, numbered
 from hf2khc.ir.order import asked_order, ordered
@@ -72,16 +76,22 @@ def _named(graph: Graph) -> Graph:
 
 def _titles(graph: Graph) -> dict[str, str]:
     titles: dict[str, str] = {}
-    attended = attention(graph)
-    for operand, role in zip((attended or ())[:3], ROLES, strict=False):
-        titles |= dict.fromkeys(_chain(graph, operand), role)
+    roles = (attention(graph) or ())[:3]
+    for place, (operand, role) in enumerate(zip(roles, ROLES, strict=False)):
+        others = _behind(graph, [*roles[:place], *roles[place + 1 :]])
+        titles |= dict.fromkeys(_chain(graph, operand, others), role)
     return titles | _mask_titles(graph)
 
 
-def _chain(graph: Graph, name: str) -> list[str]:
-    """The value and what only it is made from, back to its projection."""
+def _behind(graph: Graph, names: Sequence[str]) -> frozenset[str]:
+    """The values and all that they are made from."""
+    return frozenset(names).union(*(nx.ancestors(graph.nx, name) for name in names))
+
+
+def _chain(graph: Graph, name: str, others: Container[str]) -> list[str]:
+    """The value and what it is made from, back to its projection, but for what another role is made from, too."""
     found: list[str] = []
-    while graph[name].op not in (*LEAVES, "loop", "item") and graph.uses(name) == 1:
+    while graph[name].op not in (*LEAVES, "loop", "item") and name not in others:
         found.append(name)
         operands = graph[name].operands
         if graph[name].op in PROJECTIONS or not operands or operands[0] is None:
