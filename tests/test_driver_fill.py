@@ -11,7 +11,7 @@ from transformers import Ernie4_5_VLMoeConfig, Ernie4_5_VLMoeModel, GPT2Config, 
 from hf2khc.capture.source import open_source
 from hf2khc.diagnostics import ConversionError
 from hf2khc.driver.fill import bound_map, check_weights, parameter_counts
-from hf2khc.weights.laws import element_problems
+from hf2khc.weights.elements import element_problems, unread_parts
 from hf2khc.weights.rows import Alias, Row
 
 CONFIG = GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=11, n_positions=7)
@@ -61,6 +61,31 @@ def test_what_is_read_of_a_tensor_in_part_is_listed_with_the_rest(tmp_path: Path
     rest = [item.part for item in found.not_consumed if item.hf == read]
     assert len(rest) == 1 and not element_problems(found.rows, found.not_consumed)
     assert "4 of 8 elements unused" in element_problems(found.rows)[0]
+
+
+def test_rows_that_nothing_reads_are_listed(checkpoint: Path) -> None:
+    """LongCat's experts that compute nothing have weights, too."""
+    source = open_source(str(checkpoint))
+    first, last = (
+        replace(
+            POSITIONS, keras=f"{name}/embeddings", transform=f"slice(x, ({start}, 0), ({n}, 8))", keras_shape=(n, 8)
+        )
+        for name, start, n in (("first", 0, 3), ("last", 5, 2))
+    )
+    path = POSITIONS.sources[0]
+    shaped = [replace(row, hf=(path,), hf_shapes=((7, 8),)) for row in (first, last)]
+    unread = unread_parts(shaped)
+    assert [part.transform for part in unread] == ["slice(x, (3, 0), (2, 8))"]
+    found = bound_map(source, checkpoint, [first, last, EMBEDDING], unread)
+    assert not element_problems(found.rows, found.not_consumed) and element_problems(found.rows)
+    used = 11 * 8 + 5 * 8
+    assert parameter_counts(source, found.rows, unread)["keras"] == used
+    with pytest.raises(ConversionError, match="parameter-count"):
+        parameter_counts(source, found.rows)
+    # Two gaps, columns, or rows that are used twice beside them are no part that a model does without.
+    assert not unread_parts([replace(shaped[0], transform="slice(x, (1, 0), (3, 8))")])
+    assert not unread_parts([replace(shaped[0], transform="slice(x, (0, 0), (7, 3))", keras_shape=(7, 3))])
+    assert not unread_parts([*shaped[:1], *shaped[:1]])
 
 
 def test_counts_agree_or_it_is_an_error(checkpoint: Path) -> None:

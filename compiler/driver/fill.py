@@ -17,7 +17,7 @@ from hf2khc.capture.random_weights import check_memory, materialise
 from hf2khc.capture.source import Source
 from hf2khc.diagnostics import fail
 from hf2khc.weights.checkpoint import Checkpoint
-from hf2khc.weights.laws import computes
+from hf2khc.weights.elements import computes, unread_parts
 from hf2khc.weights.rows import Alias, NotConsumed, Origin, Row, WeightMap, bind_rows, write_weight_map
 from hf2khc.weights.transfer import TransferStats, transfer
 from hf2khc.weights.transform import output_shape
@@ -107,11 +107,10 @@ def fill(source: Source, plan: Plan, directory: Path, *, weights: bool) -> Fille
     paths = weight_paths(plan)
     constants = {path.constant: np.asarray(plan.program.constants[path.constant]) for path in paths if path.constant}
     rows = [_row(path, constants) for path in paths]
-    if source.directory is None:
-        weight_map = WeightMap(_shaped(bind_rows(rows, *_planned(source))))
-    else:
-        weight_map = bound_map(source, source.directory, rows)
-    counts = parameter_counts(source, weight_map.rows)
+    planned = _shaped(bind_rows(rows, *_planned(source)))
+    unread = unread_parts(planned)
+    weight_map = WeightMap(planned) if source.directory is None else bound_map(source, source.directory, rows, unread)
+    counts = parameter_counts(source, weight_map.rows, unread)
     write_weight_map(directory / WEIGHT_MAP_FILE, weight_map)
     stats = transfer(directory, weight_map, source.directory, constants, weights=weights)
     share = core_share(weight_map.rows, {path.keras for path in paths if path.core})
@@ -132,8 +131,13 @@ def core_share(rows: Sequence[Row], core: Set[str]) -> float:
     return sum(size for name, size in sizes.items() if name in core) / (sum(sizes.values()) or 1)
 
 
-def parameter_counts(source: Source, rows: Sequence[Row]) -> dict[str, int]:
+def parameter_counts(source: Source, rows: Sequence[Row], unread: Sequence[Row] = ()) -> dict[str, int]:
     """Elements of the model's parameters and persistent buffers, tied ones once, and of the package's variables.
+
+    Args:
+        source: the model.
+        rows: one per variable.
+        unread: parts of the model's tensors that go into no variable.
 
     Returns:
         `transformers` and `keras`; `not consumed`, where no variable needs some of the former; `merged`, where a
@@ -148,6 +152,7 @@ def parameter_counts(source: Source, rows: Sequence[Row]) -> dict[str, int]:
     consumed = {owners[path] for row in rows for path in row.sources}
     sizes = {path: state[path].numel() for path in set(owners.values())}
     left = sum(size for path, size in sizes.items() if path not in consumed)
+    left += sum(math.prod(part.keras_shape) for part in unread)
     constants = sum(math.prod(row.keras_shape) for row in rows if row.constant)
     taken = sum(math.prod(row.keras_shape) for row in rows if not row.constant)
     total, merged = sum(sizes.values()), sum(_merged(rows, owners, sizes))
@@ -206,8 +211,14 @@ def _keras_dtype(dtypes: Sequence[str]) -> str:
     return "int32" if dtypes[0] == "int64" else dtypes[0]
 
 
-def bound_map(source: Source, directory: Path, rows: Sequence[Row]) -> WeightMap:
+def bound_map(source: Source, directory: Path, rows: Sequence[Row], unread: Sequence[Row] = ()) -> WeightMap:
     """The map of a package with a checkpoint: every tensor of it is consumed, an alias, or listed with the reason.
+
+    Args:
+        source: the model.
+        directory: of the checkpoint.
+        rows: one per variable, over the model's parameters.
+        unread: parts of those parameters that go into no variable.
 
     Raises:
         ConversionError: weights that do not fit the config, or a row without a tensor.
@@ -218,7 +229,14 @@ def bound_map(source: Source, directory: Path, rows: Sequence[Row]) -> WeightMap
     consumed = {name for row in bound for name in row.hf}
     aliases = tuple(Alias(name, of) for name, of in names.repeats.items() if of in consumed)
     taken = frozenset(consumed | {alias.hf for alias in aliases})
-    return WeightMap(bound, aliases, tuple(_not_consumed(source, names, bound, taken)))
+    listed = [*_not_consumed(source, names, bound, taken)]
+    parts = bind_rows(unread, origins, Checkpoint(directory))
+    listed += [NotConsumed(part.hf[0], _no_output(source), part.transform) for part in parts if len(part.hf) == 1]
+    return WeightMap(bound, aliases, tuple(listed))
+
+
+def _no_output(source: Source) -> str:
+    return f"no output of {source.model_class.__name__} depends on it"
 
 
 def _not_consumed(
@@ -227,7 +245,7 @@ def _not_consumed(
     for name, reason in names.unused.items():
         if name not in taken:
             yield NotConsumed(name, reason)
-    no_output = f"no output of {source.model_class.__name__} depends on it"
+    no_output = _no_output(source)
     stored = {name for operation in names.stored.values() for name in operation.tensors}
     for name in sorted((stored | names.repeats.keys()) - taken - names.unused.keys()):
         yield NotConsumed(name, no_output)

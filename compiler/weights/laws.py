@@ -1,24 +1,19 @@
 """What must hold of every weight map before a byte is moved. Each law reports everything that breaks it."""
 
-import ast
 import math
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from hf2khc.diagnostics import ConversionError, Diagnostic
 from hf2khc.weights.checkpoint import Checkpoint
-from hf2khc.weights.rows import NotConsumed, Row, WeightMap
-from hf2khc.weights.transform import call_name, output_shape, parse, trace_indices
-from hf2khc.weights.transform_ops import BINARY, INDEX_TRACE
+from hf2khc.weights.elements import element_problems
+from hf2khc.weights.rows import Row, WeightMap
+from hf2khc.weights.transform import output_shape
 
 _BLOCK = 1 << 24
-_PICKS = frozenset(("slice", "split", "take", "repeat", "broadcast_to"))
-_SOURCE = re.compile(r"x\d*")
 
 
 @dataclass(frozen=True)
@@ -147,76 +142,3 @@ def _equal(checkpoint: Checkpoint, first: str, second: str) -> bool:
         np.array_equal(checkpoint.read(first, i, i + rows), checkpoint.read(second, i, i + rows))
         for i in range(0, shape[0] if shape else 1, rows)
     )
-
-
-def element_problems(rows: Sequence[Row], not_consumed: Iterable[NotConsumed] = ()) -> list[str]:
-    """Tensors of which some element lands in no variable, or in more than one.
-
-    Rows that compute (a reduction, arithmetic between tensors) are taken to use all of their tensors.
-
-    Args:
-        rows: bound to a checkpoint.
-        not_consumed: parts of their tensors that are listed with a reason.
-    """
-    uses: dict[str, list[tuple[Row, int]]] = defaultdict(list)
-    shapes: dict[str, tuple[int, ...]] = {}
-    for row in rows:
-        for i, name in enumerate(row.hf):
-            uses[name].append((row, i))
-            shapes[name] = row.hf_shapes[i]
-    for item in not_consumed:
-        if item.hf in shapes:
-            part = Row(item.reason, (), item.part, (), "", (item.hf,), (shapes[item.hf],))
-            uses[item.hf].append((part, 0))
-    return [problem for name in uses for problem in _tensor_problems(name, shapes[name], uses[name])]
-
-
-def _tensor_problems(name: str, shape: tuple[int, ...], uses: Sequence[tuple[Row, int]]) -> list[str]:
-    where = ", ".join(row.keras for row, _ in uses)
-    if any(computes(row) for row, _ in uses):
-        return [] if len(uses) == 1 else [f"{name}: used by several rows, one of which computes: {where}"]
-    if len(uses) == 1 and _keeps_all(uses[0][0]):
-        return []
-    counts = np.zeros(math.prod(shape), np.uint8)
-    for row, position in uses:
-        np.add.at(counts, _landed(row, position), 1)
-    unused, repeated = int((counts == 0).sum()), int((counts > 1).sum())
-    if not unused and not repeated:
-        return []
-    return [f"{name}: {unused} of {counts.size} elements unused, {repeated} used more than once: {where}"]
-
-
-def computes(row: Row) -> bool:
-    """Whether elements lose their identity: a reduction, or arithmetic between two arrays."""
-    for node in ast.walk(parse(row.transform)):
-        if isinstance(node, ast.Call) and call_name(node) not in INDEX_TRACE:
-            return True
-        if isinstance(node, ast.BinOp) and _has_source(node.left) and _has_source(node.right):
-            return True
-        if isinstance(node, ast.Call) and call_name(node) in BINARY and all(map(_has_source, node.args[:2])):
-            return True
-    return False
-
-
-def _has_source(node: ast.expr) -> bool:
-    return any(isinstance(n, ast.Name) and _SOURCE.fullmatch(n.id) for n in ast.walk(node))
-
-
-def _keeps_all(row: Row) -> bool:
-    """Whether a row's transform cannot drop or repeat an element: the common case, told without following elements."""
-    tree: Any = parse(row.transform)
-    calls = {call_name(node) for node in ast.walk(tree) if isinstance(node, ast.Call)}
-    names = [n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and _SOURCE.fullmatch(n.id)]
-    picks = any(isinstance(node, ast.Subscript) for node in ast.walk(tree))
-    return not picks and not calls & _PICKS and len(names) == len(set(names))
-
-
-def _landed(row: Row, position: int) -> np.ndarray:
-    """Numbers of the elements of one tensor that land in a row's variable (flat, repeated where they repeat)."""
-    kind = np.int32 if math.prod(row.hf_shapes[position]) < 2**31 else np.int64
-    arrays = [
-        np.arange(math.prod(shape), dtype=kind).reshape(shape) if i == position else np.broadcast_to(kind(-1), shape)
-        for i, shape in enumerate(row.hf_shapes)
-    ]
-    numbers = trace_indices(row.transform, arrays).reshape(-1)
-    return numbers[numbers >= 0]
