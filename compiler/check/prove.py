@@ -9,6 +9,7 @@ from typing import Any
 
 from hf2khc.check.cases import Inputs, load_arrays, save_arrays
 from hf2khc.check.compare import compare, explain
+from hf2khc.check.contradiction import contradiction
 from hf2khc.check.proof import CACHED, OutputError, Proof, Run, Source
 from hf2khc.diagnostics import ConversionError, Diagnostic
 from hf2khc.process import run_job
@@ -48,6 +49,7 @@ def prove(
         theirs, exact = load_arrays(folder / "float32.npz"), load_arrays(folder / "float64.npz")
         problems = _unaccounted(signature, exact)
         rows: list[OutputError] = []
+        reason = None
         for backend in backends:
             try:
                 runs.append(_run_package(directory, signature, backend, folder))
@@ -59,6 +61,9 @@ def prove(
                 for name in (case, case + CACHED):
                     if name in ours:
                         rows += compare(signature, name, backend, inputs, ours[name], theirs[case], exact[case])
+            if not all(row.holds for row in rows):
+                reason = reason or contradiction(signature, cases, ours, exact)
+    problems += [reason] if reason else []
     problems += [explain(row) for row in rows if not row.holds]
     if not rows and not problems:
         problems.append(Diagnostic("parity", "nothing was compared"))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hf2khc.capture.source import Source
+from hf2khc.check.contradiction import CONTRADICTION
 from hf2khc.check.proof import CACHED, CANNOT_DECODE, Proof
 from hf2khc.diagnostics import ConversionError, Diagnostic
 from hf2khc.driver.compile import Compiled, at_its_own_sizes, compile_model, without_cache
@@ -130,6 +131,8 @@ def require_proof(proof: Proof) -> None:
     message, table = "not every backend can run the package", ""
     if failed:
         message = f"the package computes something else: {len(failed)} of {len(proof.rows)} comparisons fail"
+        if any(diagnostic.message == CONTRADICTION for diagnostic in proof.diagnostics):
+            message = CONTRADICTION
         table = "\n".join("  ".join(line) for line in [ERROR_COLUMNS, *(error_cells(row) for row in worst(failed))])
     hint = "nothing was written; --no-check writes the package all the same, to look into it"
     summary = Diagnostic("proof-failed", message, excerpt=table, hint=hint)
