@@ -11,7 +11,7 @@ from transformers import Ernie4_5_VLMoeConfig, Ernie4_5_VLMoeModel, GPT2Config, 
 from hf2khc.capture.source import open_source
 from hf2khc.diagnostics import ConversionError
 from hf2khc.driver.fill import bound_map, check_weights, parameter_counts
-from hf2khc.weights.elements import element_problems, unread_parts
+from hf2khc.weights.elements import element_problems, parts_listed, unread_parts
 from hf2khc.weights.rows import Alias, Row
 
 CONFIG = GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=11, n_positions=7)
@@ -86,6 +86,15 @@ def test_rows_that_nothing_reads_are_listed(checkpoint: Path) -> None:
     assert not unread_parts([replace(shaped[0], transform="slice(x, (1, 0), (3, 8))")])
     assert not unread_parts([replace(shaped[0], transform="slice(x, (0, 0), (7, 3))", keras_shape=(7, 3))])
     assert not unread_parts([*shaped[:1], *shaped[:1]])
+
+
+def test_rows_that_nothing_reads_may_be_tensors_of_their_own_in_the_file() -> None:
+    tensors = {"hf": ("a", "b", "c"), "hf_shapes": ((2, 8),) * 3}
+    part = Row("", ("all",), "slice(concatenate([x0, x1, x2], axis=0), (3, 0), (3, 8))", (3, 8), "float32", **tensors)
+    assert [*parts_listed(part)] == [("b", "slice(x, (1, 0), (1, 8))"), ("c", "slice(x, (0, 0), (2, 8))")]
+    # Of columns it is not said which: the law about elements refuses them.
+    columns = replace(part, transform="slice(concatenate([x0, x1, x2], axis=1), (0, 8), (2, 4))", keras_shape=(2, 4))
+    assert not [*parts_listed(columns)]
 
 
 def test_counts_agree_or_it_is_an_error(checkpoint: Path) -> None:

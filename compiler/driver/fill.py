@@ -17,7 +17,7 @@ from hf2khc.capture.random_weights import check_memory, materialise
 from hf2khc.capture.source import Source
 from hf2khc.diagnostics import fail
 from hf2khc.weights.checkpoint import Checkpoint
-from hf2khc.weights.elements import computes, unread_parts
+from hf2khc.weights.elements import computes, parts_listed, unread_parts
 from hf2khc.weights.rows import Alias, NotConsumed, Origin, Row, WeightMap, bind_rows, write_weight_map
 from hf2khc.weights.transfer import TransferStats, transfer
 from hf2khc.weights.transform import output_shape
@@ -231,7 +231,8 @@ def bound_map(source: Source, directory: Path, rows: Sequence[Row], unread: Sequ
     taken = frozenset(consumed | {alias.hf for alias in aliases})
     listed = [*_not_consumed(source, names, bound, taken)]
     parts = bind_rows(unread, origins, Checkpoint(directory))
-    listed += [NotConsumed(part.hf[0], _no_output(source), part.transform) for part in parts if len(part.hf) == 1]
+    shares = (share for part in parts for share in parts_listed(part))
+    listed += [NotConsumed(name, _no_output(source), transform) for name, transform in shares]
     return WeightMap(bound, aliases, tuple(listed))
 
 

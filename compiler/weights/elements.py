@@ -4,7 +4,7 @@ import ast
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,21 @@ def unread_parts(rows: Sequence[Row]) -> list[Row]:
     return [_part(name, shapes[name], *part) for name, part in found if part]
 
 
+def parts_listed(part: Row) -> Iterator[tuple[str, str]]:
+    """The tensors of a checkpoint that a part of the model's is read from, and the transform that picks the share of each.
+
+    Args:
+        part: of `unread_parts`, bound to the checkpoint.
+    """
+    if len(part.hf) == 1:
+        yield part.hf[0], part.transform
+        return
+    for position, (name, shape) in enumerate(zip(part.hf, part.hf_shapes, strict=True)):
+        rows = _whole_rows(_counts(shape, [(part, position)]).reshape(shape[0], -1) > 0)
+        if rows:
+            yield name, _part(name, shape, *rows).transform
+
+
 def _part(name: str, shape: tuple[int, ...], start: int, stop: int) -> Row:
     starts, sizes = (start, *[0] * (len(shape) - 1)), (stop - start, *shape[1:])
     return Row("", (name,), f"slice(x, {starts}, {sizes})", sizes, "float32")
@@ -73,10 +88,16 @@ def _unread(shape: tuple[int, ...], uses: Sequence[Use]) -> tuple[int, int] | No
     if taken >= math.prod(shape) or any(computes(row) for row, _ in uses):
         return None
     counts = _counts(shape, uses).reshape(shape[0], -1)
-    (left,) = np.nonzero((counts == 0).all(axis=1))
-    others = np.delete(counts, left, axis=0)
-    one_part = len(left) and left[-1] - left[0] + 1 == len(left)
-    return (int(left[0]), int(left[-1]) + 1) if one_part and (others == 1).all() else None
+    return _whole_rows(counts == 0) if (counts <= 1).all() else None
+
+
+def _whole_rows(chosen: np.ndarray) -> tuple[int, int] | None:
+    """From where to where rows of a matrix are chosen; `None` where it is not whole ones, one behind another."""
+    (rows,) = np.nonzero(chosen.any(axis=1))
+    if not len(rows):
+        return None
+    start, stop = int(rows[0]), int(rows[-1]) + 1
+    return (start, stop) if chosen[start:stop].all() else None
 
 
 def _tensor_problems(name: str, shape: tuple[int, ...], uses: Sequence[Use]) -> list[str]:
