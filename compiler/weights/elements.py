@@ -52,7 +52,7 @@ def unread_parts(rows: Sequence[Row]) -> list[Row]:
 
 
 def parts_listed(part: Row) -> Iterator[tuple[str, str]]:
-    """The tensors of a checkpoint that a part of the model's is read from, and the transform that picks the share of each.
+    """The tensors of a checkpoint that a part of the model's is read from, and how the share of each is picked.
 
     Args:
         part: of `unread_parts`, bound to the checkpoint.
