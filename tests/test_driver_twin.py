@@ -7,6 +7,9 @@ os.environ.setdefault("KERAS_BACKEND", "torch")
 import numpy as np
 import pytest
 import transformers
+from custom_models import SMALL, Custom
+from torch import nn
+from transformers.modeling_outputs import BaseModelOutput
 
 from hf2khc.capture.frontend import capture
 from hf2khc.capture.twin import Twin
@@ -140,3 +143,31 @@ def test_one_twin_is_kept_where_the_second_does_not_run():
     found = compile_twin(CONFIG, transformers.GPT2Model, lowering, validated=False)
     assert len(calls) == 2 and found.reason == "" and len(found.programs) == 1
     assert all(len(values) == 2 for values in found.fields.values())
+
+
+class Counting(Custom):
+    """As FlauBERT does: it reaches for its layers by number."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.layers = nn.ModuleList(nn.Linear(8, 8) for _ in range(self.count))
+        self.post_init()
+
+    @property
+    def count(self):
+        return self.config.num_hidden_layers
+
+    def forward(self, input_ids, return_dict=True):
+        hidden = self.embed(input_ids)
+        for i in range(self.count):
+            hidden = self.layers[i](hidden)
+        return BaseModelOutput(last_hidden_state=hidden)
+
+
+def test_layers_that_are_printed_one_by_one_are_as_many_in_the_twin(monkeypatch):
+    """Two are whole as they are; that they would not be cut shows where there are more."""
+    # FlauBERT does not run in shapes alone: it asks for data.
+    monkeypatch.setattr("hf2khc.capture.frontend.whole_lists", lambda *_: None)
+    found = compile_twin(transformers.BertConfig(**{**SMALL, "num_hidden_layers": 2}), Counting, lower, validated=False)
+    assert found.reason == "" and set(found.fields["config.num_hidden_layers"]) == {2}
+    assert all(len(program.main.of("layers.Dense")) == 2 for program in found.programs)

@@ -90,11 +90,12 @@ def capture(
     try:
         exported = export(model, spec, sizes, lengths)
     except ConversionError:
-        if not any(stack.cut for stack in stacks.values()):
+        shortened = frozenset(path for path, stack in stacks.items() if stack.cut)
+        if not shortened:
             raise
         # The model's own code may reach for layers by number, beyond those that were kept: those of some lists, or all.
-        found = (not whole and whole_lists(config, model_class, examples, sizes)) or frozenset()
-        return capture(config, model_class, bool(found), examples, lengths, found)
+        found = (not whole and whole_lists(config, model_class, examples, sizes)) or shortened
+        return capture(config, model_class, cut, examples, lengths, whole | found)
     try:
         captured = _captured(model, exported, spec, stacks, parameters)
     except RoundsDiffer:

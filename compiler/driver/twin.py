@@ -150,7 +150,7 @@ def _twinned(
 
     def deepened(twin: "PreTrainedConfig", whole: Collection[str]) -> "PreTrainedConfig":
         # Layers that are printed one by one are another program where there are more of them.
-        printed = {field for path, field in depth.items() if not cut or path in whole}
+        printed = {field for path, field in depth.items() if not cut or path in whole or path in uncut}
         return at_another_depth(twin, model_class, set(depth.values()) - printed)
 
     def alike(program: Program) -> Alike:
@@ -163,6 +163,9 @@ def _twinned(
         raise fail("twin", next(iter(twin.unchanged.values()), "its config has no numbers"))
     first = deepened(twin.config, twin.whole)
     captured = traced(first)
+    if not uncut <= twin.whole:  # a list of two layers is whole as it is: that it stays so shows in a longer one
+        first = deepened(twin.config, uncut)
+        captured = traced(first)
     errors: dict[str, float] = {}
     check = _Validation(captured, errors) if validated else None
     with float64():
