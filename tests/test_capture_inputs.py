@@ -78,6 +78,24 @@ def test_spectrograms():
     assert spec_of(transformers.WhisperModel, config)["input_features"].shape == ("batch", 8, 24)
 
 
+def test_a_mask_of_a_sound_is_an_input_where_the_model_does_not_do_without():
+    """As the encoder of Audio Flamingo 3 is: optional by its signature, and the lengths are computed from it."""
+
+    class Masked(transformers.AudioFlamingo3Encoder):
+        def forward(self, input_features, input_features_mask, **kwargs):
+            return super().forward(input_features, input_features_mask, **kwargs)
+
+    size = {"num_mel_bins": 8, "max_source_positions": 12, "hidden_size": 16, "num_hidden_layers": 1}
+    config = transformers.AudioFlamingo3EncoderConfig(**size, num_attention_heads=2, intermediate_size=24)
+    for model_class in (transformers.AudioFlamingo3Encoder, Masked):
+        spec = spec_of(model_class, config)
+        assert list(spec) == ["input_features", "input_features_mask"]
+        mask = spec["input_features_mask"]
+        assert (mask.shape, mask.role, mask.fill) == (("batch", 24), "mask", ("ones",))
+    wav2vec2 = transformers.Wav2Vec2Config(**SMALL, conv_dim=[8] * 7, num_conv_pos_embeddings=4)
+    assert list(spec_of(transformers.Wav2Vec2Model, wav2vec2)) == ["input_values"]
+
+
 class Odd(transformers.PreTrainedModel):
     config_class = transformers.BertConfig
     main_input_name = "stars"

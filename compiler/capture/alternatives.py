@@ -1,6 +1,7 @@
 """Other inputs that a model may take, where its config does not settle which: tried in shapes alone."""
 
-from collections.abc import Iterator, Mapping
+import inspect
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 
 import torch
@@ -10,6 +11,8 @@ from hf2khc.capture.build import build_meta, configs, quiet
 from hf2khc.capture.input_types import Input
 
 FRAMES = ("num_frames", "frames_per_clip", "max_num_frames")
+SOUNDS = ("input_values", "input_features")
+MASKS = ("attention_mask", "padding_mask", "feature_attention_mask")
 Spec = tuple[Input, ...]
 
 
@@ -20,7 +23,31 @@ def alternatives(model: PreTrainedModel, spec: Spec) -> Iterator[Spec]:
         model: of which the config counts.
         spec: as the config suggests.
     """
-    yield spec
+    for shaped in (spec, *_shaped(model, spec)):
+        yield shaped
+        for entry in shaped:
+            masks = sound_masks(entry, inspect.signature(model.forward).parameters)
+            yield from ((*shaped, mask) for mask in masks if mask.name not in {other.name for other in shaped})
+
+
+def sound_masks(entry: Input, accepted: Collection[str]) -> Iterator[Input]:
+    """The masks over the time of a sound that a model takes: most do without, and some compute its length from one.
+
+    Args:
+        entry: any input; one that is no sound has none.
+        accepted: names of the arguments.
+    """
+    if entry.name not in SOUNDS:
+        return
+    free = [size for size in entry.shape[1:] if isinstance(size, str)]
+    # Of two numbers that of the features of a frame is the smaller one.
+    time = free[0] if free else max(size for size in entry.shape[1:] if isinstance(size, int))
+    for name in (f"{entry.name}_mask", *MASKS):
+        if name in accepted:
+            yield Input(name, "int64", ("batch", time), ("ones",), "mask")
+
+
+def _shaped(model: PreTrainedModel, spec: Spec) -> Iterator[Spec]:
     for index, entry in enumerate(spec):
         for shape in _other_shapes(model, entry):
             yield (*spec[:index], replace(entry, shape=shape), *spec[index + 1 :])

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from hf2khc.capture.alternatives import alternatives, runs
+from hf2khc.capture.alternatives import SOUNDS, alternatives, runs, sound_masks
 from hf2khc.capture.build import configs
 from hf2khc.capture.config_parts import first_field, part_with
 from hf2khc.capture.examples import at_size, spec_of
@@ -88,8 +88,10 @@ def _inputs(model: PreTrainedModel, accepted: Any) -> Iterator[Input]:
         yield from _text_inputs(model, accepted, "", "seq")
     if takes_images(type(model), config):
         yield image_input(config)
-    elif main in ("input_values", "input_features"):
-        yield _audio_input(config, main)
+    elif main in SOUNDS:
+        sound = _audio_input(config, main)
+        yield sound
+        yield from (mask for mask in sound_masks(sound, accepted) if _required(accepted[mask.name]))
     if config.is_encoder_decoder and "decoder_input_ids" in accepted:
         yield from _text_inputs(model, accepted, "decoder_", "decoder_seq")
 
