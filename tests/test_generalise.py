@@ -4,7 +4,7 @@ import pytest
 from float64_reference import error_against, noisy_model
 from three_configs import FIELDS
 from tiny_models import gpt2, llama
-from transformers import GPT2Model, LlamaModel
+from transformers import BertConfig, GPT2Model, LlamaModel
 
 from hf2khc.capture.frontend import capture
 from hf2khc.driver.compile import lower
@@ -203,3 +203,8 @@ def test_a_number_here_that_is_a_parameter_there_becomes_one():
     result = generalise(parse_program(LAYERS), [twin], fields)
     assert result.reasons == ()
     assert "scale=(config.scales._0, config.scales._1)" in format_program(result.program)
+
+
+def test_labels_are_no_numbers_of_a_model_but_their_count() -> None:
+    names = flat_fields(BertConfig(num_labels=3))
+    assert names["num_labels"] == 3 and not [name for name in names if "label2id" in name or "id2label" in name]

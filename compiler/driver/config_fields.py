@@ -8,6 +8,8 @@ if TYPE_CHECKING:
 
 # Lists up to this length have entries that are fields.
 MOST_ENTRIES = 8
+# Names of classes, by number and the reverse: of their numbers a model has but the count, `num_labels`.
+LABELS = ("id2label", "label2id")
 
 
 def flat_fields(config: "PreTrainedConfig") -> dict[str, object]:
@@ -41,7 +43,7 @@ def _numbers(value: object) -> Sequence[int | float]:
 
 def _flat(values: Mapping[str, object], prefix: str) -> Iterator[tuple[str, object]]:
     for name, value in values.items():
-        if not str(name).isidentifier():
+        if not str(name).isidentifier() or name in LABELS:
             continue
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{name}.")
