@@ -23,11 +23,11 @@ def alternatives(model: PreTrainedModel, spec: Spec) -> Iterator[Spec]:
         model: of which the config counts.
         spec: as the config suggests.
     """
+    # No shape changes which inputs there are.
+    accepted = inspect.signature(model.forward).parameters.keys() - {entry.name for entry in spec}
     for shaped in (spec, *_shaped(model, spec)):
         yield shaped
-        for entry in shaped:
-            masks = sound_masks(entry, inspect.signature(model.forward).parameters)
-            yield from ((*shaped, mask) for mask in masks if mask.name not in {other.name for other in shaped})
+        yield from ((*shaped, mask) for entry in shaped for mask in sound_masks(entry, accepted))
 
 
 def sound_masks(entry: Input, accepted: Collection[str]) -> Iterator[Input]:

@@ -11,7 +11,8 @@ from hf2khc.check.compare import FLOOR
 from hf2khc.check.signature import in_package_order
 from hf2khc.diagnostics import Diagnostic
 
-CONTRADICTION = "transformers gives the same row another result beside rows with padding"
+CONTRADICTION = "reference-contradiction"
+MESSAGE = "transformers gives the same row another result beside rows with padding"
 HINT = "the package computes what was traced, at any padding; which of the two is right, its authors have to say"
 
 
@@ -36,7 +37,7 @@ def contradiction(
                 theirs = [_row(in_package_order(entry, exact[case][key]), row) for case in (first, second)]
                 if _differ(*theirs) and not _differ(*(_row(ours[case][key], row) for case in (first, second))):
                     where = f"{key}, row {row} of '{first}' and of '{second}'"
-                    return Diagnostic("reference-contradiction", CONTRADICTION, where, hint=HINT)
+                    return Diagnostic(CONTRADICTION, MESSAGE, where, hint=HINT)
     return None
 
 

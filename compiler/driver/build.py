@@ -131,8 +131,7 @@ def require_proof(proof: Proof) -> None:
     message, table = "not every backend can run the package", ""
     if failed:
         message = f"the package computes something else: {len(failed)} of {len(proof.rows)} comparisons fail"
-        if any(diagnostic.message == CONTRADICTION for diagnostic in proof.diagnostics):
-            message = CONTRADICTION
+        message = next((found.message for found in proof.diagnostics if found.code == CONTRADICTION), message)
         table = "\n".join("  ".join(line) for line in [ERROR_COLUMNS, *(error_cells(row) for row in worst(failed))])
     hint = "nothing was written; --no-check writes the package all the same, to look into it"
     summary = Diagnostic("proof-failed", message, excerpt=table, hint=hint)

@@ -1,5 +1,9 @@
 """Where the attention of a layer is, and what its operands are."""
 
+from collections.abc import Iterable
+
+import networkx as nx
+
 from hf2khc.ir.graph import Graph, Node
 
 ROLES = ("query", "key", "value")
@@ -20,6 +24,11 @@ def attentions(graph: Graph) -> list[tuple[str, ...]]:
         if scores and product and len(product.used) == 2:
             found.append((*scores.used, product.used[1], product.name))
     return found
+
+
+def behind(graph: Graph, operands: Iterable[str]) -> list[frozenset[str]]:
+    """For each operand of an attention the values that it is made from, itself among them."""
+    return [frozenset({operand, *nx.ancestors(graph.nx, operand)}) for operand in operands]
 
 
 def scores(node: Node) -> str:

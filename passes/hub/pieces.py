@@ -13,12 +13,6 @@ from hf2khc.ir.types import Tensor, tensors
 Entry = int | tuple
 
 
-def only_user(graph: Graph, node: Node) -> Node | None:
-    """The one operation that reads a value; `None` where there are others, or it is a result of the graph."""
-    users = graph.users(node.name)
-    return users[0] if len(users) == 1 and node.name not in graph.outputs else None
-
-
 def pieces(graph: Graph, node: Node) -> tuple[int, list[tuple[Node, Entry]]] | None:
     """The axis along which everything that reads a value takes a piece of it, and the pieces with what they cover."""
     users = graph.users(node.name)
@@ -62,7 +56,7 @@ def cut_before_reshape(graph: Graph) -> Graph:
         source = graph[reshape.used[0]]
         place, parts = pieces(graph, reshape) or (None, [])
         entries = place == 0 and all(isinstance(entry, int) for _, entry in parts)
-        if not entries or source.op != "ops.transpose" or only_user(graph, source) is None:
+        if not entries or source.op != "ops.transpose" or graph.uses(source.name) != 1:
             continue
         if not same(source.tensor.shape[0], reshape.tensor.shape[0]):
             continue

@@ -4,9 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import networkx as nx
-
-from hf2khc.ir.attention import attention
+from hf2khc.ir.attention import attention, behind
 from hf2khc.ir.expr import same
 from hf2khc.ir.graph import Graph, Node, Program
 from hf2khc.ir.signatures import WHOLE
@@ -16,7 +14,6 @@ from hf2khc.passes.hub.pieces import (
     are_apart,
     cut_before_reshape,
     numbers,
-    only_user,
     pieces,
     range_of,
     slice_entry,
@@ -124,7 +121,7 @@ def _arrangement(graph: Graph, dense: Node) -> tuple[Node, tuple, tuple[int, ...
     node, lead = dense, dense.tensor.shape[:-1]
     factors: tuple[int, ...] = (int(str(dense.tensor.shape[-1])),)
     axes: list[int | None] = list(range(len(lead) + 1))
-    while (user := only_user(graph, node)) is not None and user.op in _ARRANGING:
+    while (user := _only_user(graph, node)) is not None and user.op in _ARRANGING:
         if user.op == "ops.reshape":
             shape = user.tensor.shape
             before = _leading(dense.tensor.shape, shape)
@@ -169,13 +166,18 @@ def _numbered(cut: _Cut, axis: int) -> _Cut:
     return _Cut(cut.lead, factors, axes, parts, cut.axis)
 
 
+def _only_user(graph: Graph, node: Node) -> Node | None:
+    users = graph.users(node.name)
+    return users[0] if len(users) == 1 and node.name not in graph.outputs else None
+
+
 def _are_roles(graph: Graph, parts: Sequence[str]) -> bool:
     """Whether each part is the query, the key, the value, or no operand of the attention, and no two are the same."""
     attended = attention(graph)
     if attended is None:
         return False
-    behind = [{operand} | nx.ancestors(graph.nx, operand) for operand in attended[:3]]
-    roles = [tuple(i for i, names in enumerate(behind) if part in names) for part in parts]
+    sources = behind(graph, attended[:3])
+    roles = [tuple(i for i, names in enumerate(sources) if part in names) for part in parts]
     return any(roles) and all(len(role) <= 1 for role in roles) and len(set(roles)) == len(roles)
 
 

@@ -1,10 +1,8 @@
 """Order and name what a layer computes, as one would write it by hand."""
 
-from collections.abc import Container, Sequence
+from collections.abc import Container
 
-import networkx as nx
-
-from hf2khc.ir.attention import PROJECTIONS, ROLES, attention
+from hf2khc.ir.attention import PROJECTIONS, ROLES, attention, behind
 from hf2khc.ir.graph import LEAVES, Graph, Node, Program, numbered
 from hf2khc.ir.order import asked_order, ordered
 
@@ -77,15 +75,11 @@ def _named(graph: Graph) -> Graph:
 def _titles(graph: Graph) -> dict[str, str]:
     titles: dict[str, str] = {}
     roles = (attention(graph) or ())[:3]
+    sources = behind(graph, roles)
     for place, (operand, role) in enumerate(zip(roles, ROLES, strict=False)):
-        others = _behind(graph, [*roles[:place], *roles[place + 1 :]])
+        others = frozenset().union(*sources[:place], *sources[place + 1 :])
         titles |= dict.fromkeys(_chain(graph, operand, others), role)
     return titles | _mask_titles(graph)
-
-
-def _behind(graph: Graph, names: Sequence[str]) -> frozenset[str]:
-    """The values and all that they are made from."""
-    return frozenset(names).union(*(nx.ancestors(graph.nx, name) for name in names))
 
 
 def _chain(graph: Graph, name: str, others: Container[str]) -> list[str]:
