@@ -125,6 +125,37 @@ def test_a_mask_may_mark_what_is_left_out(monkeypatch, marked):
     assert (mask[2, :-1] == marked).all() and mask[2, -1] != marked
 
 
+def test_integers_that_the_test_chose_stay_and_no_length_is_below_the_smallest():
+    import numpy as np
+
+    from hf2khc.check.contract_subject import Subject
+
+    places = np.array([[0, 1, 1, 0]] * 2, "int32")
+    template = {
+        "token_ids": np.ones((2, 5), "int32"),
+        "image_mask": places,
+        "observed_mask": np.ones((2, 5), "float32"),
+    }
+    axes = {"token_ids": ("batch", "seq"), "image_mask": ("batch", 4), "observed_mask": ("batch", "seq")}
+    subject = Subject(Path(), sys, None, {}, template, axes, {}, True, "", {"seq": 8})
+    vars(subject).update(shapes={n: tuple(None if isinstance(s, str) else s for s in a) for n, a in axes.items()})
+    vars(subject).update(unmasked=1)
+    found = subject.inputs(3, 1)
+    assert np.array_equal(found["image_mask"], places[[0, 0, 0]]), "places of images have nothing to do with padding"
+    assert found["token_ids"].shape == (3, 8)
+    assert (found["observed_mask"][:, :-1] == 1).all() and found["observed_mask"][2, -1] == 0
+
+
+def test_a_policy_is_one_of_layers():
+    import keras
+
+    from hf2khc.check.contract_precision import _is_of_layers
+
+    x = keras.Input((4,))
+    outputs = [keras.ops.abs(x) + 1, keras.ops.exp(keras.layers.Dense(2)(keras.ops.abs(x)))]
+    assert [_is_of_layers(output) for output in outputs] == [False, True]
+
+
 def test_inputs_without_a_batch_keep_their_sizes_and_are_never_cut():
     import numpy as np
 

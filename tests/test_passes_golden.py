@@ -143,6 +143,7 @@ MUTATIONS = [
     ("fold_constants", 1, "fill_value=7", "fill_value=6"),
     ("inline_numbers", 0, "x2=2.5", "x2=2.4"),
     ("inline_numbers", 0, "x1=-3.0", "x1=3.0"),
+    ("inline_numbers", 2, "x2=0.5", "x2=0.6"),
     ("compare_positions", 0, "x2=2", "x2=1"),
     ("compare_positions", 0, "%before_keys_axes, %before_queries_axes", "%before_queries_axes, %before_keys_axes"),
     ("compute_tables", 0, "x2=-3", "x2=3"),

@@ -289,10 +289,20 @@ def test_errors():
 
 
 def test_an_input_of_a_table_with_one_row_is_zero_in_the_tests():
-    plan = dataclasses.replace(bert(), zeros=frozenset({"token_type_ids"}))
+    plan = dataclasses.replace(bert(), numbers={"token_type_ids": 0})
     text = write_package(plan)["bert_backbone_test.py"]
     assert '"segment_ids": np.zeros((2, 5), dtype="int32")' in text
     assert '"token_ids": np.ones((2, 5), dtype="int32")' in text
+
+
+def test_integers_of_an_example_and_the_smallest_length_are_in_the_tests():
+    plan = dataclasses.replace(bert(), numbers={"token_type_ids": [[0, 1, 1, 0, 0]] * 3})
+    text = write_package(plan)["bert_backbone_test.py"]
+    assert '"segment_ids": np.array([[0, 1, 1, 0, 0]] * 2, dtype="int32")' in text
+    assert '"segment_ids": np.ones((3, 8), dtype="int32")' in text, "at another length they mean nothing"
+    text = write_package(dataclasses.replace(bert(), least={"seq": 6}))["bert_backbone_test.py"]
+    sizes = dict.fromkeys(re.findall(r'"token_ids": np.ones\(\((.*)\), dtype', text))
+    assert list(sizes) == ["2, 11", "1, 9", "3, 8"]
 
 
 def test_a_constant_of_the_model_is_one_argument_however_its_path_is_spelt():

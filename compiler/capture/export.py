@@ -37,6 +37,8 @@ HELD = "held"
 ROWS = "every row"
 # All sizes free, and buffers of one number as numbers.
 NUMBERS = "numbers"
+# The smallest size that a trace of several stands for; that of one is tried in the proof.
+_SMALLEST = 2
 # Loops over a free size: looked for, three rounds of each, all rounds of the example.
 FOUND, ROLLED, UNROLLED = "found", "rolled", "unrolled"
 
@@ -163,7 +165,8 @@ class _Trace:
                 rounds = ROUNDS if self.loops == ROLLED else 0
                 smallest, ends, found = smallest_sizes(program, self.spec, sizes, self.positions, rounds)
                 if found.keys() <= held.keys():
-                    notes = (*self.notes, *_lengths(sizes, held, program), *_held(values or ()), *_rows(kind))
+                    lengths = (*_lengths(sizes, held, program), *_from_which_on(smallest))
+                    notes = (*self.notes, *lengths, *_held(values or ()), *_rows(kind))
                     largest = {symbol: n for symbol, n in {**self.longest, **ends}.items() if symbol in smallest}
                     edges = padding_edges(program, self.spec, smallest)
                     return Export(
@@ -285,6 +288,12 @@ def _lengths(sizes: Mapping[str, int], fixed: Mapping[str, str], program: Export
             kind = "fixed size" if symbol == "batch" else "fixed length"
             loop = "" if symbol == "batch" else unrolled_loop(program, sizes[symbol] - 1)
             yield f"{kind} {symbol} = {sizes[symbol]}, proved at that alone: {loop or fixed[symbol]}"
+
+
+def _from_which_on(smallest: Mapping[str, int]) -> Iterator[str]:
+    for symbol, size in smallest.items():
+        if size > _SMALLEST:
+            yield f"length {symbol} from {size} on: at smaller sizes the model takes another way, or none"
 
 
 def _held(names: tuple[str, ...]) -> Iterator[str]:

@@ -19,7 +19,8 @@ def mixed_precision(subject: Subject) -> str:
     """Under `mixed_bfloat16` every layer returns bfloat16, and the outputs are finite.
 
     What states its own dtype, as a recurrence does that stays in float32, keeps that. Keras's `ReversibleEmbedding`
-    gives logits in the dtype of its kernel, float32, as in KerasHub's own models.
+    gives logits in the dtype of its kernel, float32, as in KerasHub's own models. A policy is one of layers: an output
+    that no layer computes, such as the scale of a series, has the dtype of the input.
     """
     with _other_policy():
         model = subject.build(dtype=POLICY)
@@ -31,13 +32,28 @@ def mixed_precision(subject: Subject) -> str:
         if not isinstance(layer, keras.layers.InputLayer):
             layer.call = _watched(layer, layer.call, promoted, logits)
     tensors = {name: keras.ops.convert_to_tensor(array) for name, array in inputs.items()}
-    values = keras.tree.flatten(model(tensors))
+    pairs = zip(keras.tree.flatten(model.output), keras.tree.flatten(model(tensors)), strict=True)
+    values = [value for output, value in pairs if _is_of_layers(output)]
     require((f"{path}: returns {dtype}" for path, dtype in promoted.items()), "layers leave the compute dtype")
     allowed = {COMPUTE, *logits.values()}
     wrong = [v.dtype for v in values if _is_float(v) and keras.backend.standardize_dtype(v.dtype) not in allowed]
     if wrong:
         raise Broken(f"outputs are {wrong[0]}, not {COMPUTE}")
     return _error(subject, model, inputs)
+
+
+def _is_of_layers(output: keras.KerasTensor) -> bool:
+    """Whether a layer lies between a model's inputs and one of its outputs."""
+    seen, found = set(), [output]
+    while found:
+        history = found.pop()._keras_history
+        if isinstance(history.operation, keras.layers.Layer):
+            if not isinstance(history.operation, keras.layers.InputLayer):
+                return True
+        elif history not in seen:
+            seen.add(history)
+            found += history.operation._inbound_nodes[history.node_index].input_tensors
+    return False
 
 
 @contextmanager

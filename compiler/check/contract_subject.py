@@ -5,7 +5,7 @@ import inspect
 import json
 import unittest
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -35,6 +35,7 @@ class Subject:
         results: the same of every output that the signature names.
         follows: whether the package follows its config, as its report says.
         description: the config that is checked, for the report.
+        least: of what an axis is called, the smallest size that the package takes where that is not 1.
     """
 
     directory: Path
@@ -46,6 +47,7 @@ class Subject:
     results: Mapping[str, tuple[str | int, ...]]
     follows: bool
     description: str
+    least: Mapping[str, int] = field(default_factory=dict)
 
     @cached_property
     def parameters(self) -> tuple[str, ...]:
@@ -75,7 +77,7 @@ class Subject:
         return self.build()
 
     def inputs(self, batch: int = _BATCH, length: int | None = None, scale: int = 1, seed: int = 0) -> dict[str, Any]:
-        """Random inputs; the mask of the last row ends with padding.
+        """Random inputs; the mask of the last row ends with padding, and integers that the test chose stay.
 
         Args:
             batch: number of rows, where the inputs have rows.
@@ -105,7 +107,9 @@ class Subject:
 
     @property
     def _masks(self) -> list[str]:
-        return [name for name, array in self.template.items() if name.endswith("mask") and array.dtype.kind != "f"]
+        """Inputs that leave out rows, as far as their name and the test's own numbers say: all the same in it."""
+        named = ((name, array) for name, array in self.template.items() if name.endswith("mask"))
+        return [name for name, array in named if set(np.unique(array)) in ({0}, {1})]
 
     def _drawn(
         self, batch: int = _BATCH, length: int | None = None, scale: int = 1, seed: int = 0
@@ -140,7 +144,8 @@ class Subject:
                 if isinstance(called, str) and called.isidentifier():
                     usual[called] = size
                     sampled |= {called} if array.dtype.kind == "f" else set()
-        return {called: size * scale if called in sampled else length or size for called, size in usual.items()}
+        sizes = {called: size * scale if called in sampled else length or size for called, size in usual.items()}
+        return {called: max(size, self.least.get(called, 1)) for called, size in sizes.items()}
 
     def rows(self, batch: list[np.ndarray], row: int) -> list[np.ndarray | None]:
         """What `outputs` gives for one row of a batch: a batch of one; None where a result belongs to no single row."""
@@ -158,6 +163,8 @@ class Subject:
         return {tensor.name: tuple(tensor.shape) for tensor in self.model.inputs}
 
     def _values(self, name: str, like: np.ndarray, shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
+        if like.dtype.kind in "iu" and like.shape[1:] == shape[1:] and len(np.unique(like)) > 1:
+            return np.resize(like, shape)  # places, or how many there are: the rows of the test, repeated
         if like.dtype.kind == "f":
             return random.standard_normal(shape).astype(like.dtype)
         limit = self.arguments.get("vocabulary_size") if name.endswith("token_ids") else None
@@ -181,7 +188,8 @@ def subject_of(directory: Path) -> Subject:
     about = "the config of the package's own test"
     report = directory / "report.json"
     follows = not report.is_file() or json.loads(report.read_text(encoding="utf-8"))["config_generalises"]
-    return Subject(directory, module, cls, test.init_kwargs, test.input_data, sizes, results, follows, about)
+    least = signature.get("least", {})
+    return Subject(directory, module, cls, test.init_kwargs, test.input_data, sizes, results, follows, about, least)
 
 
 def _axes(entry: Mapping[str, Any]) -> tuple[str | int, ...]:

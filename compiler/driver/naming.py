@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +31,10 @@ from hf2khc.write.plan import CONSTANT, Field, Head, Plan
 
 # Constants up to this many elements are data of the constructor; larger ones become weights that are not trained.
 MOST_DATA = 4096
+# The smallest size of what is traced with every size free: one of one is a case of its own to torch.
+_FROM_ONE_ON = 2
+# Integers of an example that a printed test repeats; more would be no text to read.
+_MOST_GIVEN = 64
 # Layers of the model in the printed tests.
 _SMALL_DEPTH = 2
 # Parameters, at that depth, of the largest model that the printed tests build at its own sizes.
@@ -72,7 +77,7 @@ def make_plan(source: Source, program: Program, captured: Captured, twinned: Twi
         inputs={node.name: (_input_name(node.name, captured.spec), _dtype(node)) for node in program.main.inputs},
         outputs=tuple(_output_names(program.outputs)),
         least=captured.smallest,
-        zeros=frozenset(entry.name for entry in captured.spec if entry.fill[0] == "randint" and entry.fill[2] <= 1),
+        numbers={entry.name: numbers for entry in captured.spec if (numbers := _numbers(entry)) is not None},
         provenance=_provenance(source, captured, values),
         head=head,
     )
@@ -95,7 +100,23 @@ def make_signature(plan: Plan, captured: Captured, omitted: Mapping[str, str]) -
     }
     samples = sample_inputs(captured.spec, dict(captured.sizes))
     held = {"held": {name: samples[name].tolist() for name in captured.held}} if captured.held else {}
-    return {"inputs": inputs, "outputs": outputs, "omitted": dict(omitted), **held}
+    least = {"least": large} if (large := _least(plan)) else {}
+    return {"inputs": inputs, "outputs": outputs, "omitted": dict(omitted), **held, **least}
+
+
+def _least(plan: Plan) -> dict[str, int]:
+    """Of sizes of the inputs that are not free from one on, the smallest: others the package does not take."""
+    symbols = {symbol for node in plan.program.main.inputs for symbol in node.tensor.symbols}
+    return {symbol: size for symbol, size in plan.least.items() if symbol in symbols and size > _FROM_ONE_ON}
+
+
+def _numbers(entry: Input) -> int | list[Any] | None:
+    """What `Plan.numbers` says of an input: integers of the user's example may be places, or how many there are."""
+    if entry.fill[0] == "randint" and entry.fill[2] <= 1:
+        return 0
+    if entry.fill[0] == "given" and entry.dtype != "float32" and entry.fill[1].size <= _MOST_GIVEN:
+        return entry.fill[1].tolist()
+    return None
 
 
 def _default(entry: Input, plan: Plan, roles: Mapping[str, Input]) -> dict[str, object]:

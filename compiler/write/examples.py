@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from hf2khc.ir.expr import evaluate
+from hf2khc.ir.graph import Node
 from hf2khc.ir.types import Tensor
 from hf2khc.write.arguments import has_default, ordered
 from hf2khc.write.expressions import literal
@@ -41,8 +44,14 @@ def argument(value) -> str:
 def size(dim, plan: Plan, sizes: Mapping[str, int]) -> int:
     """A dimension of an input or output in the small config."""
     names = dim.names if hasattr(dim, "names") else ()
-    symbols = {name: sizes.get(name, _usual(name, plan)) for name in names if name not in plan.values}
+    symbols = {name: _taken(name, sizes, plan) for name in names if name not in plan.values}
     return int(evaluate(dim, {**symbols, **plan.tiny_values}))
+
+
+def _taken(symbol: str, sizes: Mapping[str, int], plan: Plan) -> int:
+    """The size that is asked for, or as much above the smallest one where the model takes none as small."""
+    asked, least = sizes.get(symbol, _usual(symbol, plan)), plan.least.get(symbol, 0)
+    return asked if asked >= least else least + asked
 
 
 def _usual(symbol: str, plan: Plan) -> int:
@@ -59,10 +68,21 @@ def shape(type_: Tensor, plan: Plan, sizes: Mapping[str, int]) -> tuple[int, ...
 
 
 def input_data(plan: Plan, sizes: Mapping[str, int]) -> str:
-    """A dict of arrays of ones for the model's inputs, of zeros where only they are in range."""
+    """A dict of arrays for the model's inputs: of ones, or of `Plan.numbers`."""
     items = []
     for node in plan.program.main.inputs:
         name, dtype = plan.inputs[node.name]
-        fill = "zeros" if node.name in plan.zeros else "ones"
-        items.append(f'"{name}": np.{fill}({shape(node.tensor, plan, sizes)}, dtype="{dtype}"),')
+        items.append(f'"{name}": np.{_array(node, plan, sizes)}, dtype="{dtype}"),')
     return "{" + " ".join(items) + "}"
+
+
+def _array(node: Node, plan: Plan, sizes: Mapping[str, int]) -> str:
+    """The call that makes an input, open at its end."""
+    numbers, wanted = plan.numbers.get(node.name, 1), shape(node.tensor, plan, sizes)
+    if isinstance(numbers, list):
+        rows = np.array(numbers)
+        if rows.shape == wanted:
+            return f"array({numbers}"
+        if rows.shape[1:] == wanted[1:] and (rows == rows[:1]).all():
+            return f"array({numbers[:1]} * {wanted[0]}"
+    return f"{'zeros' if numbers == 0 else 'ones'}({wanted}"

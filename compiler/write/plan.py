@@ -4,6 +4,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 from hf2khc.diagnostics import fail
 from hf2khc.ir.graph import Node, Program
@@ -172,7 +173,8 @@ class Plan:
         text: how text becomes its inputs; None where the model came without a tokenizer.
         images: how images become its inputs; None where the model came without an image processor.
         least: of sizes that are free, the smallest one that the model takes.
-        zeros: inputs that look up in a table of one row, and so may be 0 alone.
+        numbers: what the examples give an input of which not every number makes sense, by node: 0 where it looks up in
+            a table of one row, or nested lists as the user's own example has them; of the others ones.
     """
 
     package: str
@@ -189,7 +191,7 @@ class Plan:
     text: Text | None = None
     images: Images | None = None
     least: Mapping[str, int] = field(default_factory=dict)
-    zeros: frozenset[str] = frozenset()
+    numbers: Mapping[str, int | list[Any]] = field(default_factory=dict)
 
     @property
     def preprocessor(self) -> str:

@@ -1,12 +1,14 @@
-"""A constant of one number is a number."""
+"""A constant of one number is a number, and so is an array that is full of one."""
 
 from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 
+from hf2khc.ir.expr import same
 from hf2khc.ir.graph import Graph, Node, Program
 from hf2khc.ir.signatures import slot_names
+from hf2khc.ir.types import Tensor
 from hf2khc.passes.core.constants import map_constants
 from hf2khc.rewrite.build import trimmed
 
@@ -21,9 +23,10 @@ _BINARY = frozenset(
 
 
 def inline_numbers(program: Program) -> Program:
-    """Write constants of one number as numbers where they are used.
+    """Write constants of one number, and values full of one, as numbers where they are used.
 
     transformers keeps what embeddings are scaled with in a buffer; what the config determines can be found of a number.
+    It bounds values by others of their shape (`torch.min(x, torch.full_like(x, 31))`), where a number does.
 
     Before:
 
@@ -50,6 +53,8 @@ def inline_numbers(program: Program) -> Program:
 
 def _inlined(graph: Graph, values: Mapping[str, np.ndarray]) -> Graph:
     numbers = {name: value.item() for name, value in values.items() if value.ndim == 0 and value.dtype.kind in "fiu"}
+    full = ((node.name, node.attrs["fill_value"]) for node in graph.of("ops.full_like"))
+    numbers |= {name: number for name, number in full if type(number) in (int, float)}
     nodes = [_with_numbers(graph, node, numbers) for node in graph]
     made = [node for node, old in zip(nodes, graph, strict=True) if node is not old]
     return graph.rewired(made, {}) if made else graph
@@ -63,10 +68,18 @@ def _with_numbers(graph: Graph, node: Node, numbers: Mapping[str, float]) -> Nod
     others = {graph[name].tensor.dtype for name in node.used if name not in numbers and _is_value(node, name)}
     if others != {graph[name].tensor.dtype for name in given}:
         return node
+    if any(graph[name].tensor.rank for name in given) and not any(
+        _same_shape(graph[name].tensor, node.tensor) for name in node.used if name not in numbers
+    ):
+        return node
     slots = zip(slot_names(node.op), node.operands, strict=False)
     attrs: dict[str, object] = {slot: numbers[name] for slot, name in slots if name is not None and name in numbers}
     operands = trimmed(None if name in numbers else name for name in node.operands)
     return replace(node, operands=operands, attrs={**attrs, **node.attrs}, origin=node.origin | {"inline_numbers"})
+
+
+def _same_shape(a: Tensor, b: Tensor) -> bool:
+    return a.rank == b.rank and all(map(same, a.shape, b.shape))
 
 
 def _is_value(node: Node, name: str) -> bool:
