@@ -76,7 +76,10 @@ def spelled_out(graph: Graph, name: str) -> Hashable:
 
 
 def first_parameter(graph: Graph, node: Node, weights: frozenset[str]) -> str | None:
-    """Name of the first parameter that a layer owns, weight expressions looked through."""
+    """Name of the first parameter that a layer owns, weight expressions looked through.
+
+    What it is called with, which comes first, may be a parameter, too: that of the layer comes before it.
+    """
 
     def parameters(name: str) -> Iterator[str]:
         if graph[name].op == "param":
@@ -84,7 +87,8 @@ def first_parameter(graph: Graph, node: Node, weights: frozenset[str]) -> str | 
         for operand in graph[name].used:
             yield from parameters(operand)
 
-    return next((parameter for o in node.used if o in weights for parameter in parameters(o)), None)
+    own = (*node.used[1:], *node.used[:1])
+    return next((parameter for o in own if o in weights for parameter in parameters(o)), None)
 
 
 def added_bias(graph: Graph, product: Node, weights: frozenset[str], most: int = 1) -> tuple[Node, str | None]:

@@ -51,7 +51,11 @@ def _dense(graph: Graph) -> Graph:
         x, kernel = product.used
         if _is_on_the_left(graph, product, weights):
             new += _from_the_left(graph, product, weights)
-        if x in weights or kernel not in weights or graph[kernel].tensor.rank != 2 or graph[x].tensor.rank < 2:
+        if kernel not in weights or graph[kernel].tensor.rank != 2:
+            continue
+        if graph[x].tensor.rank == 1:
+            new += _of_a_vector(graph, product, weights)
+        if x in weights or graph[x].tensor.rank < 2:
             continue
         root, bias = added_bias(graph, product, weights)
         operands = (x, kernel) if bias is None else (x, kernel, bias)
@@ -59,6 +63,22 @@ def _dense(graph: Graph) -> Graph:
         origin = root.origin | product.origin | {"recognize_linear"}
         new.append(Node(root.name, "layers.Dense", operands, attrs, root.type, product.loc, origin))
     return graph.rewired(new) if new else graph
+
+
+def _of_a_vector(graph: Graph, product: Node, weights: frozenset[str]) -> list[Node]:
+    """`x @ w + b` of a vector, such as the embedding of one token, as that of a row: a layer takes no less."""
+    x, kernel = product.used
+    root, bias = added_bias(graph, product, weights)
+    origin = root.origin | product.origin | {"recognize_linear"}
+    names = [graph.fresh(f"{root.name}_{part}") for part in ("row", "dense")]
+    operands = (names[0], kernel, bias) if bias else (names[0], kernel)
+    attrs = {"units": product.tensor.shape[-1]} | ({} if bias else {"use_bias": False})
+    row, made = (Tensor(root.tensor.dtype, (1, *graph[name].tensor.shape)) for name in (x, root.name))
+    return [
+        Node(names[0], "ops.expand_dims", (x,), {"axis": 0}, row, product.loc, origin),
+        Node(names[1], "layers.Dense", operands, attrs, made, product.loc, origin),
+        Node(root.name, "ops.squeeze", (names[1],), {"axis": (0,)}, root.type, product.loc, origin),
+    ]
 
 
 def _is_on_the_left(graph: Graph, product: Node, weights: frozenset[str]) -> bool:
@@ -104,14 +124,10 @@ def _einsum_dense(graph: Graph) -> Graph:
     weights = weight_values(graph)
     new = []
     for product in graph.of("ops.einsum", "ops.matmul"):
-        subscripts = _batched(graph, product) if product.op == "ops.matmul" else str(product.attrs["subscripts"])
-        if not subscripts:
+        if [name in weights for name in product.used] not in ([False, True], [True, False]):
             continue
-        terms, _, made = subscripts.replace(" ", "").partition("->")
-        pairs = sorted(zip(product.used, terms.split(","), strict=True), key=lambda pair: pair[0] in weights)
-        if [name in weights for name, _ in pairs] != [False, True]:
-            continue
-        (x, given), (kernel, letters) = pairs
+        place = 0 if product.used[0] in weights else 1
+        x, (kernel, given, letters, made) = product.used[1 - place], _TERMS[product.op](graph, product, place)
         if not _is_layer(given, letters, made):
             continue
         # Of the last axes those that the kernel makes; an axis of the input alone has no size of its own.
@@ -129,15 +145,36 @@ def _einsum_dense(graph: Graph) -> Graph:
     return graph.rewired(new) if new else graph
 
 
-def _batched(graph: Graph, product: Node) -> str:
-    """The subscripts of a product with one kernel for each entry of axes in front; empty where it is none."""
-    x, kernel = (graph[operand].tensor.shape for operand in product.used)
-    before, own = len(x) - len(kernel), len(kernel) - 2
-    if own < 1 or before < 0 or x[before:-2] != kernel[:own] or not all(isinstance(size, int) for size in kernel):
-        return ""
-    leading = string.ascii_lowercase[: before + own]
-    row, summed, column = list(string.ascii_lowercase[before + own :][:3])
-    return f"{leading}{row}{summed},{leading[before:]}{summed}{column}->{leading}{row}{column}"
+# The kernel of a product, and the letters of the other operand, of the kernel and of the result.
+_Terms = tuple[str, str, str, str]
+_NONE = ("", "", "", "")
+
+
+def _subscripts(_: Graph, product: Node, place: int) -> _Terms:
+    terms, _, made = str(product.attrs["subscripts"]).replace(" ", "").partition("->")
+    pair = terms.split(",")
+    return (product.used[place], pair[1 - place], pair[place], made) if len(pair) == 2 else _NONE
+
+
+def _batched(graph: Graph, product: Node, place: int) -> _Terms:
+    """Those of a product with one kernel for each entry of axes in front, which may have a new axis among those."""
+    value, x = graph[product.used[place]], graph[product.used[1 - place]].tensor
+    expanded = value.op == "ops.expand_dims" and isinstance(value.attrs["axis"], int)
+    kernel = graph[value.used[0]] if expanded else value
+    new = value.attrs["axis"] % value.tensor.rank if expanded else None  # type: ignore[operator]
+    before = x.rank - value.tensor.rank
+    own = [before + axis for axis in range(value.tensor.rank - 2) if axis != new]
+    *front, _, _ = sizes = kernel.tensor.shape if kernel.tensor.rank > 2 else (0, 0)
+    if before < 0 or not front or front != [x.shape[axis] for axis in own] or not all(isinstance(n, int) for n in sizes):
+        return _NONE
+    leading = string.ascii_lowercase[: x.rank - 2]
+    row, summed, column = string.ascii_lowercase[x.rank - 2 :][:3]
+    sides = (row + summed, summed + column)
+    letters = "".join(leading[axis] for axis in own)
+    return kernel.name, leading + sides[1 - place], letters + sides[place], leading + row + column
+
+
+_TERMS = {"ops.einsum": _subscripts, "ops.matmul": _batched}
 
 
 def _is_layer(given: str, kernel: str, made: str) -> bool:
