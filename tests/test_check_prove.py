@@ -127,6 +127,29 @@ def test_an_ignored_mask_turns_it_red(package, source, reference_once, tmp_path)
     assert not proof.holds and wrong == {"right", "left"}
 
 
+WRONG = """
+
+@keras.saving.register_keras_serializable(package="tiny_bert")
+class Wrong(keras.layers.Layer):
+    def call(self, inputs):
+        return inputs
+
+    def compute_output_shape(self, inputs_shape):
+        return (inputs_shape[0], 99, inputs_shape[2])
+"""
+
+
+def test_a_wrong_shape_turns_it_red(package, source, reference_once, tmp_path):
+    directory = tmp_path / "mutated"
+    shutil.copytree(package, directory)
+    path = directory / "tiny_bert" / "__init__.py"
+    text, before = path.read_text(), '"sequence_output": x,'
+    assert text.count(before) == 1
+    path.write_text(text.replace(before, '"sequence_output": Wrong()(x),') + WRONG)
+    proof = prove(directory, source, FEW, backends=["torch"])
+    assert not proof.holds and "is said to have (None, 99, " in proof.diagnostics[0].render()
+
+
 def test_output_that_nobody_mentions():
     signature = {"outputs": {"last_hidden_state": {}}, "omitted": {"past_key_values": "cache"}}
     leaves = {"last_hidden_state": 0, "past_key_values.0.1": 0}

@@ -13,6 +13,7 @@ from hf2khc.driver.depth import with_depth
 from hf2khc.driver.generalise import generalise
 from hf2khc.ir.graph import Program
 from hf2khc.ir.text import format_program, parse_program
+from hf2khc.ir.types import Differs
 
 TEXT = """
 graph Model(%x: f32[batch, {width}]) {{
@@ -25,6 +26,8 @@ graph Model(%x: f32[batch, {width}]) {{
 entry Model
 """
 
+SIZES = ((40, 52, 14), (96, 24, 6), (72, 32, 17))
+
 
 def program(width: int, units: int, op: str = "relu") -> Program:
     return parse_program(TEXT.format(width=width, units=units, op=op))
@@ -35,6 +38,15 @@ def test_a_program_follows_its_config():
     assert result.reasons == ()
     text = TEXT.format(width="config.hidden_size", units="config.intermediate_size", op="relu")
     assert format_program(result.program).strip() == text.strip()
+
+
+def test_a_computed_size_without_a_law_is_told_from_one_that_is_the_same_everywhere():
+    text = TEXT.replace("%z: f32[batch, {units}] = ops.{op}(%y)", "%z: f32[{rows}, 9] = ops.{op}(%y)")
+    programs = [parse_program(text.format(width=w, units=u, op="relu", rows=r)) for w, u, r in SIZES]
+    result = generalise(programs[0], programs[1:], FIELDS)
+    assert result.reasons == ()
+    shape = result.program.main["z"].tensor.shape
+    assert shape == (14, 9) and [type(dim) for dim in shape] == [Differs, int]
 
 
 def test_another_structure_is_reported_and_nothing_generalised():

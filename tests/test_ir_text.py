@@ -110,6 +110,8 @@ def test_syntax_errors_have_a_place():
         ("r // a", "r // b", False),
         ("a // r * r", "a", False),
         ("a**-0.5", "b**-0.5", False),
+        ("a // (b // c)", "a // (b // c)", True),  # b // c is 0 at the numbers that are tried
+        ("a // (b // c)", "a", False),
     ],
 )
 def test_sizes_are_the_same_where_they_are_for_all_numbers(one, other, equal):

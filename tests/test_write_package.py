@@ -21,7 +21,7 @@ from hf2khc.ir.expr import evaluate
 from hf2khc.ir.graph import callee_of, join
 from hf2khc.ir.interpret import interpret
 from hf2khc.ir.text import parse_program
-from hf2khc.ir.types import concrete
+from hf2khc.ir.types import Differs, Tensor, concrete
 from hf2khc.weights.transform import evaluate as transform
 from hf2khc.write.analysis import Analysis, child_path, iteration_value
 from hf2khc.write.layer_class import module_name
@@ -293,6 +293,24 @@ def test_an_input_of_a_table_with_one_row_is_zero_in_the_tests():
     text = write_package(plan)["bert_backbone_test.py"]
     assert '"segment_ids": np.zeros((2, 5), dtype="int32")' in text
     assert '"token_ids": np.ones((2, 5), dtype="int32")' in text
+
+
+def test_keras_infers_a_size_that_follows_no_law():
+    plan = bert()
+    (name,) = plan.program.graphs["BertEmbeddings"].outputs
+
+    def printed(dim) -> str:
+        program = plan.program.map(
+            lambda graph: graph.replaced(
+                dataclasses.replace(node, type=Tensor("float32", (*node.tensor.shape[:-1], dim)))
+                if (graph.name, node.name) == ("BertEmbeddings", name)
+                else node
+                for node in graph
+            )
+        )
+        return write_package(dataclasses.replace(plan, program=program))["bert_embeddings.py"]
+
+    assert "compute_output_shape" in printed(8) and "compute_output_shape" not in printed(Differs(8))
 
 
 def test_integers_of_an_example_and_the_smallest_length_are_in_the_tests():

@@ -9,7 +9,7 @@ from typing import Any
 from hf2khc.driver.raise_parameters import raise_parameters
 from hf2khc.driver.search import Search
 from hf2khc.ir.graph import CALLS, Graph, Node, Program, lettered
-from hf2khc.ir.types import Tensor, Type
+from hf2khc.ir.types import Differs, Tensor, Type
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ def _node(
     if "graph" in real.attrs:
         called = [names[callees] for callees in _callees(nodes)]
         attrs = {"graph": tuple(called) if isinstance(real.attrs["graph"], tuple) else called[0], **attrs}
-    # What is computed has the size it has: nothing is printed from it alone, and the proof at another config sees it.
+    # What is computed has the size it has: of one that nothing explains Keras is told nothing.
     typed = place if real.op in ("param", "const") or (real.op == "input" and is_entry) else ""
     return replace(real, attrs=attrs, type=_type(tuple(n.type for n in nodes), search, typed))
 
@@ -190,4 +190,5 @@ def _type(types: tuple[Type, ...], search: Search, place: str) -> Type:
     if isinstance(types[0], tuple):
         return tuple(_type(parts, search, place) for parts in zip(*types, strict=True))  # type: ignore[arg-type, misc]
     shapes = tuple(t.shape for t in types if isinstance(t, Tensor))
-    return Tensor(types[0].dtype, search.value(shapes, place))
+    dims = zip(search.value(shapes, place), *shapes, strict=True)
+    return Tensor(types[0].dtype, tuple(Differs(d) if type(d) is int and {*given} != {d} else d for d, *given in dims))

@@ -83,9 +83,17 @@ def same(a, b) -> bool:
     for shift in (0, 5):
         for powers in magnitudes:
             env = {n: _PRIMES[(i + shift) % len(_PRIMES)] ** powers[i % len(powers)] for i, n in enumerate(names)}
-            if evaluate(a, env) != evaluate(b, env):
+            if _defined(a, env) != _defined(b, env):
                 return False
     return True
+
+
+def _defined(value, env: Mapping[str, object]):
+    """`value` evaluated; None where it divides by what rounds to 0 at these numbers, which no config need have."""
+    try:
+        return evaluate(value, env)
+    except ZeroDivisionError:
+        return None
 
 
 def entry_of(name: str) -> tuple[str, int] | None:

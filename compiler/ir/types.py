@@ -12,13 +12,17 @@ DTYPES = {
 SHORT = {long: short for short, long in DTYPES.items()}
 
 
+class Differs(int):
+    """A size that is another one at another config, by no law that was found."""
+
+
 @dataclass(frozen=True)
 class Tensor:
     """A tensor type.
 
     Args:
         dtype: a name as Keras spells it, such as `float32`.
-        shape: ints and `Expr`s over symbols.
+        shape: ints, among them those that differ, and `Expr`s over symbols.
     """
 
     dtype: str

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from hf2khc.ir.expr import Expr, names_of
 from hf2khc.ir.graph import Graph
-from hf2khc.ir.types import Tensor, same_type, tensors
+from hf2khc.ir.types import Differs, Tensor, same_type, tensors
 from hf2khc.write.construction import shape_argument
 from hf2khc.write.names import input_names
 from hf2khc.write.scope import Scope
@@ -35,8 +35,13 @@ def output_shape(graph: Graph, scope: Scope, arguments: Sequence[str]) -> list[s
 
 
 def _is_left_to_keras(graph: Graph, types: Sequence[Tensor], scope: Scope) -> bool:
-    """Whether a size follows from those of the inputs, which Keras knows: no argument is there to say it."""
+    """Whether a size follows from those of the inputs, which Keras knows: no argument is there to say it.
+
+    So does one that is another at another config, for which no law was found.
+    """
     given = [node.tensor for node in graph.inputs]
+    if any(isinstance(dim, Differs) for type_ in types for dim in type_.shape):
+        return not (len(types) == 1 and same_type(given[0], types[0]))
     known = all(not any(map(scope.is_size, names_of(dim))) for type_ in given for dim in type_.shape[1:])
     sizes = {str(dim) for type_ in given for dim in type_.shape}
     return known and any(not scope.is_stated(dim) and str(dim) not in sizes for type_ in types for dim in type_.shape)

@@ -165,7 +165,12 @@ def _batched(graph: Graph, product: Node, place: int) -> _Terms:
     before = x.rank - value.tensor.rank
     own = [before + axis for axis in range(value.tensor.rank - 2) if axis != new]
     *front, _, _ = sizes = kernel.tensor.shape if kernel.tensor.rank > 2 else (0, 0)
-    if before < 0 or not front or front != [x.shape[axis] for axis in own] or not all(isinstance(n, int) for n in sizes):
+    if (
+        before < 0
+        or not front
+        or front != [x.shape[axis] for axis in own]
+        or not all(isinstance(n, int) for n in sizes)
+    ):
         return _NONE
     leading = string.ascii_lowercase[: x.rank - 2]
     row, summed, column = string.ascii_lowercase[x.rank - 2 :][:3]
