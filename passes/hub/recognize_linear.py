@@ -150,7 +150,7 @@ _Terms = tuple[str, str, str, str]
 _NONE = ("", "", "", "")
 
 
-def _subscripts(_: Graph, product: Node, place: int) -> _Terms:
+def _subscripts(graph: Graph, product: Node, place: int) -> _Terms:
     terms, _, made = str(product.attrs["subscripts"]).replace(" ", "").partition("->")
     pair = terms.split(",")
     return (product.used[place], pair[1 - place], pair[place], made) if len(pair) == 2 else _NONE
@@ -173,7 +173,7 @@ def _batched(graph: Graph, product: Node, place: int) -> _Terms:
     ):
         return _NONE
     leading = string.ascii_lowercase[: x.rank - 2]
-    row, summed, column = string.ascii_lowercase[x.rank - 2 :][:3]
+    row, summed, column = list(string.ascii_lowercase[x.rank - 2 :][:3])
     sides = (row + summed, summed + column)
     letters = "".join(leading[axis] for axis in own)
     return kernel.name, leading + sides[1 - place], letters + sides[place], leading + row + column
