@@ -76,7 +76,7 @@ def make_plan(source: Source, program: Program, captured: Captured, twinned: Twi
         fields=tuple(fields),
         inputs={node.name: (_input_name(node.name, captured.spec), _dtype(node)) for node in program.main.inputs},
         outputs=tuple(_output_names(program.outputs)),
-        least=captured.smallest,
+        least={symbol: size for symbol, size in captured.smallest.items() if size > _FROM_ONE_ON},
         numbers={entry.name: numbers for entry in captured.spec if (numbers := _numbers(entry)) is not None},
         provenance=_provenance(source, captured, values),
         head=head,
@@ -107,7 +107,7 @@ def make_signature(plan: Plan, captured: Captured, omitted: Mapping[str, str]) -
 def _least(plan: Plan) -> dict[str, int]:
     """Of sizes of the inputs that are not free from one on, the smallest: others the package does not take."""
     symbols = {symbol for node in plan.program.main.inputs for symbol in node.tensor.symbols}
-    return {symbol: size for symbol, size in plan.least.items() if symbol in symbols and size > _FROM_ONE_ON}
+    return {symbol: size for symbol, size in plan.least.items() if symbol in symbols}
 
 
 def _numbers(entry: Input) -> int | list[Any] | None:

@@ -172,7 +172,7 @@ class Plan:
         generation: further constructor arguments of a causal language model, which say how it generates by default.
         text: how text becomes its inputs; None where the model came without a tokenizer.
         images: how images become its inputs; None where the model came without an image processor.
-        least: of sizes that are free, the smallest one that the model takes.
+        least: of sizes that are free, the smallest one that the model takes, where that is more than a few.
         numbers: what the examples give an input of which not every number makes sense, by node: 0 where it looks up in
             a table of one row, or nested lists as the user's own example has them; of the others ones.
     """

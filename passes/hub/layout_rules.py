@@ -1,6 +1,6 @@
 """How operations look above a transpose of their operands."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 
 from hf2khc.ir.expr import same
@@ -26,7 +26,14 @@ _LAST_AXIS = frozenset({"layers.Dense", "layers.LayerNormalization", "layers.RMS
 # The axis where none is given; `None` stands for all of them at once.
 _ONE_AXIS = MappingProxyType(
     dict.fromkeys(
-        ("ops.concatenate", "ops.softmax", "ops.log_softmax", "layers.BatchNormalization", "layers.GroupNormalization"),
+        (
+            "ops.concatenate",
+            "ops.softmax",
+            "ops.log_softmax",
+            "ops.glu",
+            "layers.BatchNormalization",
+            "layers.GroupNormalization",
+        ),
         -1,
     )
     | dict.fromkeys(("ops.repeat", "ops.flip", "ops.cumsum"))
@@ -42,7 +49,7 @@ def moved(node: Node, permutation: Permutation, before: Tensor) -> Moved | None:
         before: type of the first operand, or of the first of its parts, after its permutation.
     """
     if node.op == "ops.reshape":
-        return _merged_axes(node, permutation, before)
+        return _merged_axes(node, permutation, before) or _divided_axis(node, permutation, before)
     rule = _RULES.get(node.op)
     return rule(node, permutation) if rule else None
 
@@ -66,6 +73,24 @@ def _merged_axes(node: Node, permutation: Permutation, before: Tensor) -> Moved 
     left = tuple(p - gone if p > run[0] else p for i, p in enumerate(permutation) if not first < i <= first + gone)
     type_ = untransposed(node.tensor, left)
     return {"newshape": type_.shape}, type_, None if left == tuple(range(len(left))) else left
+
+
+def _divided_axis(node: Node, permutation: Permutation, before: Tensor) -> Moved | None:
+    """A reshape that divides one axis, which it does before the permutation as well: (b, c, n) to (b, c, h, w)."""
+    old, new = before.shape, node.tensor.shape
+    more = len(new) - len(old)
+    starts = [
+        i
+        for i in range(len(old))
+        if all(map(same, old[:i], new[:i])) and all(map(same, old[i + 1 :], new[i + more + 1 :]))
+    ]
+    if more < 1 or not starts:
+        return None
+    divided = permutation[starts[0]]
+    left = [p + more if p > divided else p for p in permutation]
+    left[starts[0] : starts[0] + 1] = range(divided, divided + more + 1)
+    type_ = untransposed(node.tensor, tuple(left))
+    return {"newshape": type_.shape}, type_, None if left == list(range(len(left))) else tuple(left)
 
 
 def untransposed(type_: Tensor, permutation: Permutation) -> Tensor:
@@ -113,17 +138,44 @@ def _split(node: Node, permutation: Permutation) -> Moved | None:
 
 
 def _reduction(node: Node, permutation: Permutation) -> Moved | None:
+    """Axes of which one entry is left, or none: then the others move up."""
     axis = node.attrs.get("axis")
-    if not node.attrs.get("keepdims") or axis is None:
+    if axis is None:
         return None
     axes = axis if isinstance(axis, tuple) else (axis,)
     new = tuple(permutation[a] for a in axes)
     attrs = {**node.attrs, "axis": new if isinstance(axis, tuple) else new[0]}
-    return attrs, untransposed(node.tensor, permutation), permutation
+    left = permutation if node.attrs.get("keepdims") else _without(permutation, new)
+    return attrs, untransposed(node.tensor, left), None if left == tuple(range(len(left))) else left
+
+
+def _without(permutation: Permutation, gone: Collection[int]) -> Permutation:
+    """A permutation of the axes that are left."""
+    left = sorted(set(permutation) - set(gone))
+    return tuple(left.index(axis) for axis in permutation if axis not in gone)
+
+
+def _pad(node: Node, permutation: Permutation) -> Moved | None:
+    """Each pair of widths stays with its axis."""
+    widths = node.attrs["pad_width"]
+    if not isinstance(widths, tuple) or len(widths) != len(permutation):
+        return None
+    new: list = [None] * len(permutation)
+    for axis, pair in zip(permutation, widths, strict=True):
+        new[axis] = pair
+    return {**node.attrs, "pad_width": tuple(new)}, untransposed(node.tensor, permutation), permutation
+
+
+def _broadcast(node: Node, permutation: Permutation) -> Moved | None:
+    if len(node.attrs["shape"]) != len(permutation):  # type: ignore[arg-type]
+        return None
+    type_ = untransposed(node.tensor, permutation)
+    return {"shape": type_.shape}, type_, permutation
 
 
 def _expand_dims(node: Node, permutation: Permutation) -> Moved | None:
-    axis = node.attrs["axis"]
+    """A new axis, where there is none or where several values are stacked."""
+    axis = node.attrs.get("axis", 0)
     if not isinstance(axis, int):
         return None
     axis %= node.tensor.rank
@@ -163,9 +215,13 @@ _RULES: Mapping[str, Callable[[Node, Permutation], Moved | None]] = MappingProxy
         **dict.fromkeys(_REDUCTIONS, _reduction),
         "layers.BatchNormalization": _channels,
         "layers.GroupNormalization": _channels,
+        "ops.broadcast_to": _broadcast,
         "ops.expand_dims": _expand_dims,
         "ops.get_item": _get_item,
+        "ops.pad": _pad,
+        "ops.stack": _expand_dims,
         "ops.split": _split,
+        "ops.squeeze": _reduction,
         "item": _pointwise,
     }
 )

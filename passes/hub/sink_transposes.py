@@ -1,9 +1,11 @@
 """Move transposes down until they cancel."""
 
+from collections.abc import Mapping
+
 from hf2khc.ir.analysis import repeated_graphs
 from hf2khc.ir.graph import Graph, Program
 from hf2khc.passes.hub.layout_rules import Permutation
-from hf2khc.passes.hub.sinking import Border, Sinking, inverted
+from hf2khc.passes.hub.sinking import Opened, Sinking, inverted, open_graph
 
 
 def sink_transposes(program: Program) -> Program:
@@ -12,7 +14,8 @@ def sink_transposes(program: Program) -> Program:
     Attention in torch works on (batch, heads, seq, head_dim), in Keras on (batch, seq, heads, head_dim): what stands
     between the two transposes (rotary embedding, norms of queries and keys, repeated heads) moves to Keras's layout.
     Transposes pass the borders of modules, too: those that end a module are its callers' to do, and so are those that
-    begin it. A convolution and a norm in a module of their own, as in ResNet, have none left.
+    begin it. A convolution and a norm in a module of their own, as in ResNet, have none left. A module that does not
+    care takes what its caller has.
 
     Before:
 
@@ -36,34 +39,31 @@ def sink_transposes(program: Program) -> Program:
     """
     whole = {program.entry, *repeated_graphs(program)}
     graphs: dict[str, Graph] = {}
-    borders: dict[str, Border] = {}
+    opened: dict[str, Opened] = {}
     for graph in program.callees_first():
         if graph.name in whole:
-            graphs[graph.name] = Sinking(graph, borders).run().whole()
+            walk = Sinking(graph, opened).run()
+            graphs[graph.name] = walk.whole()
+            opened |= walk.changed
         else:
-            graphs[graph.name], borders[graph.name] = _opened(graph, borders)
-    return program.with_graphs(graphs.values())
+            opened[graph.name] = _opened(graph, opened)
+            opened |= opened[graph.name].changed
+    return program.with_graphs([*graphs.values(), *(found.graph for found in opened.values())])
 
 
-def _opened(graph: Graph, borders: dict[str, Border]) -> tuple[Graph, Border]:
+def _opened(graph: Graph, opened: Mapping[str, Opened]) -> Opened:
     """A graph whose transposes at its borders are left to its callers."""
-    taken: dict[str, Permutation] = {}
-    best = Sinking(graph, borders).run()
-    for node in graph.inputs:
+    best = open_graph(graph, opened, {})
+    for place, node in enumerate(graph.inputs):
         if node.tensor.is_floating and node.tensor.rank > 2:
-            for due in _candidates(best, node.tensor.rank):
-                trial = Sinking(graph, borders, {**taken, node.name: due}).run()
-                if _cost(trial) < _cost(best):
-                    best, taken = trial, {**taken, node.name: due}
-    takes = {i: inverted(taken[node.name]) for i, node in enumerate(graph.inputs) if node.name in taken}
-    return best.inner(), Border(takes, best.due)
+            for due in _candidates(best.walk, node.tensor.rank):
+                trial = open_graph(graph, opened, {**best.taken, place: due})
+                if trial.cost < best.cost:
+                    best = trial
+    return best
 
 
 def _candidates(walk: Sinking, rank: int) -> list[Permutation]:
     """Layouts in which an input may come: those that the values of the graph have."""
     found = [due for _, due in (*walk.layout.values(), *walk.source.values()) if due and len(due) == rank]
     return list(dict.fromkeys(p for due in found for p in (inverted(due), due)))
-
-
-def _cost(walk: Sinking) -> int:
-    return len(walk.inner().of("ops.transpose"))

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from hf2khc.ir.analysis import weight_values
 from hf2khc.ir.graph import LEAVES, Graph, Node, numbered
@@ -13,16 +14,56 @@ Layout = tuple[str, Permutation | None]
 
 
 @dataclass(frozen=True)
-class Border:
-    """In which layout a graph takes its inputs and gives its results.
+class Opened:
+    """A graph whose transposes at its borders are left to its callers.
 
     Args:
-        takes: the axes by which the caller transposes an operand, by its position.
-        gives: the permutation that is due on each result.
+        before: the graph as it was.
+        walk: that moved its transposes down.
+        taken: the permutations that are due on its inputs, by position.
     """
 
-    takes: Mapping[int, Permutation] = field(default_factory=dict)
-    gives: tuple[Permutation | None, ...] = ()
+    before: Graph
+    walk: "Sinking"
+    taken: Mapping[int, Permutation]
+
+    @cached_property
+    def graph(self) -> Graph:
+        """The graph itself."""
+        return self.walk.inner()
+
+    @property
+    def takes(self) -> Mapping[int, Permutation]:
+        """The axes by which the caller transposes an operand, by its position."""
+        return {place: inverted(due) for place, due in self.taken.items()}
+
+    @property
+    def gives(self) -> tuple[Permutation | None, ...]:
+        """The permutation that is due on each result."""
+        return self.walk.due
+
+    @property
+    def changed(self) -> Mapping[str, "Opened"]:
+        """The graphs that it calls, and that take another layout for its sake."""
+        return self.walk.changed
+
+    @cached_property
+    def cost(self) -> int:
+        """How many times data are transposed in it, and how many more times in what it changed."""
+        more = sum(found.own_cost - self.walk.opened[name].own_cost for name, found in self.changed.items())
+        return self.own_cost + more
+
+    @cached_property
+    def own_cost(self) -> int:
+        """How many times data are transposed in it; weights are small."""
+        weights = weight_values(self.graph)
+        return sum(node.name not in weights for node in self.graph.of("ops.transpose"))
+
+
+def open_graph(graph: Graph, opened: Mapping[str, Opened], taken: Mapping[int, Permutation]) -> Opened:
+    """A graph that takes inputs with permutations due on them, by position, and calls those that are open already."""
+    due = {graph.inputs[place].name: permutation for place, permutation in taken.items()}
+    return Opened(graph, Sinking(graph, opened, due).run(), taken)
 
 
 @dataclass
@@ -31,18 +72,22 @@ class Sinking:
 
     Args:
         graph: to walk.
-        borders: of the graphs it calls, by name.
+        opened: the graphs it calls, by name; each is called from here alone.
         taken: inputs that come in another layout, each with the permutation that is due on it.
+        turned: values computed anew in another layout, by the permutation that would be due on them.
+        changed: graphs that do not care about the layout, and take that of the values they are given.
     """
 
     graph: Graph
-    borders: Mapping[str, Border] = field(default_factory=dict)
+    opened: Mapping[str, Opened] = field(default_factory=dict)
     taken: Mapping[str, Permutation] = field(default_factory=dict)
     new: dict[str, Node] = field(default_factory=dict)
     layout: dict[str, Layout] = field(default_factory=dict)
     # Where the transpose of an old value was written: what it was a transpose of.
     source: dict[str, Layout] = field(default_factory=dict)
     weights: frozenset[str] = frozenset()
+    changed: dict[str, Opened] = field(default_factory=dict)
+    turned: dict[tuple[str, Permutation], str | None] = field(default_factory=dict)
 
     def run(self) -> "Sinking":
         self.weights = weight_values(self.graph)
@@ -88,14 +133,31 @@ class Sinking:
         return base, None if total == tuple(range(len(total))) else total
 
     def _call(self, node: Node) -> None:
-        border = self.borders.get(str(node.attrs["graph"]), Border())
-        operands = [o and self._given(o, border.takes.get(i)) for i, o in enumerate(node.operands)]
+        callee = self._callee(node)
+        takes = callee.takes if callee else {}
+        operands = [o and self._given(o, takes.get(i)) for i, o in enumerate(node.operands)]
         types = tensors(node.type)
-        gives = border.gives or (None,) * len(types)
+        gives = callee.gives if callee else (None,) * len(types)
         new = tuple(untransposed(t, due) if due else t for t, due in zip(types, gives, strict=True))
         single = not isinstance(node.type, tuple)
         made = replace(node, operands=tuple(operands), type=new[0] if single else new)
         self._keep(made, gives[0] if single else None)
+
+    def _callee(self, node: Node) -> Opened | None:
+        """The graph of a call, in the layout of what it is given where that is no transpose more inside."""
+        name = str(node.attrs["graph"])
+        for place, operand in enumerate(node.operands):
+            found = self._opened(name)
+            due = self.layout[operand][1] if operand else None
+            if found and due and place not in found.taken:
+                every = {**self.opened, **self.changed}
+                trial = open_graph(found.before, every, {**found.taken, place: due})
+                if trial.cost <= found.own_cost:
+                    self.changed |= {**trial.changed, name: trial}
+        return self._opened(name)
+
+    def _opened(self, name: str) -> Opened | None:
+        return self.changed.get(name) or self.opened.get(name)
 
     def _given(self, operand: str, axes: Permutation | None) -> str:
         """An operand of a call, transposed by `axes` where the graph takes it so."""
@@ -106,8 +168,8 @@ class Sinking:
         call = self.graph[node.used[0]] if node.op == "item" else None
         if call is None or call.op != "call":
             return False
-        due = self.borders.get(str(call.attrs["graph"]), Border()).gives
-        mine = due[int(str(node.attrs["index"]))] if due else None
+        callee = self._opened(str(call.attrs["graph"]))
+        mine = callee.gives[int(str(node.attrs["index"]))] if callee else None
         self._keep(replace(node, type=untransposed(node.tensor, mine)) if mine else node, mine)
         return True
 
@@ -139,14 +201,60 @@ class Sinking:
         first = rank - type_.rank
         if type_.rank < rank and all(permutation[i] == i for i in range(first, rank)):
             return base
+        if type_.rank < rank and due is None:
+            return self._spread(operand, permutation[first:], rank)
         if type_.rank == rank and all(permutation[i] == i or type_.shape[i] == 1 for i in range(rank)):
             return base if all(d == 1 for i, d in enumerate(type_.shape) if permutation[i] != i) else None
-        return self._unsqueezed(operand, permutation) if type_.rank == rank else None
+        if type_.rank != rank:
+            return None
+        if due is None and self.graph[operand].op == "ops.expand_dims":
+            # One for each use: rules match what nothing else reads.
+            return self._unsqueezed(operand, permutation)
+        if (operand, permutation) not in self.turned:
+            self.turned[operand, permutation] = self._turned(operand, permutation)
+        return self.turned[operand, permutation]
+
+    def _turned(self, operand: str, permutation: Permutation) -> str | None:
+        """A value computed anew in the earlier layout: of fewer axes that are spread otherwise, or of weights."""
+        node = self.graph[operand]
+        if self.layout[operand][1] is not None:
+            return None
+        if node.level == "ops" and node.used and self.graph[node.used[0]].tensor.rank == len(permutation):
+            result = moved(node, permutation, self.graph[node.used[0]].tensor)
+            operands = [o and self._above(o, permutation, node) for o in node.operands if result]
+            if result and result[2] == permutation and len(list(filter(None, operands))) == len(node.used):
+                name = numbered(f"{_title(operand)}_turned", self.new)
+                self.new[name] = Node(name, node.op, tuple(operands), result[0], result[1], node.loc, node.origin)
+                return name
+        inverse, shape = inverted(permutation), node.tensor.shape
+        order = [axis for axis in inverse if shape[axis] != 1]
+        if order == sorted(order):
+            name, type_ = numbered(f"{_title(operand)}_turned", self.new), untransposed(node.tensor, permutation)
+            attrs = {"newshape": type_.shape}
+            self.new[name] = Node(name, "ops.reshape", (self.layout[operand][0],), attrs, type_, node.loc, node.origin)
+            return name
+        # One for each channel is turned at less cost than what it scales.
+        return self._written(operand, *self._composed(operand, inverse)) if operand in self.weights else None
+
+    def _spread(self, operand: str, axes: Permutation, rank: int) -> str | None:
+        """Fewer axes than the rest, new ones put between them: in the earlier layout they lie at `axes` of `rank`."""
+        if list(axes) != sorted(axes):
+            return None
+        name, shape = self.layout[operand][0], list(self.graph[operand].tensor.shape)
+        for axis in range(axes[0] if axes else rank, rank):
+            if axis not in axes:
+                place = axis - axes[0]
+                source, name = name, numbered(f"{_title(operand)}_expanded", self.new)
+                shape.insert(place, 1)
+                type_ = Tensor(self.graph[operand].tensor.dtype, tuple(shape))
+                node = self.graph[operand]
+                self.new[name] = Node(name, "ops.expand_dims", (source,), {"axis": place}, type_, node.loc, node.origin)
+        return name
 
     def _unsqueezed(self, operand: str, permutation: Permutation) -> str | None:
         """In the earlier layout `expand_dims(x, axis)` takes another axis, where the rest keeps its order."""
         node = self.graph[operand]
-        if node.op != "ops.expand_dims" or not isinstance(node.attrs["axis"], int):
+        if not isinstance(node.attrs["axis"], int):
             return None
         axis = node.attrs["axis"] % node.tensor.rank
         inverse = inverted(permutation)
@@ -174,7 +282,7 @@ class Sinking:
         node = self.graph[old]
         before = self.new[base].tensor
         type_ = Tensor(before.dtype, tuple(before.shape[a] for a in due))
-        name = numbered(old if node.op == "ops.transpose" else f"{old}_transposed", self.new)
+        name = numbered(old if node.op == "ops.transpose" else f"{_title(old)}_transposed", self.new)
         origin = node.origin | {"sink_transposes"}
         self.new[name] = Node(name, "ops.transpose", (base,), {"axes": due}, type_, node.loc, origin)
         return name
@@ -183,6 +291,11 @@ class Sinking:
 def inverted(permutation: Permutation) -> Permutation:
     """The permutation that undoes another."""
     return tuple(permutation.index(i) for i in range(len(permutation)))
+
+
+def _title(name: str) -> str:
+    """What the value of a parameter may be called."""
+    return name.lstrip("@").replace(".", "_")
 
 
 def _axes(node: Node) -> Permutation:
