@@ -48,7 +48,8 @@ def sink_transposes(program: Program) -> Program:
         else:
             opened[graph.name] = _opened(graph, opened)
             opened |= opened[graph.name].changed
-    return program.with_graphs([*graphs.values(), *(found.graph for found in opened.values())])
+    graphs |= {name: found.graph for name, found in opened.items()}
+    return program.with_graphs(graphs[graph.name] for graph in program.callees_first())
 
 
 def _opened(graph: Graph, opened: Mapping[str, Opened]) -> Opened:
