@@ -238,17 +238,19 @@ class Sinking:
 
     def _spread(self, operand: str, axes: Permutation, rank: int) -> str | None:
         """Fewer axes than the rest, new ones put between them: in the earlier layout they lie at `axes` of `rank`."""
-        if list(axes) != sorted(axes):
+        node, shape = self.graph[operand], self.graph[operand].tensor.shape
+        placed = {axis: size for axis, size in zip(axes, shape, strict=True) if size != 1}
+        if list(placed) != sorted(placed):
             return None
-        name, shape = self.layout[operand][0], list(self.graph[operand].tensor.shape)
-        for axis in range(axes[0] if axes else rank, rank):
-            if axis not in axes:
-                place = axis - axes[0]
-                source, name = name, numbered(f"{_title(operand)}_expanded", self.new)
-                shape.insert(place, 1)
-                type_ = Tensor(self.graph[operand].tensor.dtype, tuple(shape))
-                node = self.graph[operand]
-                self.new[name] = Node(name, "ops.expand_dims", (source,), {"axis": place}, type_, node.loc, node.origin)
+        new = tuple(placed.get(axis, 1) for axis in range(min(placed, default=rank - 1), rank))
+        added = [place for place, size in enumerate(new) if size == 1]
+        plain = len(placed) == len(shape)
+        op, attrs = (
+            ("ops.expand_dims", {"axis": added[0]}) if plain and len(added) == 1 else ("ops.reshape", {"newshape": new})
+        )
+        name = numbered(f"{_title(operand)}_spread", self.new)
+        base, type_ = self.layout[operand][0], Tensor(node.tensor.dtype, new)
+        self.new[name] = Node(name, op, (base,), attrs, type_, node.loc, node.origin)
         return name
 
     def _unsqueezed(self, operand: str, permutation: Permutation) -> str | None:
