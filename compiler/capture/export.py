@@ -17,7 +17,14 @@ from hf2khc.capture.absent_masks import absent_masks_stay_absent
 from hf2khc.capture.build import configs, quiet
 from hf2khc.capture.counted_loops import ROUNDS, CountedLoop, counted_loops
 from hf2khc.capture.every_row import EveryRow
-from hf2khc.capture.free_sizes import larger_sizes, padding_edges, smallest_sizes, symbol_names, unrolled_loop
+from hf2khc.capture.free_sizes import (
+    SMALLEST,
+    larger_sizes,
+    padding_edges,
+    smallest_sizes,
+    symbol_names,
+    unrolled_loop,
+)
 from hf2khc.capture.input_types import Input
 from hf2khc.capture.inputs import longest_sequences, sample_inputs
 from hf2khc.capture.known_values import KnownValues, known_inputs, traced_within, unknown_sizes
@@ -37,8 +44,6 @@ HELD = "held"
 ROWS = "every row"
 # All sizes free, and buffers of one number as numbers.
 NUMBERS = "numbers"
-# The smallest size that a trace of several stands for; that of one is tried in the proof.
-_SMALLEST = 2
 # Loops over a free size: looked for, three rounds of each, all rounds of the example.
 FOUND, ROLLED, UNROLLED = "found", "rolled", "unrolled"
 
@@ -292,7 +297,7 @@ def _lengths(sizes: Mapping[str, int], fixed: Mapping[str, str], program: Export
 
 def _from_which_on(smallest: Mapping[str, int]) -> Iterator[str]:
     for symbol, size in smallest.items():
-        if size > _SMALLEST:
+        if size > SMALLEST:
             yield f"length {symbol} from {size} on: at smaller sizes the model takes another way, or none"
 
 

@@ -22,6 +22,8 @@ SMALL = 66  # below it every size is tried: one more than the common lengths of 
 LARGE = (127, 128, 129, 255, 256, 257, 1009, 4099)
 STEPS = 128
 SHORTEST_LOOP = 3
+# The smallest size that a trace of several stands for: one is a case of its own to torch, and tried in the proof.
+SMALLEST = 2
 _TORCH = os.path.dirname(torch.__file__)
 Condition = tuple[str, Callable[[Mapping[str, int]], bool]]  # what it says, and whether it holds at given sizes
 LONGEST_TEXT = 120
@@ -142,7 +144,7 @@ def _least(symbol: str, sizes: Mapping[str, int], most: int | None, conditions: 
     """
     size = sizes[symbol]
     # One sample and no sample are cases of their own to torch, which a trace of several does not show.
-    tried = {*range(2, SMALL), *range(SMALL, 2 * size, max(1, size // STEPS)), *LARGE, size}
+    tried = {*range(SMALLEST, SMALL), *range(SMALL, 2 * size, max(1, size // STEPS)), *LARGE, size}
     least = max(tried) + 1
     for candidate in sorted((n for n in tried if most is None or n <= most), reverse=True):
         broken = next((text for text, holds in conditions if not holds({**sizes, symbol: candidate})), "")

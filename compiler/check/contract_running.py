@@ -7,6 +7,7 @@ import numpy as np
 
 from hf2khc.check.contract_subject import Subject, difference, outputs
 from hf2khc.check.contract_verdict import Broken, require
+from hf2khc.check.signature import fits
 
 # Another order of summation, no more: float32 keeps 7 digits.
 _ROUNDING = 1e-5
@@ -37,17 +38,13 @@ def lengths(subject: Subject) -> str:
 def _shape_faults(model: Any, inputs: dict[str, np.ndarray], found: list[np.ndarray]) -> list[str]:
     shapes = model.compute_output_shape({name: array.shape for name, array in inputs.items()})
     pairs = zip([array.shape for array in found], map(tuple, _flat_shapes(shapes)), strict=True)
-    return [f"{model.name}: {actual}, said to be {said}" for actual, said in pairs if not _fits(actual, said)]
+    return [f"{model.name}: {actual}, said to be {said}" for actual, said in pairs if not fits(actual, said)]
 
 
 def _flat_shapes(shapes: Any) -> list[Any]:
     if isinstance(shapes, dict):
         return [shapes[name] for name in sorted(shapes)]
     return [shapes]
-
-
-def _fits(actual: tuple[int, ...], said: tuple[int | None, ...]) -> bool:
-    return len(actual) == len(said) and all(s in (a, None) for a, s in zip(actual, said, strict=True))
 
 
 def compiled(subject: Subject) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from hf2khc.check.cases import load_arrays, save_arrays
 from hf2khc.check.proof import CACHED, CANNOT_DECODE, Run
-from hf2khc.check.signature import package_inputs, package_outputs
+from hf2khc.check.signature import fits, package_inputs, package_outputs
 from hf2khc.diagnostics import fail
 from hf2khc.package import broken_package, import_package, load_preset
 from hf2khc.process import import_keras, peak_memory, serve
@@ -53,7 +53,7 @@ def _check_shapes(directory: Path, model: Any, value: Any) -> None:
     said = [tuple(tensor.shape) for tensor in keras.tree.flatten(model.output)]
     found = [array.shape for array in keras.tree.flatten(value)]
     for shape, expected in zip(found, said, strict=True):
-        if len(shape) != len(expected) or any(n not in (None, size) for n, size in zip(expected, shape, strict=True)):
+        if not fits(shape, expected):
             message = f"a result of shape {shape} is said to have {expected}"
             raise fail("output-shape", message, location=str(directory), hint="a layer's compute_output_shape is wrong")
 

@@ -1,6 +1,6 @@
 """`signature.json`: how inputs and outputs of transformers map to those of the package."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -70,6 +70,11 @@ def package_outputs(signature: Mapping[str, Any], value: Any) -> Inputs:
     if set(value) - named:
         raise fail("signature", f"outputs that the signature does not name: {', '.join(sorted(set(value) - named))}")
     return {key: np.asarray(value[entry["name"]]) for key, entry in entries.items() if entry["name"] in value}
+
+
+def fits(shape: Sequence[int], declared: Sequence[int | None]) -> bool:
+    """Whether a result has the shape that a model declares, where None is any size."""
+    return len(shape) == len(declared) and all(n in (size, None) for size, n in zip(shape, declared, strict=True))
 
 
 def in_package_order(entry: Mapping[str, Any], array: np.ndarray) -> np.ndarray:

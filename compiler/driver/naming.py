@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from hf2khc.capture.free_sizes import SMALLEST
 from hf2khc.capture.frontend import Captured
 from hf2khc.capture.inputs import Input, sample_inputs
 from hf2khc.capture.source import Source
@@ -31,8 +32,6 @@ from hf2khc.write.plan import CONSTANT, Field, Head, Plan
 
 # Constants up to this many elements are data of the constructor; larger ones become weights that are not trained.
 MOST_DATA = 4096
-# The smallest size of what is traced with every size free: one of one is a case of its own to torch.
-_FROM_ONE_ON = 2
 # Integers of an example that a printed test repeats; more would be no text to read.
 _MOST_GIVEN = 64
 # Layers of the model in the printed tests.
@@ -76,7 +75,7 @@ def make_plan(source: Source, program: Program, captured: Captured, twinned: Twi
         fields=tuple(fields),
         inputs={node.name: (_input_name(node.name, captured.spec), _dtype(node)) for node in program.main.inputs},
         outputs=tuple(_output_names(program.outputs)),
-        least={symbol: size for symbol, size in captured.smallest.items() if size > _FROM_ONE_ON},
+        least={symbol: size for symbol, size in captured.smallest.items() if size > SMALLEST},
         numbers={entry.name: numbers for entry in captured.spec if (numbers := _numbers(entry)) is not None},
         provenance=_provenance(source, captured, values),
         head=head,

@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from hf2khc.capture.build import build_meta
+from hf2khc.capture.free_sizes import SMALLEST
 from hf2khc.capture.input_types import Input
 from hf2khc.capture.inputs import input_spec, longest_sequences, trace_sizes
 from hf2khc.capture.source import Source
-
-_SMALLEST = 2
 
 
 @dataclass(frozen=True)
@@ -31,4 +30,4 @@ def untraced(source: Source) -> Untraced:
     model = build_meta(source.config, source.model_class)
     spec = input_spec(model)
     sizes = trace_sizes(model, spec)
-    return Untraced(spec, sizes, dict.fromkeys(sizes, _SMALLEST), longest_sequences(source.config, sizes))
+    return Untraced(spec, sizes, dict.fromkeys(sizes, SMALLEST), longest_sequences(source.config, sizes))

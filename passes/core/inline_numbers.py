@@ -5,12 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from hf2khc.ir.expr import same
 from hf2khc.ir.graph import Graph, Node, Program
 from hf2khc.ir.signatures import slot_names
-from hf2khc.ir.types import Tensor
 from hf2khc.passes.core.constants import map_constants
 from hf2khc.rewrite.build import trimmed
+from hf2khc.rewrite.guards import same_shape
 
 # Ops that take a number in the place of either value.
 _BINARY = frozenset(
@@ -69,17 +68,13 @@ def _with_numbers(graph: Graph, node: Node, numbers: Mapping[str, float]) -> Nod
     if others != {graph[name].tensor.dtype for name in given}:
         return node
     if any(graph[name].tensor.rank for name in given) and not any(
-        _same_shape(graph[name].tensor, node.tensor) for name in node.used if name not in numbers
+        same_shape(graph, name, node.name) for name in node.used if name not in numbers
     ):
         return node
     slots = zip(slot_names(node.op), node.operands, strict=False)
     attrs: dict[str, object] = {slot: numbers[name] for slot, name in slots if name is not None and name in numbers}
     operands = trimmed(None if name in numbers else name for name in node.operands)
     return replace(node, operands=operands, attrs={**attrs, **node.attrs}, origin=node.origin | {"inline_numbers"})
-
-
-def _same_shape(a: Tensor, b: Tensor) -> bool:
-    return a.rank == b.rank and all(map(same, a.shape, b.shape))
 
 
 def _is_value(node: Node, name: str) -> bool:

@@ -3,12 +3,13 @@
 from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 
-from hf2khc.ir.expr import same
+from hf2khc.ir.expr import Expr, same
 from hf2khc.ir.graph import Node
 from hf2khc.ir.signatures import axis_entries
 from hf2khc.ir.types import Tensor, Type, tensors
 
 Permutation = tuple[int, ...]
+Shape = tuple[int | Expr, ...]
 # Attributes, type and the permutation still due on the result.
 Moved = tuple[Mapping[str, object], Type, Permutation | None]
 
@@ -57,15 +58,9 @@ def moved(node: Node, permutation: Permutation, before: Tensor) -> Moved | None:
 def _merged_axes(node: Node, permutation: Permutation, before: Tensor) -> Moved | None:
     """A reshape that merges axes that are neighbours before the permutation, too: (b, c, h, w) to (b, c, h * w)."""
     old, new = before.shape, node.tensor.shape
-    gone = len(old) - len(new)
-    starts = [
-        i
-        for i in range(len(new))
-        if all(map(same, old[:i], new[:i])) and all(map(same, old[i + gone + 1 :], new[i + 1 :]))
-    ]
-    if gone < 1 or not starts:
+    gone, first = len(old) - len(new), _one_of_several(new, old)
+    if first is None:
         return None
-    first = starts[0]
     run = permutation[first : first + gone + 1]
     if list(run) != list(range(run[0], run[0] + gone + 1)):
         return None
@@ -78,19 +73,25 @@ def _merged_axes(node: Node, permutation: Permutation, before: Tensor) -> Moved 
 def _divided_axis(node: Node, permutation: Permutation, before: Tensor) -> Moved | None:
     """A reshape that divides one axis, which it does before the permutation as well: (b, c, n) to (b, c, h, w)."""
     old, new = before.shape, node.tensor.shape
-    more = len(new) - len(old)
-    starts = [
-        i
-        for i in range(len(old))
-        if all(map(same, old[:i], new[:i])) and all(map(same, old[i + 1 :], new[i + more + 1 :]))
-    ]
-    if more < 1 or not starts:
+    more, first = len(new) - len(old), _one_of_several(old, new)
+    if first is None:
         return None
-    divided = permutation[starts[0]]
+    divided = permutation[first]
     left = [p + more if p > divided else p for p in permutation]
-    left[starts[0] : starts[0] + 1] = range(divided, divided + more + 1)
+    left[first : first + 1] = range(divided, divided + more + 1)
     type_ = untransposed(node.tensor, tuple(left))
     return {"newshape": type_.shape}, type_, None if left == list(range(len(left))) else tuple(left)
+
+
+def _one_of_several(fewer: Shape, more: Shape) -> int | None:
+    """The axis of one shape that is several neighbours in the other, all others being the same."""
+    extra = len(more) - len(fewer)
+    if extra < 1:
+        return None
+    for axis in range(len(fewer)):
+        if all(map(same, fewer[:axis], more[:axis])) and all(map(same, fewer[axis + 1 :], more[axis + extra + 1 :])):
+            return axis
+    return None
 
 
 def untransposed(type_: Tensor, permutation: Permutation) -> Tensor:

@@ -58,11 +58,15 @@ def _dense(graph: Graph) -> Graph:
         if x in weights or graph[x].tensor.rank < 2:
             continue
         root, bias = added_bias(graph, product, weights)
-        operands = (x, kernel) if bias is None else (x, kernel, bias)
-        attrs = {"units": product.tensor.shape[-1]} | ({} if bias else {"use_bias": False})
         origin = root.origin | product.origin | {"recognize_linear"}
-        new.append(Node(root.name, "layers.Dense", operands, attrs, root.type, product.loc, origin))
+        new.append(Node(root.name, *_layer(x, kernel, bias, root.tensor), product.loc, origin))
     return graph.rewired(new) if new else graph
+
+
+def _layer(x: str, kernel: str, bias: str | None, type_: Tensor) -> tuple[str, tuple[str, ...], dict[str, Any], Tensor]:
+    """What a `layers.Dense` is as a node: its op, operands, attributes and type."""
+    operands = (x, kernel, bias) if bias else (x, kernel)
+    return "layers.Dense", operands, {"units": type_.shape[-1]} | ({} if bias else {"use_bias": False}), type_
 
 
 def _of_a_vector(graph: Graph, product: Node, weights: frozenset[str]) -> list[Node]:
@@ -71,12 +75,10 @@ def _of_a_vector(graph: Graph, product: Node, weights: frozenset[str]) -> list[N
     root, bias = added_bias(graph, product, weights)
     origin = root.origin | product.origin | {"recognize_linear"}
     names = [graph.fresh(f"{root.name}_{part}") for part in ("row", "dense")]
-    operands = (names[0], kernel, bias) if bias else (names[0], kernel)
-    attrs = {"units": product.tensor.shape[-1]} | ({} if bias else {"use_bias": False})
     row, made = (Tensor(root.tensor.dtype, (1, *graph[name].tensor.shape)) for name in (x, root.name))
     return [
         Node(names[0], "ops.expand_dims", (x,), {"axis": 0}, row, product.loc, origin),
-        Node(names[1], "layers.Dense", operands, attrs, made, product.loc, origin),
+        Node(names[1], *_layer(names[0], kernel, bias, made), product.loc, origin),
         Node(root.name, "ops.squeeze", (names[1],), {"axis": (0,)}, root.type, product.loc, origin),
     ]
 
@@ -100,12 +102,11 @@ def _from_the_left(graph: Graph, product: Node, weights: frozenset[str]) -> list
 
     names = [graph.fresh(f"{root.name}_{part}") for part in ("rows", "kernel", "dense")]
     *batch, width, length = graph[x].tensor.shape
-    operands = (*names[:2], bias) if bias else tuple(names[:2])
-    attrs = {"units": units} | ({} if bias else {"use_bias": False})
+    rows = Tensor(product.tensor.dtype, (*batch, length, units))
     return [
         made(names[0], "ops.transpose", (x,), swap, (*batch, length, width)),
         made(names[1], "ops.transpose", (weight,), {}, (width, units)),
-        made(names[2], "layers.Dense", operands, attrs, (*batch, length, units)),
+        Node(names[2], *_layer(names[0], names[1], bias, rows), product.loc, origin),
         made(root.name, "ops.transpose", (names[2],), swap, product.tensor.shape),
     ]
 

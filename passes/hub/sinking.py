@@ -6,7 +6,7 @@ from functools import cached_property
 
 from hf2khc.ir.analysis import weight_values
 from hf2khc.ir.graph import LEAVES, Graph, Node, numbered
-from hf2khc.ir.types import Tensor, tensors
+from hf2khc.ir.types import Tensor, Type, tensors
 from hf2khc.passes.hub.layout_rules import Permutation, moved, untransposed
 
 # A value and the permutation still due on it.
@@ -223,35 +223,28 @@ class Sinking:
             result = moved(node, permutation, self.graph[node.used[0]].tensor)
             operands = [o and self._above(o, permutation, node) for o in node.operands if result]
             if result and result[2] == permutation and len(list(filter(None, operands))) == len(node.used):
-                name = numbered(f"{_title(operand)}_turned", self.new)
-                self.new[name] = Node(name, node.op, tuple(operands), result[0], result[1], node.loc, node.origin)
-                return name
+                return self._added(operand, "turned", node.op, tuple(operands), *result[:2])
         inverse, shape = inverted(permutation), node.tensor.shape
         order = [axis for axis in inverse if shape[axis] != 1]
         if order == sorted(order):
-            name, type_ = numbered(f"{_title(operand)}_turned", self.new), untransposed(node.tensor, permutation)
-            attrs = {"newshape": type_.shape}
-            self.new[name] = Node(name, "ops.reshape", (self.layout[operand][0],), attrs, type_, node.loc, node.origin)
-            return name
+            type_, base = untransposed(node.tensor, permutation), self.layout[operand][0]
+            return self._added(operand, "turned", "ops.reshape", (base,), {"newshape": type_.shape}, type_)
         # One for each channel is turned at less cost than what it scales.
         return self._written(operand, *self._composed(operand, inverse)) if operand in self.weights else None
 
     def _spread(self, operand: str, axes: Permutation, rank: int) -> str | None:
         """Fewer axes than the rest, new ones put between them: in the earlier layout they lie at `axes` of `rank`."""
-        node, shape = self.graph[operand], self.graph[operand].tensor.shape
-        placed = {axis: size for axis, size in zip(axes, shape, strict=True) if size != 1}
+        type_ = self.graph[operand].tensor
+        placed = {axis: size for axis, size in zip(axes, type_.shape, strict=True) if size != 1}
         if list(placed) != sorted(placed):
             return None
         new = tuple(placed.get(axis, 1) for axis in range(min(placed, default=rank - 1), rank))
         added = [place for place, size in enumerate(new) if size == 1]
-        plain = len(placed) == len(shape)
+        plain = len(placed) == type_.rank
         op, attrs = (
             ("ops.expand_dims", {"axis": added[0]}) if plain and len(added) == 1 else ("ops.reshape", {"newshape": new})
         )
-        name = numbered(f"{_title(operand)}_spread", self.new)
-        base, type_ = self.layout[operand][0], Tensor(node.tensor.dtype, new)
-        self.new[name] = Node(name, op, (base,), attrs, type_, node.loc, node.origin)
-        return name
+        return self._added(operand, "spread", op, (self.layout[operand][0],), attrs, Tensor(type_.dtype, new))
 
     def _unsqueezed(self, operand: str, permutation: Permutation) -> str | None:
         """In the earlier layout `expand_dims(x, axis)` takes another axis, where the rest keeps its order."""
@@ -263,10 +256,16 @@ class Sinking:
         rest = [i for i in inverse if i != axis]
         if rest != sorted(rest):
             return None
-        name = numbered(f"{operand}_expanded", self.new)
         type_ = Tensor(node.tensor.dtype, tuple(node.tensor.shape[i] for i in inverse))
         source = self._materialised(node.operands[0])  # type: ignore[arg-type]
-        self.new[name] = Node(name, node.op, (source,), {"axis": inverse.index(axis)}, type_, node.loc, node.origin)
+        return self._added(operand, "expanded", node.op, (source,), {"axis": inverse.index(axis)}, type_)
+
+    def _added(
+        self, old: str, suffix: str, op: str, operands: tuple[str | None, ...], attrs: Mapping[str, object], type_: Type
+    ) -> str:
+        """The name of a new node that stands for an old value in another layout."""
+        name, node = numbered(f"{_title(old)}_{suffix}", self.new), self.graph[old]
+        self.new[name] = Node(name, op, operands, attrs, type_, node.loc, node.origin)
         return name
 
     def _materialised(self, old: str) -> str:
